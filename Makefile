@@ -1,0 +1,47 @@
+# Everything a developer runs. Each target makes .venv by itself when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL = $(if $(UV),$(UV) pip install -q -p $(BIN)/python,$(BIN)/python -m pip install -q)
+STATE ?=
+
+.PHONY: setup run demo test check format lock clean
+
+setup: .venv/.dev
+
+# Hashed locks only, through uv where it is on PATH, else pip. The project itself is linked, not copied.
+.venv/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plugin-registry needs Python 3.11 or later; set PYTHON=")'
+	@test -x $(BIN)/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+	@echo "installing the runtime packages into .venv"
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@echo "installing the development packages into .venv"
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: .venv/.runtime
+	@$(BIN)/plugin-registry up $(if $(STATE),--state $(STATE))
+
+demo: .venv/.runtime
+	@$(BIN)/plugin-registry demo
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest
+
+check: .venv/.dev
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: .venv/.dev
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+# Locks hold hashes and no URL.
+lock:
+	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate --group build pyproject.toml -o requirements.lock
+	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock --group build --group dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf .venv

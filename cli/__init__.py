@@ -1,0 +1,1 @@
+"""The command `plugin-registry`, for people and CI. May import all."""

@@ -1,0 +1,1 @@
+"""What both sides agree on: the values, the errors, the policy, the store. Imports neither api nor worker."""

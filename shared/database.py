@@ -1,0 +1,210 @@
+"""One database, SQLite or PostgreSQL by its URL: its transactions, its clock, its schema."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from shared.errors import StoreUnavailable
+from shared.tables import SCHEMA_VERSION
+
+BUSY_TIMEOUT_S = 5
+"""How long a transaction waits for its turn before the store counts as unavailable."""
+
+
+class SchemaMismatch(Exception):
+    """The store and this code do not fit; the message is one sentence for an operator."""
+
+
+class NowMs(FunctionElement[int]):
+    """The database's clock in milliseconds since the epoch.
+
+    Not ``unixepoch('subsec')``: it is NULL before SQLite 3.42, and then no lease ever ends.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(NowMs, "sqlite")
+def _sqlite_now(_element: NowMs, _compiler: Any, **_options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(NowMs, "postgresql")
+def _postgresql_now(_element: NowMs, _compiler: Any, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class Database:
+    """A pool of connections, and the two kinds of transaction everything else is written in."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # SQLite has one writer. Within a process its threads queue here, first come first served,
+        # instead of meeting in SQLite's busy handler, which sleeps and is not fair.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self.dialect = engine.dialect.name
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection whose changes are committed, durably, if the block ends well.
+
+        Raises:
+            StoreUnavailable: the database could not take it.
+        """
+        with self._my_turn(), _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection for reading one consistent state.
+
+        Raises:
+            StoreUnavailable: the database did not answer.
+        """
+        with _translated(), self._engine.connect() as connection:
+            connection = connection.execution_options(read_only=True)
+            yield connection
+
+    def check_schema(self) -> None:
+        """Make sure this code fits the store.
+
+        Raises:
+            SchemaMismatch: it does not.
+            StoreUnavailable: the database did not answer.
+        """
+        with self.read() as connection:
+            _refuse_mismatch(_schema_version(connection))
+
+    def migrate(self) -> None:
+        """Bring the schema up to this code's version; do nothing where it is.
+
+        Raises:
+            SchemaMismatch: the store was written by a newer version.
+        """
+        with self.write() as connection:
+            found = _schema_version(connection)
+            if found is not None and found > SCHEMA_VERSION:
+                _refuse_mismatch(found)
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close every connection of the pool."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
+            raise StoreUnavailable("The store is busy: other transactions took too long.")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def open_database(url: str) -> Database:
+    """Return the database at *url*; nothing is connected yet.
+
+    Raises:
+        SchemaMismatch: the URL names no database we can use.
+    """
+    try:
+        kind = make_url(url).get_backend_name()
+        if kind == "sqlite":
+            engine = create_engine(
+                url,
+                hide_parameters=True,
+                pool_size=8,
+                max_overflow=128,
+                connect_args={"timeout": BUSY_TIMEOUT_S},
+            )
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        elif kind == "postgresql":
+            engine = create_engine(
+                make_url(url).set(drivername="postgresql+psycopg"),
+                hide_parameters=True,
+                pool_size=8,
+                max_overflow=24,
+                pool_timeout=BUSY_TIMEOUT_S,
+                pool_pre_ping=True,
+                connect_args={
+                    "connect_timeout": BUSY_TIMEOUT_S,
+                    "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c statement_timeout={2 * BUSY_TIMEOUT_S}s",
+                },
+            )
+        else:
+            raise SchemaMismatch(f"REGISTRY_DATABASE_URL: {kind} is not supported, use sqlite or postgresql.")
+    except ArgumentError as error:
+        raise SchemaMismatch("REGISTRY_DATABASE_URL is not a database URL.") from error
+    return Database(engine)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE: a writer takes its place before it reads, so no transaction fails halfway for another's sake.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if version is None else str(version)
+
+
+def _refuse_mismatch(found: str | None) -> None:
+    if found == SCHEMA_VERSION:
+        return
+    if found is None:
+        raise SchemaMismatch("The store has no tables yet: run `plugin-registry migrate` first.")
+    if found > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"The store was written by a newer plugin-registry (schema {found}, this one knows {SCHEMA_VERSION}): "
+            "run that version, or restore a backup."
+        )
+    raise SchemaMismatch(
+        f"The store is of an older plugin-registry (schema {found}, this one needs {SCHEMA_VERSION}): "
+        "run `plugin-registry migrate` first."
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise  # ours to mend, not the database's
+    except (DBAPIError, PoolTimeout) as error:
+        raise StoreUnavailable("The store cannot be reached or cannot take this now.") from error

@@ -1,0 +1,189 @@
+"""What can go wrong, as classes: the root a failure derives from is its retry policy.
+
+`Rejected` is final and somebody's to mend, `Unavailable` may pass and is tried again,
+`Conflict` lost a race for a name. Adapters translate foreign exceptions with ``from``; the core
+never sees `requests` or SQLAlchemy. None of these derives from `OSError`, because urllib3 turns
+those into retries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
+
+Fault = Literal["submitter", "upstream", "registry"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure as a value: what is stored with a registration and told to a client.
+
+    `code` is stable and one word per cause; `detail` is one sentence for a person; `facts` are the
+    further members of its problem document (``declared``, ``computed``, ``pluginId`` ...).
+    """
+
+    code: str
+    detail: str
+    fault: Fault
+    retryable: bool
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class RegistryError(Exception):
+    """The root of every failure the registry names."""
+
+    code: ClassVar[str] = "registry-error"
+    fault: ClassVar[Fault] = "registry"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, **facts: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+    def failure(self) -> Failure:
+        """Return this error as the value that is stored and shown."""
+        return Failure(self.code, self.detail, self.fault, self.retryable, self.facts)
+
+
+class Rejected(RegistryError):
+    """Final: the same submission would fail again."""
+
+    fault = "submitter"
+
+
+class DigestMismatch(Rejected):
+    """The bytes served do not hash to the declared digest."""
+
+    code = "digest-mismatch"
+
+    @classmethod
+    def between(cls, declared: str, computed: str) -> Self:
+        """Return the error for two digests, both in their ``sha256:`` form."""
+        return cls(
+            "The bytes at artifactUrl do not hash to the declared checksum. "
+            "Compare both digests: either the artifact changed or the checksum is of another file.",
+            declared=declared,
+            computed=computed,
+        )
+
+
+class ArtifactTooLarge(Rejected):
+    """More bytes than MAX_ARTIFACT_BYTES arrived or were announced."""
+
+    code = "artifact-too-large"
+
+    @classmethod
+    def over(cls, max_bytes: int) -> Self:
+        """Return the error that names the limit."""
+        return cls(f"The artifact is larger than this registry takes ({max_bytes} bytes).")
+
+
+class ArtifactMissing(Rejected):
+    """Upstream answered 401, 403, 404 or 410: there is nothing for us to fetch."""
+
+    code = "artifact-missing"
+
+
+class ForbiddenUrl(Rejected):
+    """The URL itself breaks the egress policy: scheme, port, userinfo, spelling of the host."""
+
+    code = "forbidden-url"
+
+
+class ForbiddenAddress(Rejected):
+    """The host is, or resolves to, an address that must not be reached."""
+
+    code = "forbidden-address"
+
+
+class BadResponse(Rejected):
+    """Upstream broke HTTP in a way that trying again will not mend."""
+
+    code = "bad-response"
+    fault = "upstream"
+
+
+class BadCertificate(Rejected):
+    """Upstream's TLS certificate is expired, for another name, or of an issuer we do not trust."""
+
+    code = "bad-certificate"
+    fault = "upstream"
+
+
+class TooManyRedirects(Rejected):
+    """More hops than are followed, or a redirect that leads nowhere."""
+
+    code = "bad-redirect"
+    fault = "upstream"
+
+
+class Conflict(RegistryError):
+    """The name and version belong to another plugin."""
+
+    code = "conflict"
+    fault = "submitter"
+
+    @classmethod
+    def with_plugin(cls, plugin_id: str, checksum: str) -> Self:
+        """Return the error that names the plugin which holds the name and version."""
+        return cls(
+            "This name and version are registered with other content. Registered plugins never change: "
+            "submit a new version.",
+            pluginId=plugin_id,
+            checksum=checksum,
+        )
+
+
+class Unavailable(RegistryError):
+    """Transient: the attempt failed and another may not."""
+
+    fault = "upstream"
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None, **facts: str) -> None:
+        super().__init__(detail, **facts)
+        self.retry_after_s = retry_after_s
+
+
+class ConnectFailed(Unavailable):
+    """No connection: the name did not resolve, nobody answered, or TLS failed."""
+
+    code = "connect-failed"
+
+
+class UpstreamBusy(Unavailable):
+    """Upstream answered 408, 425, 429 or 5xx."""
+
+    code = "upstream-busy"
+
+
+class Truncated(Unavailable):
+    """The connection broke before the announced length arrived."""
+
+    code = "truncated"
+
+
+class ReadTimeout(Unavailable):
+    """Nothing arrived for READ_TIMEOUT_S."""
+
+    code = "read-timeout"
+
+
+class DeadlinePassed(Unavailable):
+    """The attempt was not done after FETCH_DEADLINE_S."""
+
+    code = "deadline-passed"
+
+
+class AttemptsUsedUp(Unavailable):
+    """Workers that claimed this registration never came back to settle it."""
+
+    code = "attempts-used-up"
+    fault = "registry"
+
+
+class StoreUnavailable(Unavailable):
+    """The store could not take or give what was asked of it; nothing was changed."""
+
+    code = "store-unavailable"
+    fault = "registry"

@@ -1,0 +1,91 @@
+"""The queue: names, and the Celery configuration that both sides need. It carries bells, and nothing else.
+
+A bell is a list of registration ids (invariant 9); losing or doubling one changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from shared.registration import RegistrationId
+from shared.settings import Settings
+
+QUEUE = "registry.bells"
+VERIFY_TASK = "registry.verify"
+SWEEP_TASK = "registry.sweep"
+IDS_PER_BELL = 32
+
+
+def celery_app(settings: Settings) -> Celery:
+    """Return a Celery app for *settings*; nothing is connected yet."""
+    app = Celery("plugin-registry", set_as_current=False)
+    app.conf.update(_configuration(settings))
+    return app
+
+
+def ring(app: Celery, registration_ids: Sequence[RegistrationId]) -> None:
+    """Ring for *registration_ids*, with as few bells as they fit in.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker did not take a bell within its time limits.
+    """
+    for start in range(0, len(registration_ids), IDS_PER_BELL):
+        ids = registration_ids[start : start + IDS_PER_BELL]
+        app.send_task(VERIFY_TASK, args=(list(ids),), retry=False)
+
+
+def bells_waiting(app: Celery) -> int:
+    """Return how many messages wait in the broker; it counts them without taking any.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker did not answer.
+    """
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        return int(channel.queue_declare(QUEUE, passive=True).message_count)
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": settings.broker_url or None,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
+        "broker_connection_timeout": 2,
+        "broker_transport_options": _transport_options(settings),
+        "task_queues": [Queue(QUEUE)],
+        "task_default_queue": QUEUE,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,  # the lease is the truth, so a bell need not be held early
+        "task_reject_on_worker_lost": False,  # True would deliver a poison bell for ever
+        "task_ignore_result": True,  # outcomes live in the store
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_hijack_root_logger": False,  # shared/logs.py speaks for every process
+        "worker_send_task_events": False,  # operators turn them on with -E; they halve the rate
+        "worker_soft_shutdown_timeout": 5.0,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_schedule": {
+            "sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s},
+        },
+        "beat_max_loop_interval": min(5.0, settings.sweep_interval_s),
+        "enable_utc": True,
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not settings.broker_url.startswith(("redis", "sentinel")):
+        return {}
+    return {
+        # Above the longest attempt: a bell given back earlier would only be refused at the claim.
+        "visibility_timeout": int(settings.fetch_deadline_s + 2 * settings.lease_s + 60),
+        # A killed worker's bell comes back after seconds; with the defaults it took a minute and a half.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # A black-holed broker must not hold a publisher: without limits that was 40 s.
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }

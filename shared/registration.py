@@ -1,0 +1,281 @@
+"""The values that travel: Submission, Registration, Plugin, Digest, Claim; and what a valid one is.
+
+Values are made by parsing, so holding one means it is valid. Their wire form is camelCase JSON in
+which every field of a plugin is a string (the RegisterPlugin page); rows never leave the store.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal, NewType
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+from shared.errors import Failure
+
+PluginType = Literal["log", "metric", "trace"]
+RegistrationId = NewType("RegistrationId", str)
+"""``registration-`` and a UUIDv7: ids sort by the time they were made."""
+PluginId = NewType("PluginId", str)
+"""``plugin-`` and a UUIDv7."""
+
+# The pattern semver.org gives for SemVer 2.0.0, with \d spelled out because ours is Unicode-aware.
+SEMVER = (
+    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
+    r"(?:-((?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    r"(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$"
+)
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
+HEX_DIGITS = 64  # of a SHA-256
+
+
+class Status(StrEnum):
+    """Where a registration stands; the last three are final (invariant 3)."""
+
+    QUEUED = "queued"
+    VERIFYING = "verifying"
+    REGISTERED = "registered"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will change this any more."""
+        return self not in IN_FLIGHT
+
+
+IN_FLIGHT = frozenset({Status.QUEUED, Status.VERIFYING})
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A computed digest: *sha256* as 64 lower-case hex digits, over *size_bytes* bytes."""
+
+    sha256: str
+    size_bytes: int
+
+    @property
+    def checksum(self) -> str:
+        """The digest as it is declared and shown: ``sha256:`` and the hex digits."""
+        return f"sha256:{self.sha256}"
+
+
+def _parse_name(name: str) -> str:
+    if re.fullmatch(NAME, name) is None:
+        raise ValueError(
+            "use ASCII letters, digits, space, '.', '_' and '-', beginning and ending with a letter or digit"
+        )
+    return name
+
+
+def _parse_version(version: str) -> str:
+    if re.fullmatch(SEMVER, version) is None:
+        raise ValueError("is not a SemVer 2.0.0 version such as 2.1.0 or 2.1.0-rc.1 (no leading 'v')")
+    return version
+
+
+def _parse_checksum(checksum: str) -> str:
+    """Return *checksum* in lower case; say what is wrong with it in the words of its writer."""
+    algorithm, colon, digits = checksum.partition(":")
+    if not colon:
+        hint = f": write 'sha256:{checksum.lower()}'" if re.fullmatch(r"[0-9A-Fa-f]{64}", checksum) else ""
+        raise ValueError(f"must begin with 'sha256:'{hint}")
+    if algorithm.lower() != "sha256":
+        raise ValueError("only sha256 is supported: 'sha256:' and 64 hex digits")
+    if re.fullmatch(r"[0-9A-Fa-f]*", digits) is None:
+        raise ValueError(
+            "must hold hex digits only after 'sha256:' (a line of sha256sum also names the file: leave that out)"
+        )
+    if len(digits) != HEX_DIGITS:
+        raise ValueError(
+            f"has {len(digits)} hex digits and a SHA-256 has {HEX_DIGITS}: "
+            "give the whole digest, a shortened one verifies nothing"
+        )
+    return f"sha256:{digits.lower()}"
+
+
+def _refuse_controls(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
+        raise ValueError("must not hold control characters or lone surrogates")
+    return text
+
+
+def _parse_schema_text(text: str) -> str:
+    if re.search(r"[\x00\ud800-\udfff]", text):
+        raise ValueError("must not hold NUL or lone surrogates")
+    return text
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return *moment* as RFC 3339 in UTC with ``Z``, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2026-01-15T08:00:00.000Z"]},
+        mode="serialization",
+    ),
+]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Submission(_Value):
+    """What a client declares of one plugin."""
+
+    name: Annotated[str, Field(max_length=100), AfterValidator(_parse_name)] = Field(
+        examples=["nginx-log-collector"], json_schema_extra={"pattern": NAME}
+    )
+    """Human-readable name; unique together with the version after case and separators are normalised."""
+    version: Annotated[str, Field(max_length=255), AfterValidator(_parse_version)] = Field(
+        examples=["2.1.0"], json_schema_extra={"pattern": SEMVER}
+    )
+    """SemVer 2.0.0."""
+    plugin_type: PluginType = Field(examples=["log"])
+    """What the plugin collects."""
+    artifact_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(
+        examples=["https://artifacts.example.com/plugins/nginx-log-collector-2.1.0.tar.gz"]
+    )
+    """Where the artifact can be downloaded: https, no userinfo, no fragment."""
+    checksum: Annotated[str, AfterValidator(_parse_checksum)] = Field(
+        examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+        json_schema_extra={"pattern": "^[sS][hH][aA]256:[0-9A-Fa-f]{64}$"},
+    )
+    """The declared digest: ``sha256:`` and 64 hex digits."""
+    config_schema: Annotated[str, AfterValidator(_parse_schema_text)] = Field("{}", examples=["{}"])
+    """JSON Schema of the plugin's configuration, as a string."""
+    plugin_runtime: Annotated[str, Field(max_length=200), AfterValidator(_refuse_controls)] = Field(
+        "", examples=["go"]
+    )
+    """Runtime environment the plugin needs."""
+
+    @property
+    def name_key(self) -> str:
+        """The name as uniqueness sees it."""
+        return normalised(self.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """One short word for the whole submission: two that are identical share it, no others do."""
+        fields = [
+            self.name_key,
+            self.version,
+            self.plugin_type,
+            self.artifact_url,
+            self.checksum,
+            self.config_schema,
+            self.plugin_runtime,
+        ]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def normalised(name: str) -> str:
+    """Return *name* in lower case with each run of separators as one ``-``."""
+    return re.sub(r"[ ._-]+", "-", name.lower())
+
+
+class Plugin(_Value):
+    """A verified record: exactly the nine documented fields, every one a string on the wire."""
+
+    id: PluginId = Field(examples=["plugin-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"])
+    name: str = Field(examples=["nginx-log-collector"])
+    version: str = Field(examples=["2.1.0"])
+    plugin_type: PluginType = Field(examples=["log"])
+    artifact_url: str = Field(
+        examples=["https://artifacts.example.com/plugins/nginx-log-collector-2.1.0.tar.gz"]
+    )
+    checksum: str = Field(
+        examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+    )
+    config_schema: str = Field(examples=["{}"])
+    plugin_runtime: str = Field(examples=["go"])
+    registered_at: Timestamp
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One request to have an artifact verified, as the store knows it."""
+
+    id: RegistrationId
+    submission: Submission
+    status: Status
+    attempts: int
+    bytes_downloaded: int
+    artifact_bytes: int | None
+    created_at: datetime
+    updated_at: datetime
+    next_attempt_at: datetime | None
+    plugin_id: PluginId | None
+    failure: Failure | None
+    """Why it ended, or why the last attempt did not."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a registration: a lease, fenced by *epoch* (invariant 4)."""
+
+    registration_id: RegistrationId
+    epoch: int
+    attempt: int
+    submission: Submission
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a claim has come: *bytes_downloaded* of *artifact_bytes*, where upstream announced them."""
+
+    registration_id: RegistrationId
+    epoch: int
+    bytes_downloaded: int
+    artifact_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A submission that is now, or already was, in flight. *new* tells whether it needs a bell."""
+
+    registration: Registration
+    new: bool
+
+
+@dataclass(frozen=True)
+class AlreadyRegistered:
+    """A submission identical to a plugin: there is nothing left to verify."""
+
+    plugin: Plugin
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A submission whose name and version belong to a plugin with other content."""
+
+    plugin: Plugin
+
+
+Outcome = Accepted | AlreadyRegistered | Taken

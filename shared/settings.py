@@ -1,0 +1,96 @@
+"""Settings, read once from the environment by a main.py and then passed down."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.egress import Egress, Network, parse_networks, parse_ports
+
+
+class BadSettings(Exception):
+    """The environment holds a bad value; the message names the variable in one sentence."""
+
+
+def _words(text: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return handler(frozenset(word.strip() for word in text.split(",")) if isinstance(text, str) else text)
+
+
+def _networks(text: object, _handler: ValidatorFunctionWrapHandler) -> object:
+    return parse_networks(text) if isinstance(text, str) else text
+
+
+def _ports(text: object, _handler: ValidatorFunctionWrapHandler) -> object:
+    return parse_ports(text) if isinstance(text, str) else text
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """Every ``REGISTRY_*`` variable. Units are in the names: ``_S`` seconds, ``_BYTES`` bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True, extra="ignore")
+
+    state_dir: Path = Path("~/.local/state/plugin-registry")
+    database_url: str = ""
+    broker_url: str = ""
+
+    sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30
+    max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 65_536
+
+    egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
+    egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)
+    egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
+    egress_ca_file: Path | None = None
+
+    max_artifact_bytes: Annotated[int, Field(ge=1)] = 4 * 2**30
+    fetch_deadline_s: Seconds = 600
+    connect_timeout_s: Seconds = 5
+    read_timeout_s: Seconds = 30
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    retry_base_s: Seconds = 2
+    retry_cap_s: Seconds = 300
+    lease_s: Annotated[float, Field(ge=3, le=3600)] = 20
+    sweep_interval_s: Seconds = 2
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{self.state_dir / 'registry.db'}")
+        unknown = self.egress_schemes - {"http", "https"}
+        if unknown or not self.egress_schemes:
+            raise ValueError("REGISTRY_EGRESS_SCHEMES may hold http and https only")
+        return self
+
+    @property
+    def egress(self) -> Egress:
+        """The egress policy these settings spell."""
+        return Egress(self.egress_schemes, self.egress_ports, self.egress_allow_networks)
+
+    @property
+    def embedded_store(self) -> bool:
+        """Whether the store is a file of this machine."""
+        return self.database_url.startswith("sqlite")
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Return the settings of the environment, with *overrides* in place of what it says.
+
+    Raises:
+        BadSettings: a variable holds what it may not.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # values are parsed, whatever their type
+    except ValidationError as error:
+        raise BadSettings("; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _sentence(problem: object) -> str:
+    assert isinstance(problem, dict)  # noqa: S101  # pydantic's ErrorDetails
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    variable = "_".join(str(part) for part in problem["loc"]).upper()
+    return f"REGISTRY_{variable}: {message}" if variable else message

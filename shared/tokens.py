@@ -1,0 +1,181 @@
+"""Access tokens: their form, what they allow, and where they are kept.
+
+A token reads ``prg_<id><secret><checksum>``: a prefix that secret scanners can know, twelve letters
+that name it, forty that are secret, and six of CRC-32 that tell a typing error without a look at the
+store. Only a SHA-256 of the secret is kept.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+from sqlalchemy import RowMapping, func, insert, select, update
+
+from shared.database import Database, NowMs
+from shared.registration import normalised
+from shared.tables import TokenRow, moment
+
+Scope = Literal["register", "read", "operate"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+_ALPHABET = string.digits + string.ascii_letters
+_ID_LETTERS, _SECRET_LETTERS, _CHECK_LETTERS = 12, 40, 6
+_FORM = re.compile(rf"prg_[0-9A-Za-z]{{{_ID_LETTERS + _SECRET_LETTERS + _CHECK_LETTERS}}}")
+_NOBODY = hashlib.sha256(secrets.token_bytes()).hexdigest()
+_tokens = TokenRow.__table__
+_NOW = NowMs()
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is known of a token once it is made; *names* are patterns, none of them meaning any name."""
+
+    id: str
+    label: str
+    scopes: frozenset[Scope]
+    names: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def may_use_name(self, name: str) -> bool:
+        """Whether a plugin called *name* may be registered with this token."""
+        return not self.names or any(
+            fnmatchcase(normalised(name), normalised(pattern)) for pattern in self.names
+        )
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A token as its bearer holds it, split in two."""
+
+    id: str
+    secret: str
+
+    @property
+    def text(self) -> str:
+        """The token, whole. It is shown once."""
+        body = self.id + self.secret
+        return f"prg_{body}{_check_letters(body)}"
+
+
+def mint() -> Credential:
+    """Return a new credential of about 238 bits that nobody can guess."""
+    return Credential(_letters(_ID_LETTERS), _letters(_SECRET_LETTERS))
+
+
+def parse(text: str) -> Credential | None:
+    """Return the credential that *text* spells, or None if it is no token of ours."""
+    if _FORM.fullmatch(text) is None:
+        return None
+    body, check = text[4:-_CHECK_LETTERS], text[-_CHECK_LETTERS:]
+    if _check_letters(body) != check:
+        return None
+    return Credential(body[:_ID_LETTERS], body[_ID_LETTERS:])
+
+
+class Tokens:
+    """The tokens in the store. Every method is one transaction and may raise `StoreUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        label: str,
+        scopes: Collection[Scope],
+        *,
+        names: Collection[str] = (),
+        lifetime_s: float | None = None,
+    ) -> Credential:
+        """Store a new token and return its credential, which cannot be had again."""
+        credential = mint()
+        with self._database.write() as connection:
+            connection.execute(
+                insert(_tokens).values(
+                    id=credential.id,
+                    label=label,
+                    secret_sha256=_sha256(credential.secret),
+                    scopes=",".join(sorted(scopes)),
+                    names="\n".join(names),
+                    created_at=_NOW,
+                    expires_at=None if lifetime_s is None else _NOW + int(lifetime_s * 1000),
+                )
+            )
+        return credential
+
+    def authenticate(self, text: str) -> Token | None:
+        """Return the token that *text* proves, or None: malformed, unknown, expired and revoked look the same.
+
+        Nothing is cached: a revoked token is refused from the next request on.
+        """
+        credential = parse(text)
+        if credential is None:
+            return None
+        with self._database.read() as connection:
+            row = (
+                connection.execute(
+                    select(_tokens, (_tokens.c.expires_at <= _NOW).label("expired")).where(
+                        _tokens.c.id == credential.id
+                    )
+                )
+                .mappings()
+                .first()
+            )
+        known = row["secret_sha256"] if row is not None else _NOBODY
+        proven = hmac.compare_digest(_sha256(credential.secret), known)
+        if row is None or not proven or row["expired"] or row["revoked_at"] is not None:
+            return None
+        return _token(row)
+
+    def list(self) -> list[Token]:
+        """Return every token, the oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(_tokens).order_by(_tokens.c.created_at, _tokens.c.id)).mappings()
+            return [_token(row) for row in rows]
+
+    def revoke(self, token_id: str) -> bool:
+        """Revoke a token at once and for good; return whether there is one of that id."""
+        with self._database.write() as connection:
+            found = connection.execute(
+                update(_tokens)
+                .where(_tokens.c.id == token_id)
+                .values(revoked_at=func.coalesce(_tokens.c.revoked_at, _NOW))
+            )
+            return found.rowcount > 0
+
+
+def _token(row: RowMapping) -> Token:
+    return Token(
+        id=row["id"],
+        label=row["label"],
+        scopes=frozenset(scope for scope in SCOPES if scope in row["scopes"].split(",")),
+        names=tuple(row["names"].splitlines()),
+        created_at=moment(row["created_at"]),
+        expires_at=moment(row["expires_at"]) if row["expires_at"] is not None else None,
+        revoked_at=moment(row["revoked_at"]) if row["revoked_at"] is not None else None,
+    )
+
+
+def _letters(count: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(count))
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _check_letters(body: str) -> str:
+    number, letters = zlib.crc32(body.encode()), ""
+    for _ in range(_CHECK_LETTERS):
+        number, digit = divmod(number, len(_ALPHABET))
+        letters = _ALPHABET[digit] + letters
+    return letters

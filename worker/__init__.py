@@ -1,0 +1,1 @@
+"""The checker: claims registrations, downloads, hashes, settles. Never imports the api."""

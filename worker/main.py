@@ -1,0 +1,103 @@
+"""Composition root of the worker: ``celery -A worker.main worker --pool threads`` and ``... beat``."""
+
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from celery import Celery, signals
+
+from shared.database import SchemaMismatch, open_database
+from shared.errors import StoreUnavailable
+from shared.logs import configure_logs
+from shared.queues import celery_app
+from shared.settings import BadSettings, Settings, read_settings
+from shared.store import Store
+from worker.attempts import Attempts
+from worker.connect import Dialer, EgressAdapter, Resolver
+from worker.fetch import Fetcher
+from worker.retry import RetryPolicy
+from worker.tasks import add_tasks
+from worker.verify import Verifier
+
+
+class Worker:
+    """What one worker process works with, built when it is first needed: after a fork, if there is one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._verifier: Verifier | None = None
+        self._building = threading.Lock()
+
+    def verifier(self) -> Verifier:
+        """Return this process's verifier.
+
+        Raises:
+            SchemaMismatch, StoreUnavailable: the store is not one to work with.
+        """
+        with self._building:
+            if self._verifier is None:
+                self._verifier = build_verifier(self._settings)
+                self._verifier.attempts.start()
+            return self._verifier
+
+    def leave(self) -> None:
+        """Cut off what is under way, so that it is put back at once."""
+        if self._verifier is not None:
+            self._verifier.attempts.leave()
+
+
+def build_verifier(settings: Settings) -> Verifier:
+    """Compose a verifier from *settings*."""
+    database = open_database(settings.database_url)
+    database.check_schema()
+    store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
+    dial = Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=Resolver())
+    return Verifier(
+        store=store,
+        fetch=Fetcher(
+            EgressAdapter(dial),
+            settings.egress,
+            max_bytes=settings.max_artifact_bytes,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            ca_file=settings.egress_ca_file,
+        ),
+        attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
+        retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        lease_s=settings.lease_s,
+        max_bytes=settings.max_artifact_bytes,
+    )
+
+
+def create_app() -> Celery:
+    """Return the Celery app, its tasks and what they work with, from the environment."""
+    try:
+        settings = read_settings()
+    except BadSettings as error:
+        sys.exit(str(error))
+    celery = celery_app(settings)
+    worker = Worker(settings)
+    add_tasks(celery, worker.verifier)
+
+    def set_up_logs(**_: Any) -> None:
+        configure_logs(service="worker")
+
+    def refuse_bad_store(**_: Any) -> None:
+        try:
+            open_database(settings.database_url).check_schema()
+        except (SchemaMismatch, StoreUnavailable) as error:
+            sys.exit(str(error))
+
+    def leave(**_: Any) -> None:
+        worker.leave()
+
+    signals.setup_logging.connect(set_up_logs, weak=False)
+    signals.worker_init.connect(refuse_bad_store, weak=False)
+    signals.worker_shutting_down.connect(leave, weak=False)
+    return celery
+
+
+app = create_app()
