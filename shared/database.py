@@ -82,8 +82,7 @@ class Database:
             StoreUnavailable: the database did not answer.
         """
         with _translated(), self._engine.connect() as connection:
-            connection = connection.execution_options(read_only=True)
-            yield connection
+            yield connection.execution_options(read_only=True)
 
     def check_schema(self) -> None:
         """Make sure this code fits the store.

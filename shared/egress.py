@@ -101,9 +101,7 @@ class Egress:
             raise ForbiddenUrl("artifactUrl has a fragment ('#'), which no server sees: leave it out.")
         parts = _URL.match(url)
         if parts is None:
-            raise ForbiddenUrl(
-                "artifactUrl is not an absolute URL such as https://host.example/path/file.tar.gz."
-            )
+            raise ForbiddenUrl("artifactUrl is not an absolute URL such as https://host.example/path/file.tar.gz.")
         scheme = parts["scheme"].lower()
         if scheme not in self.schemes:
             allowed = ", ".join(sorted(self.schemes))
@@ -169,9 +167,7 @@ class Egress:
         if len(host) > 253 or not all(_LABEL.match(label) for label in labels):
             raise ForbiddenUrl("The host of artifactUrl is not a valid host name.")
         if len(labels) == 1 or labels[-1] == "localhost":
-            raise ForbiddenUrl(
-                "The host of artifactUrl is a local name: give a fully qualified one, or its address."
-            )
+            raise ForbiddenUrl("The host of artifactUrl is a local name: give a fully qualified one, or its address.")
         return host
 
 

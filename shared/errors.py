@@ -48,7 +48,7 @@ class RegistryError(Exception):
 class Rejected(RegistryError):
     """Final: the same submission would fail again."""
 
-    fault = "submitter"
+    fault: ClassVar[Fault] = "submitter"
 
 
 class DigestMismatch(Rejected):
@@ -137,7 +137,7 @@ class Conflict(RegistryError):
 class Unavailable(RegistryError):
     """Transient: the attempt failed and another may not."""
 
-    fault = "upstream"
+    fault: ClassVar[Fault] = "upstream"
     retryable = True
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None, **facts: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _URL_SECRETS = re.compile(
     r"(?i)\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#@\"']*@)?(?P<rest>[^\s?#\"'<>]*)(?:[?#][^\s\"'<>]*)?"
@@ -19,13 +19,13 @@ _TOKENS = re.compile(r"prg_[0-9A-Za-z]{8,}")
 
 def configure_logs(*, service: str) -> None:
     """Send every log record of this process to stderr in one form, with *service* as a field."""
-    before = [
+    before: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     person = sys.stderr.isatty()
-    last = [structlog.dev.ConsoleRenderer()] if person else [structlog.processors.JSONRenderer()]
+    last: list[Processor] = [structlog.dev.ConsoleRenderer()] if person else [structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

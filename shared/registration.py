@@ -207,12 +207,8 @@ class Plugin(_Value):
     name: str = Field(examples=["nginx-log-collector"])
     version: str = Field(examples=["2.1.0"])
     plugin_type: PluginType = Field(examples=["log"])
-    artifact_url: str = Field(
-        examples=["https://artifacts.example.com/plugins/nginx-log-collector-2.1.0.tar.gz"]
-    )
-    checksum: str = Field(
-        examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
-    )
+    artifact_url: str = Field(examples=["https://artifacts.example.com/plugins/nginx-log-collector-2.1.0.tar.gz"])
+    checksum: str = Field(examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
     config_schema: str = Field(examples=["{}"])
     plugin_runtime: str = Field(examples=["go"])
     registered_at: Timestamp

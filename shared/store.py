@@ -361,9 +361,7 @@ def _settle(connection: Connection, claim: Claim, **values: Any) -> Row[Any] | N
     ).first()
 
 
-def _page(
-    table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None
-) -> Select[tuple[Any, ...]]:
+def _page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:
     """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest."""
     page = select(table).order_by(table.c.id.desc()).limit(limit)
     if before is not None:

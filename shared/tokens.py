@@ -48,9 +48,7 @@ class Token:
 
     def may_use_name(self, name: str) -> bool:
         """Whether a plugin called *name* may be registered with this token."""
-        return not self.names or any(
-            fnmatchcase(normalised(name), normalised(pattern)) for pattern in self.names
-        )
+        return not self.names or any(fnmatchcase(normalised(name), normalised(pattern)) for pattern in self.names)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ class EgressAdapter(HTTPAdapter):
         self._dial = dial
         super().__init__(pool_connections=32, pool_maxsize=1, max_retries=0)
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:  # requests' signature
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **options: Any
+    ) -> None:  # requests' signature
         """Make the pools that dial our way."""
         self.poolmanager = _Pools(self._dial, num_pools=connections, maxsize=maxsize, block=block, **options)
 

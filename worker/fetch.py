@@ -142,9 +142,7 @@ def _check_status(response: requests.Response) -> None:
             retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")),
         )
     if 400 <= status < 500:
-        raise ArtifactMissing(
-            f"The artifact's host answered {status}: it must be there, and open to this registry."
-        )
+        raise ArtifactMissing(f"The artifact's host answered {status}: it must be there, and open to this registry.")
     raise BadResponse(f"The artifact's host answered {status}; only 200 with the whole artifact counts.")
 
 

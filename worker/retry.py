@@ -23,6 +23,6 @@ def next_delay_s(error: RegistryError, attempt: int, policy: RetryPolicy, *, luc
     """
     if not isinstance(error, Unavailable) or attempt >= policy.max_attempts:
         return None
-    full_s = min(policy.cap_s, policy.base_s * 2 ** min(attempt - 1, 32))
+    full_s = min(policy.cap_s, policy.base_s * 2.0 ** min(attempt - 1, 32))
     delay_s = full_s * (1 + luck) / 2
     return min(policy.cap_s, max(delay_s, error.retry_after_s or 0))

@@ -73,9 +73,7 @@ def _next(rest: deque[RegistrationId]) -> RegistrationId | None:
         return None
 
 
-def _hand_back_rest(
-    rest: deque[RegistrationId], hand_back: Callable[[Sequence[RegistrationId]], None]
-) -> None:
+def _hand_back_rest(rest: deque[RegistrationId], hand_back: Callable[[Sequence[RegistrationId]], None]) -> None:
     ids = list(iter(lambda: _next(rest), None))
     if not ids:
         return

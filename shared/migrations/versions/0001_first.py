@@ -36,9 +36,7 @@ def upgrade() -> None:
         sqlite_where=in_flight,
         postgresql_where=in_flight,
     )
-    op.create_index(
-        "to_ring", "registrations", ["ring_at"], sqlite_where=in_flight, postgresql_where=in_flight
-    )
+    op.create_index("to_ring", "registrations", ["ring_at"], sqlite_where=in_flight, postgresql_where=in_flight)
     op.create_index("registrations_by_status", "registrations", ["status", "id"])
     op.create_index("registrations_by_name", "registrations", ["name_key", "id"])
     op.create_table(

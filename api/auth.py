@@ -1,0 +1,66 @@
+"""Bearer token -> the Token it proves, with the scope a route asks for."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+
+from api.problems import Problem
+from api.services import Services, services
+from shared.tokens import Scope, Token
+
+_bearer = HTTPBearer(auto_error=False, description="A token made by `plugin-registry token create`.")
+
+
+def allowed(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
+    """Return a dependency that lets in tokens with any of *scopes*."""
+
+    async def authenticated(
+        request: Request,
+        it: Annotated[Services, Depends(services)],
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Token:
+        token = await run_in_threadpool(it.tokens.authenticate, _presented(request))
+        if token is None:
+            raise _unauthorized()
+        if token.scopes.isdisjoint(scopes):
+            wanted = " or ".join(scopes)
+            raise Problem(
+                "forbidden",
+                f"This needs a token of scope {wanted}.",
+                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
+            )
+        return token
+
+    return authenticated
+
+
+def require_name(token: Token, name: str) -> None:
+    """Make sure that *token* may register a plugin called *name*.
+
+    Raises:
+        Problem: 403.
+    """
+    if not token.may_use_name(name):
+        patterns = ", ".join(token.names)
+        raise Problem("forbidden", f"This token may register only plugins named like: {patterns}.")
+
+
+def _presented(request: Request) -> str:
+    headers = request.headers.getlist("Authorization")
+    if len(headers) > 1:
+        raise Problem("malformed-request", "Send one Authorization header.")
+    scheme, _, credentials = (headers[0] if headers else "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def _unauthorized() -> Problem:
+    """Return the one 401: missing, malformed, unknown, expired and revoked tokens are told the same."""
+    return Problem(
+        "unauthorized",
+        "Send a valid token as 'Authorization: Bearer prg_...'; it may be missing, mistyped, expired or revoked.",
+        headers={"WWW-Authenticate": 'Bearer realm="plugin-registry"'},
+    )

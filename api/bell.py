@@ -1,0 +1,52 @@
+"""The bell: rung after a commit. It never blocks and never fails an answer (invariant 1)."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from shared.logs import get_logger
+from shared.registration import RegistrationId
+
+MAX_UNRUNG = 10_000
+"""Ids kept for a broker that is slow; beyond that the oldest are left to the sweep."""
+
+log = get_logger(__name__)
+
+
+class Bell:
+    """Rings from a thread of its own. What it cannot ring for, the sweep will."""
+
+    def __init__(self, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
+        self._ring = ring
+        self._unrung: deque[RegistrationId] = deque(maxlen=MAX_UNRUNG)
+        self._some = threading.Event()
+        self._broker_away = False
+
+    def start(self) -> None:
+        """Start the thread; it ends with the process."""
+        threading.Thread(target=self._run, name="bell", daemon=True).start()
+
+    def ring(self, registration_ids: Sequence[RegistrationId]) -> None:
+        """Ring for *registration_ids* soon."""
+        self._unrung.extend(registration_ids)
+        self._some.set()
+
+    def _run(self) -> None:
+        while True:
+            self._some.wait()
+            self._some.clear()
+            ids = [self._unrung.popleft() for _ in range(len(self._unrung))]
+            if ids:
+                self._try(ids)
+
+    def _try(self, ids: Sequence[RegistrationId]) -> None:
+        try:
+            self._ring(ids)
+        except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
+            if not self._broker_away:
+                log.warning("broker away, the sweep will ring", reason=type(error).__name__)
+            self._broker_away = True
+        else:
+            if self._broker_away:
+                log.info("broker back")
+            self._broker_away = False

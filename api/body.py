@@ -1,0 +1,102 @@
+"""The body of a submission: read under a limit, as strict JSON, parsed once."""
+
+from collections.abc import Iterable
+from email.message import Message
+from typing import Annotated
+
+from fastapi import Depends, Request
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from api.config_schema import fault_in_schema
+from api.problems import Problem
+from api.services import Services, services
+from api.strict_json import loads_strictly
+from shared.registration import Submission
+
+
+async def submission(request: Request, it: Annotated[Services, Depends(services)]) -> Submission:
+    """Return the submission in *request*.
+
+    Raises:
+        Problem: 400, 413, 415 or 422; the last lists every bad field.
+    """
+    _require_json(request)
+    body = await _read(request, max_bytes=it.settings.max_body_bytes)
+    return parse_submission(_strict_json(body))
+
+
+def parse_submission(document: object) -> Submission:
+    """Return the submission that *document*, decoded JSON, spells.
+
+    Raises:
+        Problem: 422, with a pointer for every bad field at once.
+    """
+    if not isinstance(document, dict):
+        raise invalid_fields([{"pointer": "#", "detail": "must be a JSON object"}])
+    bad: list[dict[str, str]] = []
+    parsed: Submission | None = None
+    try:
+        parsed = Submission.model_validate(document)
+    except ValidationError as error:
+        bad += [
+            {"pointer": _pointer(each["loc"]), "detail": _detail(each)}
+            for each in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    schema = document.get("configSchema", "{}")
+    fault = fault_in_schema(schema) if isinstance(schema, str) else None
+    if fault is not None and not any(each["pointer"] == "#/configSchema" for each in bad):
+        bad.append({"pointer": "#/configSchema", "detail": fault})
+    if parsed is None or bad:
+        raise invalid_fields(bad)
+    return parsed
+
+
+def invalid_fields(errors: list[dict[str, str]]) -> Problem:
+    """Return the problem that lists all of *errors*."""
+    named = ", ".join(each.get("pointer", each.get("parameter", "")).removeprefix("#/") for each in errors)
+    return Problem(
+        "invalid-fields", f"Correct these and send the request again: {named}.", members={"errors": errors}
+    )
+
+
+def _require_json(request: Request) -> None:
+    header = Message()
+    header["Content-Type"] = request.headers.get("Content-Type", "")
+    charset = header.get_content_charset("utf-8")
+    if header.get_content_type() != "application/json" or charset != "utf-8":
+        raise Problem("unsupported-media-type", "Send the submission as Content-Type: application/json.")
+
+
+async def _read(request: Request, *, max_bytes: int) -> bytes:
+    too_large = Problem("body-too-large", f"A submission may have {max_bytes} bytes at most.")
+    announced = request.headers.get("Content-Length", "0")
+    if announced.isdigit() and int(announced[:19]) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _strict_json(body: bytes) -> object:
+    try:
+        return loads_strictly(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Problem("malformed-json", "The body is not UTF-8.") from None
+    except ValueError as error:
+        raise Problem("malformed-json", f"The body is not valid JSON: {error}.") from error
+
+
+def _pointer(location: Iterable[str | int]) -> str:
+    return "#/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _detail(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return "is required"
+    if error["type"] == "extra_forbidden":
+        return "is not a field of a submission"
+    return error["msg"].removeprefix("Value error, ")

@@ -1,0 +1,39 @@
+"""Whether a string is a JSON Schema that may be kept. Nothing is fetched and no pattern is ever run."""
+
+from typing import NoReturn
+
+import jsonschema_rs
+
+from api.strict_json import loads_strictly
+
+MAX_PATTERN_BYTES = 64 * 1024
+"""How large one compiled pattern may get: a short one can be built to fill all memory."""
+
+
+def fault_in_schema(text: str) -> str | None:
+    """Return what is wrong with *text* as a JSON Schema, or None."""
+    try:
+        schema = loads_strictly(text)
+    except ValueError as error:
+        return f"is not valid JSON: {error}"
+    if not isinstance(schema, dict | bool):
+        return "must hold a JSON Schema, which is an object, true or false"
+    try:
+        jsonschema_rs.validator_for(
+            schema,
+            retriever=_refuse,
+            pattern_options=jsonschema_rs.FancyRegexOptions(size_limit=MAX_PATTERN_BYTES),
+        )
+    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        reason = getattr(error, "message", str(error)).splitlines()[0][:200]
+        if _REMOTE in reason:
+            return "refers to another document: a $ref must stay within the schema, nothing is fetched"
+        return f"is not a JSON Schema: {reason}"
+    return None
+
+
+_REMOTE = "not present in a registry"
+
+
+def _refuse(_uri: str) -> NoReturn:
+    raise ValueError("references to other documents are not followed")

@@ -1,0 +1,72 @@
+"""Group commit: submissions that arrive together share one transaction and one bell."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi.concurrency import run_in_threadpool
+
+from shared.errors import RegistryError, StoreUnavailable
+from shared.registration import Accepted, Outcome, RegistrationId, Submission
+from shared.store import Store
+
+MAX_GROUP = 64
+MAX_WAITING = 4096
+"""More submissions than this do not queue for the store: they are told to come again."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    submission: Submission
+    by: str
+    answer: asyncio.Future[Outcome]
+
+
+class Intake:
+    """Takes submissions into the store. While one group commits, the next gathers."""
+
+    def __init__(self, store: Store, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
+        self._store = store
+        self._ring = ring
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+
+    async def submit(self, submission: Submission, by: str) -> Outcome:
+        """Return what became of *submission*, once that is committed (invariant 1).
+
+        Raises:
+            StoreUnavailable: it was not stored.
+        """
+        waiting = _Waiting(submission, by, asyncio.get_running_loop().create_future())
+        try:
+            self._waiting.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise StoreUnavailable("Too many submissions are waiting for the store.") from None
+        return await waiting.answer
+
+    async def run(self) -> None:
+        """Commit group after group, for as long as the process lives."""
+        while True:
+            group = [await self._waiting.get()]
+            while len(group) < MAX_GROUP and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            await self._commit(group)
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            outcomes = await run_in_threadpool(self._store.submit, [(each.submission, each.by) for each in group])
+        except Exception as error:  # noqa: BLE001  # each of the group is told; none may wait for ever
+            reason = error if isinstance(error, RegistryError) else _surprise(error)
+            for each in group:
+                if not each.answer.done():
+                    each.answer.set_exception(reason)
+            return
+        self._ring([outcome.registration.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.new])
+        for each, outcome in zip(group, outcomes, strict=True):
+            if not each.answer.done():  # its client may have gone; the registration stays
+                each.answer.set_result(outcome)
+
+
+def _surprise(error: Exception) -> RuntimeError:
+    surprise = RuntimeError("a group of submissions could not be committed")
+    surprise.__cause__ = error
+    return surprise

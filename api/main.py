@@ -1,0 +1,146 @@
+"""Composition root of the api: ``uvicorn --factory api.main:create_app``."""
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from api import plugins, registrations
+from api.access_log import AccessLog
+from api.bell import Bell
+from api.body import invalid_fields
+from api.intake import Intake
+from api.problems import Problem, problem_of, problem_response
+from api.services import Services
+from api.watch import Outcomes
+from shared.database import Database, SchemaMismatch, open_database
+from shared.errors import RegistryError, StoreUnavailable
+from shared.logs import configure_logs
+from shared.queues import celery_app, ring
+from shared.settings import BadSettings, Settings, read_settings
+from shared.store import Store
+from shared.tokens import Tokens
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the app for *settings*, by default those of the environment.
+
+    Exits with one sentence where a setting is bad or the store is not one to work with.
+    """
+    configure_logs(service="api")
+    try:
+        settings = settings or read_settings()
+        database = open_database(settings.database_url)
+        database.check_schema()
+    except (BadSettings, SchemaMismatch, StoreUnavailable) as error:
+        sys.exit(str(error))
+
+    celery = celery_app(settings)
+    bell = Bell(lambda ids: ring(celery, ids))
+    store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
+    it = Services(settings, store, Tokens(database), Intake(store, bell.ring), Outcomes(store))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        bell.start()
+        _when_told_to_stop(it.outcomes)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(it.intake.run()), tasks.create_task(it.outcomes.run())]
+            yield
+            for task in running:
+                task.cancel()
+        database.close()
+
+    app = FastAPIOffline(
+        title="Plugin registry",
+        version=version("plugin-registry"),
+        description="A registry of monitoring-agent plugins that lists nothing it has not checked itself.",
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={},
+    )
+    app.state.services = it
+    app.include_router(plugins.router)
+    app.include_router(registrations.router)
+    _add_health(app, database)
+    _add_error_handlers(app)
+    app.add_middleware(AccessLog)
+    return app
+
+
+def _when_told_to_stop(outcomes: Outcomes) -> None:
+    """Answer waiting requests as soon as SIGTERM or SIGINT comes; then let uvicorn's own handler go on."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # in a test's thread: signals are not ours there
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def stop(number: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(outcomes.leave)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, stop)
+
+
+def _add_health(app: FastAPI, database: Database) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Whether submissions can be taken")
+    def readyz() -> Response:
+        try:
+            database.check_schema()
+        except SchemaMismatch as error:
+            raise Problem("store-unavailable", str(error), fault="registry", retryable=True) from error
+        return JSONResponse({"status": "ready"})
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def problem(_request: Request, error: Problem) -> Response:
+        return problem_response(error)
+
+    @app.exception_handler(RegistryError)
+    async def failure(_request: Request, error: RegistryError) -> Response:
+        return problem_response(problem_of(error.failure()))
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_query(_request: Request, error: RequestValidationError) -> Response:
+        return problem_response(
+            invalid_fields(
+                [
+                    {"parameter": str(each["loc"][-1]), "detail": each["msg"].removeprefix("Value error, ")}
+                    for each in error.errors()
+                ]
+            )
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(_request: Request, error: HTTPException) -> Response:
+        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed-request")
+        return problem_response(Problem(code, f"{error.detail}.", headers=error.headers))
+
+    @app.exception_handler(Exception)
+    async def surprise(_request: Request, _error: Exception) -> Response:
+        return problem_response(
+            Problem(
+                "internal-error",
+                "The registry failed in a way it did not expect; its log says more. Nothing was lost.",
+                fault="registry",
+                retryable=True,
+            )
+        )

@@ -1,0 +1,218 @@
+"""Routes of plugins: RegisterPlugin, and reading what is registered."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.responses import Response
+
+from api.auth import allowed, require_name
+from api.body import submission
+from api.listing import PageQuery, next_cursor
+from api.prefer import Preference
+from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
+from api.registrations import RegistrationView, as_json
+from api.services import Services, services
+from shared.errors import Conflict
+from shared.registration import (
+    AlreadyRegistered,
+    Plugin,
+    PluginType,
+    Registration,
+    Status,
+    Submission,
+    Taken,
+)
+from shared.tokens import Token
+
+router = APIRouter(tags=["plugins"])
+
+
+class PluginPage(BaseModel):
+    """A page of plugins, newest first."""
+
+    items: list[Plugin]
+    nextCursor: str | None  # noqa: N815  # the wire's name
+
+
+class PluginQuery(PageQuery):
+    """Filters of the list."""
+
+    name: Annotated[str | None, Field(max_length=100)] = None
+    version: Annotated[str | None, Field(max_length=255)] = None
+    plugin_type: PluginType | None = None
+    checksum: Annotated[str | None, Field(max_length=71)] = None
+
+
+class RegisterQuery(BaseModel):
+    """The query of RegisterPlugin."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+
+    dry_run: Annotated[bool, Field(description="Check token, fields, egress and conflict; change nothing")] = False
+
+
+@router.post(
+    "/api/v1/plugins",
+    operation_id="RegisterPlugin",
+    summary="Register a new plugin into the global plugin registry",
+    response_model=Plugin,
+    response_description="Downloaded, matched and committed: the plugin",
+    responses={
+        200: {"headers": {"Location": {"schema": {"type": "string"}, "description": "The plugin"}}},
+        202: {
+            "model": RegistrationView,
+            "description": "Accepted and committed; the outcome is still to come",
+            "headers": {
+                "Location": {"schema": {"type": "string"}, "description": "The registration"},
+                "Retry-After": {
+                    "schema": {"type": "integer"},
+                    "description": "Seconds to wait before asking",
+                },
+            },
+        },
+        204: {"description": "Dry run: nothing stands in the way"},
+        **documented(
+            "malformed-json",
+            "malformed-request",
+            "unauthorized",
+            "forbidden",
+            "conflict",
+            "body-too-large",
+            "unsupported-media-type",
+            "invalid-fields",
+            "digest-mismatch",
+            "artifact-missing",
+            "artifact-too-large",
+            "forbidden-url",
+            "forbidden-address",
+            "upstream-busy",
+            "connect-failed",
+            "store-unavailable",
+        ),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": Submission.model_json_schema(by_alias=True)}},
+        },
+        "parameters": [
+            {
+                "name": "Prefer",
+                "in": "header",
+                "schema": {"type": "string"},
+                "description": "RFC 7240: `respond-async` answers 202 at once, `wait=N` waits N seconds at most (60)",
+                "examples": {
+                    "async": {"value": "respond-async"},
+                    "wait": {"value": "wait=10"},
+                },
+            }
+        ],
+    },
+)
+async def register_plugin(
+    request: Request,
+    it: Annotated[Services, Depends(services)],
+    token: Annotated[Token, Depends(allowed("register"))],
+    query: Annotated[RegisterQuery, Query()],
+    submitted: Annotated[Submission, Depends(submission)],
+) -> Response:
+    """The registry downloads `artifactUrl`, hashes it, and answers 200 only when it matches `checksum`.
+
+    The answer is held back for up to 30 seconds; `Prefer` changes that. Sending the same submission
+    again is always safe: it joins the one in flight, or returns the plugin it became.
+    """
+    require_name(token, submitted.name)
+    it.settings.egress.check_url(submitted.artifact_url)
+    if query.dry_run:
+        return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
+    outcome = await it.intake.submit(submitted, token.label)
+    if isinstance(outcome, AlreadyRegistered):
+        return _plugin_answer(outcome.plugin)
+    if isinstance(outcome, Taken):
+        raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
+    preference = Preference.parse(request.headers.getlist("Prefer"))
+    wait_s = preference.wait_s(it.settings.sync_wait_s)
+    settled = await it.outcomes.wait(outcome.registration.id, wait_s)
+    if settled is None:
+        return _accepted_answer(outcome.registration, preference)
+    return await _settled_answer(it, settled, preference)
+
+
+async def _settled_answer(it: Services, settled: Registration, preference: Preference) -> Response:
+    if settled.status is Status.REGISTERED and settled.plugin_id is not None:
+        plugin = await run_in_threadpool(it.store.plugin, settled.plugin_id)
+        assert plugin is not None  # noqa: S101  # invariant 5
+        return _plugin_answer(plugin, preference)
+    assert settled.failure is not None  # noqa: S101  # every other final state has its reason
+    raise problem_of(settled.failure, settled.id)
+
+
+def _plugin_answer(plugin: Plugin, preference: Preference | None = None) -> Response:
+    applied = preference.applied if preference else {}
+    return as_json(plugin, headers={"Location": f"/api/v1/plugins/{plugin.id}", **applied})
+
+
+def _accepted_answer(registration: Registration, preference: Preference) -> Response:
+    return as_json(
+        RegistrationView.of(registration),
+        status=202,
+        headers={
+            "Location": f"/api/v1/registrations/{registration.id}",
+            "Retry-After": str(RETRY_AFTER_S),
+            **preference.applied,
+        },
+    )
+
+
+def _dry_run_answer(standing: AlreadyRegistered | Taken | None) -> Response:
+    """Answer 204: nothing was verified, so nothing may be answered that says so."""
+    if isinstance(standing, AlreadyRegistered):
+        return _plugin_answer(standing.plugin)
+    if isinstance(standing, Taken):
+        raise Conflict.with_plugin(standing.plugin.id, standing.plugin.checksum)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/api/v1/plugins/{plugin_id}",
+    operation_id="GetPlugin",
+    summary="One plugin",
+    response_model=Plugin,
+    responses=documented("malformed-request", "unauthorized", "forbidden", "not-found", "store-unavailable"),
+)
+async def get_plugin(
+    plugin_id: str,
+    it: Annotated[Services, Depends(services)],
+    _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+) -> Response:
+    """A plugin never changes once it is registered."""
+    plugin = await run_in_threadpool(it.store.plugin, plugin_id)
+    if plugin is None:
+        raise Problem("not-found", "There is no plugin of this id.")
+    return as_json(plugin)
+
+
+@router.get(
+    "/api/v1/plugins",
+    operation_id="ListPlugins",
+    summary="Plugins, newest first",
+    response_model=PluginPage,
+    responses=documented("malformed-request", "unauthorized", "forbidden", "invalid-fields", "store-unavailable"),
+)
+async def list_plugins(
+    it: Annotated[Services, Depends(services)],
+    _token: Annotated[Token, Depends(allowed("read", "operate"))],
+    query: Annotated[PluginQuery, Query()],
+) -> Response:
+    """Filter by name (as uniqueness sees it), version, type and checksum."""
+    found = await run_in_threadpool(
+        lambda: it.store.plugins(limit=query.limit, before=query.before, filters=_lowered(query.filters))
+    )
+    return as_json(PluginPage(items=found, nextCursor=next_cursor([each.id for each in found], query.limit)))
+
+
+def _lowered(filters: dict[str, str]) -> dict[str, Any]:
+    return {key: value.lower() if key == "checksum" else value for key, value in filters.items()}

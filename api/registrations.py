@@ -1,0 +1,125 @@
+"""Routes of registrations: where an accepted submission stands, and why it ended."""
+
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.responses import Response
+
+from api.auth import allowed
+from api.listing import PageQuery, next_cursor
+from api.prefer import Preference
+from api.problems import Problem, documented, problem_of
+from api.services import Services, services
+from shared.registration import PluginType, Registration, Status, Timestamp
+from shared.tokens import Token
+
+router = APIRouter(tags=["registrations"])
+
+
+class RegistrationView(BaseModel):
+    """A registration as clients see it: what was submitted, and how far it has come."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+
+    id: str = Field(examples=["registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"])
+    status: Status
+    attempts: int
+    bytes_downloaded: int = Field(description="By the current or last attempt")
+    artifact_bytes: int | None = Field(description="What the artifact's host announced")
+    created_at: Timestamp
+    updated_at: Timestamp
+    next_attempt_at: Timestamp | None = Field(description="When a queued one is due")
+    plugin_id: str | None = Field(description="The plugin it became")
+    problem: dict[str, Any] | None = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
+    name: str
+    version: str
+    plugin_type: PluginType
+    artifact_url: str
+    checksum: str
+    config_schema: str
+    plugin_runtime: str
+
+    @classmethod
+    def of(cls, registration: Registration) -> Self:
+        """Return the view of *registration*."""
+        failure = registration.failure
+        return cls(
+            id=registration.id,
+            status=registration.status,
+            attempts=registration.attempts,
+            bytes_downloaded=registration.bytes_downloaded,
+            artifact_bytes=registration.artifact_bytes,
+            created_at=registration.created_at,
+            updated_at=registration.updated_at,
+            next_attempt_at=registration.next_attempt_at,
+            plugin_id=registration.plugin_id,
+            problem=problem_of(failure, registration.id).document if failure else None,
+            **registration.submission.model_dump(by_alias=False),
+        )
+
+
+class RegistrationPage(BaseModel):
+    """A page of registrations, newest first."""
+
+    items: list[RegistrationView]
+    nextCursor: str | None  # noqa: N815  # the wire's name
+
+
+class RegistrationQuery(PageQuery):
+    """Filters of the list."""
+
+    status: Status | None = None
+    name: Annotated[str | None, Field(max_length=100)] = None
+    version: Annotated[str | None, Field(max_length=255)] = None
+
+
+@router.get(
+    "/api/v1/registrations/{registration_id}",
+    operation_id="GetRegistration",
+    summary="Where one registration stands",
+    response_model=RegistrationView,
+    responses=documented("malformed-request", "unauthorized", "forbidden", "not-found", "store-unavailable"),
+)
+async def get_registration(
+    registration_id: str,
+    request: Request,
+    it: Annotated[Services, Depends(services)],
+    _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+) -> Response:
+    """`Prefer: wait=N` holds the answer until the registration is final, for up to N seconds."""
+    registration = await run_in_threadpool(it.store.registration, registration_id)
+    if registration is None:
+        raise Problem("not-found", "There is no registration of this id.")
+    preference = Preference.parse(request.headers.getlist("Prefer"))
+    if not registration.status.final:
+        settled = await it.outcomes.wait(registration.id, preference.wait_s(0))
+        registration = settled or await run_in_threadpool(it.store.registration, registration_id) or registration
+    return as_json(RegistrationView.of(registration), headers=preference.applied)
+
+
+@router.get(
+    "/api/v1/registrations",
+    operation_id="ListRegistrations",
+    summary="Registrations, newest first",
+    response_model=RegistrationPage,
+    responses=documented("malformed-request", "unauthorized", "forbidden", "invalid-fields", "store-unavailable"),
+)
+async def list_registrations(
+    it: Annotated[Services, Depends(services)],
+    _token: Annotated[Token, Depends(allowed("read", "operate"))],
+    query: Annotated[RegistrationQuery, Query()],
+) -> Response:
+    """Filter by status, name (as uniqueness sees it) and version."""
+    found = await run_in_threadpool(
+        lambda: it.store.registrations(limit=query.limit, before=query.before, filters=query.filters)
+    )
+    items = [RegistrationView.of(each) for each in found]
+    return as_json(RegistrationPage(items=items, nextCursor=next_cursor([each.id for each in found], query.limit)))
+
+
+def as_json(value: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return *value* in its wire form."""
+    return Response(value.model_dump_json(by_alias=True), status, headers=headers, media_type="application/json")
