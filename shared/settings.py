@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.egress import Egress, Network, parse_networks, parse_ports
@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     retry_cap_s: Seconds = 300
     lease_s: Annotated[float, Field(ge=3, le=3600)] = 20
     sweep_interval_s: Seconds = 2
+
+    url: str | None = None
+    """For the command line as a client: the registry's address."""
+    token: SecretStr | None = None
+    """For the command line as a client."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

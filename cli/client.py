@@ -1,0 +1,126 @@
+"""The registry as a client of its own API sees it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from cli.refusal import CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
+from cli.state import StateFolder
+from shared.settings import BadSettings, read_settings
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its status and its JSON."""
+
+    status: int
+    document: dict[str, Any]
+
+
+class Client:
+    """Talks to the registry at *url* with *token*."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a netrc entry must not take our token's place
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str, **query: str | int | None) -> Answer:
+        """Return the answer to a GET.
+
+        Raises:
+            Refusal: there was none.
+        """
+        given = {key: value for key, value in query.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def submit(self, submission: Mapping[str, str], *, dry_run: bool = False) -> Answer:
+        """Return the answer to a submission whose outcome is not waited for.
+
+        Raises:
+            Refusal: there was none.
+        """
+        query = {"dryRun": "true"} if dry_run else {}
+        return self._ask(
+            "POST", "/api/v1/plugins", params=query, json=submission, headers={"Prefer": "respond-async"}
+        )
+
+    def _ask(self, method: str, path: str, **options: Any) -> Answer:
+        try:
+            response = self._session.request(method, self.url + path, timeout=70, **options)
+        except requests.RequestException as error:
+            raise Refusal(
+                f"No registry answers at {self.url}: is it running, and is REGISTRY_URL right?", UNREACHABLE
+            ) from error
+        try:
+            return Answer(response.status_code, response.json() if response.content else {})
+        except ValueError as error:
+            raise Refusal(
+                f"What answers at {self.url} is no plugin registry (status {response.status_code}).", UNREACHABLE
+            ) from error
+
+
+def client_from_environment() -> Client:
+    """Return a client for REGISTRY_URL and REGISTRY_TOKEN.
+
+    Where neither is set, the embedded registry that runs on the state folder is meant. Its token
+    is never sent anywhere else.
+    """
+    try:
+        settings = read_settings()
+    except BadSettings as error:
+        raise Refusal(f"{error}.", USAGE) from error
+    if settings.url is None and settings.token is None:
+        state = StateFolder(settings.state_dir)
+        address, token = state.address(), state.token()
+        if address and token:
+            return Client(address, token)
+    if settings.token is None:
+        raise Refusal("Set REGISTRY_TOKEN to a token made by `plugin-registry token create`.", NOT_AUTHORISED)
+    return Client(settings.url or DEFAULT_URL, settings.token.get_secret_value())
+
+
+def refusal_of(answer: Answer) -> Refusal:
+    """Return the refusal that a problem document amounts to, with its exit status."""
+    problem = answer.document
+    lines = [f"{problem.get('title', 'The registry refused')} ({problem.get('code', answer.status)})."]
+    lines += [f"  {problem['detail']}"] if "detail" in problem else []
+    lines += [
+        f"  {(each.get('pointer') or each.get('parameter', '')).removeprefix('#/')}: {each['detail']}"
+        for each in problem.get("errors", ())
+    ]
+    lines += [
+        f"  {label:<9} {problem[key]}"
+        for label, key in (
+            ("declared", "declared"),
+            ("computed", "computed"),
+            ("plugin", "pluginId"),
+            ("checksum", "checksum"),
+            ("fault", "fault"),
+        )
+        if key in problem
+    ]
+    return Refusal("\n".join(lines), exit_status(answer))
+
+
+def exit_status(answer: Answer) -> int:
+    """Return the exit status for an answer that is a problem."""
+    code = answer.document.get("code", "")
+    if answer.status in {401, 403}:
+        return NOT_AUTHORISED
+    if answer.status == 409:
+        return CONFLICT
+    if answer.status in {429, 500, 503}:
+        return UNREACHABLE
+    return REFUSED if answer.status in {422, 502} and code != "invalid-fields" else USAGE
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """Return *document* for a program to read."""
+    return json.dumps(document, indent=2)

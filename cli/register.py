@@ -1,0 +1,217 @@
+"""`register`, `status` and `list`: the registry from a shell or a CI job."""
+
+import hashlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.client import Answer, Client, as_json, client_from_environment, refusal_of
+from cli.refusal import STILL_RUNNING, USAGE, Refusal
+
+POLL_S = 0.25
+_FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
+
+
+@click.command()
+@click.option("--name", required=True, help="Human-readable name of the plugin.")
+@click.option("--version", required=True, help="SemVer 2.0.0 version of the plugin.")
+@click.option("--type", "plugin_type", required=True, type=click.Choice(["log", "metric", "trace"]))
+@click.option("--url", required=True, help="Where the registry can download the artifact.")
+@click.option("--checksum", help="sha256: and 64 hex digits.")
+@click.option(
+    "--file",
+    "artifact",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A local copy to compute the checksum from.",
+)
+@click.option("--runtime", default="", help="Runtime environment the plugin needs.")
+@click.option("--config-schema", default="{}", help="JSON Schema of its configuration; @FILE reads a file.")
+@click.option("--wait/--no-wait", default=True, help="Wait for the outcome (the default), or print the id and go.")
+@click.option("--timeout", default=300.0, show_default=True, help="How long to wait, in seconds.")
+@click.option("--dry-run", is_flag=True, help="Check token, fields, egress and conflict; change nothing.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def register(  # noqa: PLR0917  # one for each option
+    name: str,
+    version: str,
+    plugin_type: str,
+    url: str,
+    checksum: str | None,
+    artifact: Path | None,
+    runtime: str,
+    config_schema: str,
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+    json_wanted: bool,
+) -> None:
+    """Register a plugin: the registry downloads URL and compares it with the checksum.
+
+    Exit status: 0 registered, 2 usage, 3 refused by verification, 4 not authorised, 5 still running
+    when --timeout ran out, 6 conflict, 7 server unreachable.
+    """
+    submission = {
+        "name": name,
+        "version": version,
+        "pluginType": plugin_type,
+        "artifactUrl": url,
+        "checksum": _checksum(checksum, artifact),
+        "configSchema": _text(config_schema),
+        "pluginRuntime": runtime,
+    }
+    client = client_from_environment()
+    answer = client.submit(submission, dry_run=dry_run)
+    if answer.status == 204:
+        click.echo("Nothing stands in the way of this registration; nothing was changed.", err=True)
+        return
+    if answer.status == 202:
+        if not wait:
+            click.echo(as_json(answer.document) if json_wanted else answer.document["id"])
+            return
+        answer = follow(client, answer.document, timeout_s=timeout)
+    _conclude(answer, json_wanted=json_wanted)
+
+
+@click.command()
+@click.argument("registration_id")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def status(registration_id: str, json_wanted: bool) -> None:
+    """Show where a registration stands."""
+    answer = client_from_environment().get(f"/api/v1/registrations/{registration_id}")
+    if answer.status != 200:
+        raise refusal_of(answer)
+    if json_wanted:
+        click.echo(as_json(answer.document))
+        return
+    found = answer.document
+    click.echo(f"{found['name']} {found['version']} is {found['status']}")
+    total = f" of {found['artifactBytes']}" if found["artifactBytes"] is not None else ""
+    _print_fields(
+        {
+            "id": found["id"],
+            "attempts": found["attempts"],
+            "downloaded": f"{found['bytesDownloaded']}{total} bytes",
+            "created": found["createdAt"],
+            "updated": found["updatedAt"],
+            "next attempt": found["nextAttemptAt"],
+            "plugin": found["pluginId"],
+            "reason": (found["problem"] or {}).get("detail"),
+        }
+    )
+
+
+@click.command("list")
+@click.option("--name", help="Only this name, in any case and with any separators.")
+@click.option("--version", help="Only this version.")
+@click.option("--type", "plugin_type", type=click.Choice(["log", "metric", "trace"]))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 200), help="At most this many.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def list_plugins(
+    name: str | None, version: str | None, plugin_type: str | None, limit: int, json_wanted: bool
+) -> None:
+    """List registered plugins, newest first."""
+    answer = client_from_environment().get(
+        "/api/v1/plugins", name=name, version=version, pluginType=plugin_type, limit=limit
+    )
+    if answer.status != 200:
+        raise refusal_of(answer)
+    if json_wanted:
+        click.echo(as_json(answer.document))
+        return
+    for plugin in answer.document["items"]:
+        click.echo(f"{plugin['name']} {plugin['version']}  {plugin['pluginType']}  {plugin['checksum']}")
+    if answer.document["nextCursor"]:
+        click.echo(f"There are more than {limit}: raise --limit or filter.", err=True)
+
+
+def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) -> Answer:
+    """Return the plugin, or the problem, that *registration* comes to; show its progress on a terminal.
+
+    Raises:
+        Refusal: it was still running after *timeout_s*.
+    """
+    give_up = time.monotonic() + timeout_s
+    with _Progress(registration) as progress:
+        while registration["status"] in {"queued", "verifying"}:
+            if time.monotonic() > give_up:
+                raise Refusal(
+                    f"Still {registration['status']} after {timeout_s:g} s: "
+                    f"ask `plugin-registry status {registration['id']}`.",
+                    STILL_RUNNING,
+                )
+            time.sleep(POLL_S)
+            answer = client.get(f"/api/v1/registrations/{registration['id']}")
+            if answer.status != 200:
+                return answer
+            registration = answer.document
+            progress.show(registration)
+    if registration["status"] == "registered":
+        return client.get(f"/api/v1/plugins/{registration['pluginId']}")
+    problem = registration["problem"]
+    return Answer(problem["status"], problem)
+
+
+class _Progress:
+    """A bar on stderr while that is a terminal; nothing elsewhere."""
+
+    def __init__(self, registration: dict[str, Any]) -> None:
+        self._label = f"{registration['name']} {registration['version']}"
+        self._shown = sys.stderr.isatty()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def show(self, registration: dict[str, Any]) -> None:
+        if not self._shown:
+            return
+        done, total = registration["bytesDownloaded"], registration["artifactBytes"]
+        mib = f"{done / 2**20:.1f}" + (f" of {total / 2**20:.1f}" if total else "") + " MiB"
+        filled = int(30 * done / total) if total else 0
+        state = registration["status"]
+        if state == "queued" and registration["attempts"]:
+            state = f"trying again ({registration['attempts']} so far)"
+        click.echo(f"\r\x1b[K{self._label}  [{'#' * filled:<30}]  {mib}  {state}", nl=False, err=True)
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _conclude(answer: Answer, *, json_wanted: bool) -> None:
+    if answer.status == 200:
+        if json_wanted:
+            click.echo(as_json(answer.document))
+            return
+        plugin = answer.document
+        click.echo(f"Registered {plugin['name']} {plugin['version']}: downloaded, hashed, and it matches.")
+        _print_fields({key: plugin[key] for key in (*_FIELDS, "registeredAt")})
+        return
+    if json_wanted:
+        click.echo(as_json(answer.document))
+    raise refusal_of(answer)
+
+
+def _checksum(checksum: str | None, artifact: Path | None) -> str:
+    if (checksum is None) == (artifact is None):
+        raise Refusal("Give either --checksum or --file.", USAGE)
+    if artifact is None:
+        return str(checksum)
+    with artifact.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _text(value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"Cannot read {value[1:]}.", USAGE) from error
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    for label, value in fields.items():
+        if value not in {None, ""}:
+            click.echo(f"  {label:<14} {value}")

@@ -1,0 +1,111 @@
+"""The state folder of an embedded registry: ours, locked while we run, free of an earlier run's strays."""
+
+import fcntl
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from cli.refusal import Refusal
+
+MARKER = "plugin-registry.json"
+MAX_SOCKET_PATH = 100
+"""A Unix socket's path may have 107 bytes (unix(7)), and Valkey adds a suffix while it binds."""
+
+
+class StateFolder:
+    """A folder that holds the store, the broker's files, the first token, and who runs on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token_file = path / "token"
+        self.address_file = path / "address"
+        self._children_file = path / "children.json"
+        self._lock: IO[str] | None = None
+        self._socket_folder: Path | None = None
+
+    def open(self) -> None:
+        """Take the folder for this process alone, making it where it is missing.
+
+        Raises:
+            Refusal: it is not ours, not writable, or another registry runs on it.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            marker = self.path / MARKER
+            if not marker.exists():
+                if any(self.path.iterdir()):
+                    raise Refusal(
+                        f"{self.path} holds other files and no registry: name an empty or a new folder with --state."
+                    )
+                marker.write_text(json.dumps({"what": "state of a plugin-registry"}) + "\n")
+            self._lock = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise Refusal(f"The state folder {self.path} cannot be used: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            where = self.address() or "an address it has not told yet"
+            raise Refusal(f"Another plugin-registry runs on {self.path}, at {where}.") from None
+        self._end_strays()
+
+    def address(self) -> str | None:
+        """Return the address of the registry that runs on this folder, if it has said so."""
+        with suppress(OSError):
+            return self.address_file.read_text().strip() or None
+        return None
+
+    def token(self) -> str | None:
+        """Return the token that was made with the folder, if it is readable."""
+        with suppress(OSError):
+            return self.token_file.read_text().strip() or None
+        return None
+
+    def keep_token(self, token: str) -> None:
+        """Write *token* where only its owner can read it."""
+        with os.fdopen(os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(token + "\n")
+
+    def socket_path(self) -> Path:
+        """Return a path for the broker's socket, in a folder that only its owner may enter."""
+        path = self.path / "valkey" / "valkey.sock"
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            return path
+        self._socket_folder = Path(tempfile.mkdtemp(prefix="plugin-registry-"))  # made with mode 0700
+        return self._socket_folder / "valkey.sock"
+
+    def note_children(self, pids: dict[str, int]) -> None:
+        """Write down who runs for us, so that the next start can end them should we be killed."""
+        known = {}
+        for name, pid in pids.items():
+            with suppress(psutil.NoSuchProcess):
+                known[name] = {"pid": pid, "started": psutil.Process(pid).create_time()}
+        self._children_file.write_text(json.dumps(known))
+
+    def close(self) -> None:
+        """Leave the folder as one on which nothing runs."""
+        self.address_file.unlink(missing_ok=True)
+        self._children_file.unlink(missing_ok=True)
+        if self._socket_folder is not None:
+            with suppress(OSError):
+                (self._socket_folder / "valkey.sock").unlink(missing_ok=True)
+                self._socket_folder.rmdir()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _end_strays(self) -> None:
+        """End what an earlier run left behind. On Linux it has ended by itself, see `supervise`."""
+        self.address_file.unlink(missing_ok=True)
+        strays = []
+        with suppress(OSError, ValueError):
+            for child in json.loads(self._children_file.read_text()).values():
+                with suppress(psutil.Error):
+                    process = psutil.Process(child["pid"])
+                    if process.create_time() == child["started"]:  # not a later process of that number
+                        process.kill()
+                        strays.append(process)
+        psutil.wait_procs(strays, timeout=5)

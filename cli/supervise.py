@@ -1,0 +1,122 @@
+"""Children of this process: started, restarted when they die, ended when we end, however we end."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BACKOFF_S = (0.5, 1, 2, 5, 10, 30)
+HEALTHY_AFTER_S = 30
+STOP_WITHIN_S = 10
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass
+class Child:
+    """One process to keep running. *log* takes its output; None shares ours."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path | None = None
+    pass_fds: Sequence[int] = ()
+    process: subprocess.Popen[bytes] | None = None
+    deaths: int = 0
+    started: float = 0
+    due: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Start the process, in a group of its own so that Ctrl-C reaches it through us only."""
+        output = self.log.open("ab") if self.log else None
+        try:
+            self.process = subprocess.Popen(  # noqa: S603  # the commands are ours
+                self.command,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=self.pass_fds,
+                process_group=0,
+                preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        finally:
+            if output:
+                output.close()
+        self.started = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """Keeps children running. To be used from the main thread: the kernel ties a child to the thread that made it."""
+
+    def __init__(self, children: Sequence[Child], *, say: Callable[[str], None]) -> None:
+        self._children = children
+        self._say = say
+        self.on_change: Callable[[dict[str, int]], None] = lambda _pids: None
+
+    def step(self) -> None:
+        """Start what is due, and notice what has died."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is not None and not child.running:
+                self._note_death(child, now)
+            if child.process is None and now >= child.due:
+                child.start()
+                self.on_change(self.pids())
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the children that live."""
+        return {child.name: child.process.pid for child in self._children if child.running and child.process}
+
+    def most_deaths(self) -> Child:
+        """Return the child that has died most often in a row."""
+        return max(self._children, key=lambda child: child.deaths)
+
+    def stop(self) -> None:
+        """End all children, the last first, each within its time; what does not end is killed."""
+        for child in reversed(self._children):
+            if child.running and child.process:
+                child.process.send_signal(signal.SIGTERM)
+                try:
+                    child.process.wait(STOP_WITHIN_S)
+                except subprocess.TimeoutExpired:
+                    self._say(f"{child.name} did not end in {STOP_WITHIN_S} s and is killed")
+                    child.process.kill()
+                    child.process.wait()
+
+    def _note_death(self, child: Child, now: float) -> None:
+        assert child.process is not None  # noqa: S101  # step looked
+        child.deaths = 1 if now - child.started > HEALTHY_AFTER_S else child.deaths + 1
+        delay_s = BACKOFF_S[min(child.deaths, len(BACKOFF_S)) - 1]
+        child.due = now + delay_s
+        how = _ending(child.process.returncode)
+        child.process = None
+        self._say(f"{child.name} ended ({how}); it is started again in {delay_s:g} s")
+
+
+def _ending(returncode: int) -> str:
+    return f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"status {returncode}"
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Return what a new child runs first: the kernel shall kill it when *parent* dies.
+
+    Everything here survives being killed: the store is the truth. So SIGKILL, which cannot be missed.
+    """
+    prctl = ctypes.CDLL(None).prctl
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we were tied to it
+            os._exit(1)
+
+    return tie
