@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import random
 import subprocess
 import sys
 import tarfile
@@ -51,9 +50,9 @@ def _build_archives(folder: Path) -> tuple[Path, Path]:
     content = folder / "content"
     content.mkdir()
     (content / "plugin.json").write_text('{"name": "nginx-log-collector", "runtime": "go"}\n')
-    (content / "collector").write_bytes(random.Random(64).randbytes(ARTIFACT_BYTES))  # noqa: S311
+    (content / "collector").write_bytes(os.urandom(ARTIFACT_BYTES))
     good, tampered = folder / "nginx-log-collector-2.1.0.tar.gz", folder / "tampered-2.1.0.tar.gz"
-    with tarfile.open(good, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(good, "w:gz", compresslevel=0) as archive:
         archive.add(content, arcname="nginx-log-collector-2.1.0")
     changed = bytearray(good.read_bytes())
     changed[len(changed) // 2] ^= 1  # one bit

@@ -49,10 +49,10 @@ def embedded_registry(
     """
     environment = {**os.environ, **(extra_environment or {}), "REGISTRY_STATE_DIR": str(state_dir)}
     settings = _settings(state_dir)
-    listener = _listen(host, port)
     state = StateFolder(state_dir)
     try:
         state.open()
+        listener = _listen(host, port)
         _prepare_store(settings, state)
         children = _children(state, settings, environment, listener, workers=workers, quiet=quiet)
         supervisor = Supervisor(children, say=lambda words: click.echo(f"plugin-registry: {words}", err=True))
@@ -63,10 +63,10 @@ def embedded_registry(
             state.address_file.write_text(address + "\n")
             yield address, state, supervisor
         finally:
+            listener.close()
             supervisor.stop()
     finally:
         state.close()
-        listener.close()
 
 
 def run_until_told(supervisor: Supervisor) -> None:
@@ -179,7 +179,7 @@ def _children(
         child(
             "api",
             *(python, "-m", "uvicorn", "--factory", "api.main:create_app", "--fd", str(listener.fileno())),
-            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "5"),
+            *("--no-access-log", "--no-server-header", "--log-level", "warning", "--timeout-graceful-shutdown", "5"),
             pass_fds=(listener.fileno(),),
         ),
     ]

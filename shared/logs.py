@@ -21,7 +21,6 @@ def configure_logs(*, service: str) -> None:
     """Send every log record of this process to stderr in one form, with *service* as a field."""
     before: list[Processor] = [
         structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     person = sys.stderr.isatty()
@@ -49,6 +48,7 @@ def configure_logs(*, service: str) -> None:
             ],
         )
     )
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)

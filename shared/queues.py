@@ -6,6 +6,7 @@ A bell is a list of registration ids (invariant 9); losing or doubling one chang
 from collections.abc import Sequence
 from typing import Any
 
+from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Queue
 
@@ -43,7 +44,10 @@ def bells_waiting(app: Celery) -> int:
         kombu.exceptions.OperationalError: the broker did not answer.
     """
     with app.connection_for_read() as connection, connection.channel() as channel:
-        answer: Any = channel.queue_declare(QUEUE, passive=True)  # type: ignore[attr-defined]  # stubs lack it
+        try:
+            answer: Any = channel.queue_declare(QUEUE, passive=True)  # type: ignore[attr-defined]  # stubs lack it
+        except ChannelError:
+            return 0  # no such queue: on Redis an empty one does not exist
         return int(answer.message_count)
 
 

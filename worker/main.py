@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import threading
+import warnings
 from typing import Any
 
 from celery import Celery, signals
@@ -99,5 +100,8 @@ def create_app() -> Celery:
     signals.worker_shutting_down.connect(leave, weak=False)
     return celery
 
+
+# Celery warns a worker of root's because of pickle. Ours takes JSON only, and bells at that.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser")
 
 app = create_app()
