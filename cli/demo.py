@@ -24,12 +24,9 @@ SERVED_BYTES_PER_S = 24 * 2**20
 """Slower than loopback, so that there is progress to see."""
 
 
-def run_demo() -> None:
-    """Run the demonstration.
-
-    Raises:
-        Refusal: it did not end as it should.
-    """
+@click.command()
+def demo() -> None:
+    """Show a real artifact registered and a tampered one refused."""
     with tempfile.TemporaryDirectory(prefix="plugin-registry-demo-") as name:
         folder = Path(name)
         _say("Building a plugin archive of 64 MiB and a tampered copy of it ...")

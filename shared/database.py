@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -100,6 +98,10 @@ class Database:
         Raises:
             SchemaMismatch: the store was written by a newer version.
         """
+        # Here, because it takes long to load and only this needs it.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+
         with self.write() as connection:
             found = _schema_version(connection)
             if found is not None and found > SCHEMA_VERSION:

@@ -1,0 +1,23 @@
+"""`migrate`: brings a store up to this version, explicitly, once, before the services start."""
+
+import click
+
+from cli.refusal import USAGE, Refusal
+from shared.database import SchemaMismatch, open_database
+from shared.errors import StoreUnavailable
+from shared.settings import BadSettings, read_settings
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the store at REGISTRY_DATABASE_URL up to this version."""
+    try:
+        settings = read_settings()
+        if settings.embedded_store:
+            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open_database(settings.database_url).migrate()
+    except BadSettings as error:
+        raise Refusal(f"{error}.", USAGE) from error
+    except (SchemaMismatch, StoreUnavailable) as error:
+        raise Refusal(str(error)) from error
+    click.echo("The store is up to date.")

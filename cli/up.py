@@ -1,0 +1,31 @@
+"""`up`: the whole registry on this machine, until told to stop."""
+
+from pathlib import Path
+
+import click
+
+from cli.embedded import curl_example, embedded_registry, run_until_told
+from cli.refusal import USAGE, Refusal
+from shared.settings import BadSettings, read_settings
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder (default: REGISTRY_STATE_DIR).")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+def up(host: str, port: int, state: Path | None, workers: int) -> None:
+    """Run the whole registry on this machine until Ctrl-C."""
+    try:
+        folder = read_settings(**({"state_dir": state} if state else {})).state_dir
+    except BadSettings as error:
+        raise Refusal(f"{error}.", USAGE) from error
+    with embedded_registry(folder, host=host, port=port, workers=workers) as (address, opened, supervisor):
+        bearer = f'-H "Authorization: Bearer $(cat {opened.token_file})"'
+        click.echo(f"Plugin registry at {address}  (API documentation: {address}/docs)")
+        click.echo(f"State in {opened.path}, a token for everything in {opened.token_file}")
+        click.echo(f"\nList what is registered:\n  curl {address}/api/v1/plugins {bearer}")
+        click.echo(f"\nRegister a plugin:\n  {curl_example(address, opened.token_file)}")
+        click.echo("\nCtrl-C stops everything.")
+        run_until_told(supervisor)
+        click.echo("Stopping ...", err=True)

@@ -1,0 +1,94 @@
+"""What tests of every kind share: a store, an artifact host, a running registry."""
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.database import Database, open_database
+from shared.registration import Submission
+from shared.store import Store
+from tests.origin import Origin, Served
+from tests.running import Registry, running_registry
+
+_numbers = count(1)
+
+
+def open_loopback(port: int) -> dict[str, str]:
+    """Return the settings under which a worker may fetch from a test's own host."""
+    return {
+        "REGISTRY_EGRESS_SCHEMES": "http,https",
+        "REGISTRY_EGRESS_PORTS": f"443,{port}",
+        "REGISTRY_EGRESS_ALLOW_NETWORKS": "127.0.0.1/32",
+    }
+
+
+def a_submission(**changes: str) -> dict[str, str]:
+    """Return a submission as a client sends it, with a name that no other has."""
+    return {
+        "name": f"plugin {next(_numbers)}",
+        "version": "1.0.0",
+        "pluginType": "log",
+        "artifactUrl": "https://artifacts.example.com/plugin.tar.gz",
+        "checksum": "sha256:" + "ab" * 32,
+    } | changes
+
+
+def a_parsed_submission(**changes: str) -> Submission:
+    return Submission.model_validate(a_submission(**changes))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    return Store(database, ring_again_after_s=0.2)
+
+
+@pytest.fixture(scope="session")
+def origin() -> Iterator[Origin]:
+    origin = Origin()
+    yield origin
+    origin.close()
+
+
+@pytest.fixture(scope="session")
+def registry(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The running command, quick to try again and with small limits."""
+    env = {
+        **open_loopback(origin.port),
+        "REGISTRY_MAX_ATTEMPTS": "2",
+        "REGISTRY_RETRY_BASE_S": "0.2",
+        "REGISTRY_SWEEP_INTERVAL_S": "0.3",
+        "REGISTRY_MAX_ARTIFACT_BYTES": str(2**20),
+    }
+    with running_registry(tmp_path_factory.mktemp("registry") / "state", env=env) as running:
+        yield running
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Holds artifacts back; open it to let them go. It opens by itself when the test ends."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def artifact(origin: Origin) -> Callable[..., tuple[dict[str, str], Served]]:
+    """Serve an artifact of its own, and return the submission that declares it truly."""
+
+    def make(body: bytes | None = None, **served: Any) -> tuple[dict[str, str], Served]:
+        artifact = Served(body=f"artifact {next(_numbers)}".encode() * 100 if body is None else body, **served)
+        return a_submission(artifactUrl=origin.serve(artifact), checksum=artifact.checksum), artifact
+
+    return make

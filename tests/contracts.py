@@ -1,0 +1,320 @@
+"""What every store promises, as tests: a subclass names the store. Invariants are those of the design."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shared.errors import DigestMismatch, Failure, Truncated
+from shared.registration import (
+    Accepted,
+    AlreadyRegistered,
+    Claim,
+    Digest,
+    Progress,
+    Registration,
+    RegistrationId,
+    Status,
+    Submission,
+    Taken,
+)
+from shared.store import Store
+from tests.conftest import a_parsed_submission
+
+LEASE_S = 30.0
+WRONG = DigestMismatch.between("sha256:" + "0" * 64, "sha256:" + "1" * 64).failure()
+BROKEN = Truncated("The connection broke.").failure()
+
+
+def submit(store: Store, submission: Submission) -> Registration:
+    (outcome,) = store.submit([(submission, "tests")])
+    assert isinstance(outcome, Accepted)
+    return outcome.registration
+
+
+def claim(store: Store, registration: Registration, *, lease_s: float = LEASE_S, max_attempts: int = 5) -> Claim:
+    claimed = store.claim(registration.id, worker="tests", lease_s=lease_s, max_attempts=max_attempts)
+    assert claimed is not None
+    return claimed
+
+
+def digest_of(submission: Submission) -> Digest:
+    return Digest(submission.checksum.removeprefix("sha256:"), 123)
+
+
+def now(store: Store, registration_id: RegistrationId) -> Registration:
+    found = store.registration(registration_id)
+    assert found is not None
+    return found
+
+
+class StoreContract:
+    """Run by every store there is; the fixture `store` gives a fresh one that rings again after 0.2 s."""
+
+    def test_a_submission_is_queued_and_keeps_what_was_submitted(self, store: Store) -> None:
+        submission = a_parsed_submission(configSchema='{"type": "object"}', pluginRuntime="go")
+        accepted = submit(store, submission)
+        assert accepted == now(store, accepted.id)
+        assert accepted.submission == submission
+        assert (accepted.status, accepted.attempts, accepted.plugin_id) == (Status.QUEUED, 0, None)
+        assert abs(accepted.created_at.timestamp() - time.time()) < 5
+
+    def test_an_identical_submission_joins_the_one_in_flight(self, store: Store) -> None:
+        submission = a_parsed_submission(name="Nginx log")
+        first = submit(store, submission)
+        spelled_otherwise = submission.model_copy(update={"name": "nginx_LOG"})
+        (second,) = store.submit([(spelled_otherwise, "somebody else")])
+        assert isinstance(second, Accepted)
+        assert not second.new
+        assert second.registration.id == first.id
+        assert len(store.registrations(limit=10)) == 1
+
+    def test_identical_submissions_of_one_group_share_one_registration(self, store: Store) -> None:
+        submission = a_parsed_submission()
+        outcomes = store.submit([(submission, "tests")] * 3)
+        assert len({each.registration.id for each in outcomes if isinstance(each, Accepted)}) == 1
+        assert [each.new for each in outcomes if isinstance(each, Accepted)] == [True, False, False]
+
+    def test_identical_submissions_at_once_are_one_registration(self, store: Store) -> None:
+        submission = a_parsed_submission()
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(lambda _n: store.submit([(submission, "tests")])[0], range(24)))
+        accepted = [each for each in outcomes if isinstance(each, Accepted)]
+        assert len(accepted) == 24
+        assert len({each.registration.id for each in accepted}) == 1
+        assert sum(each.new for each in accepted) == 1
+
+    def test_a_claim_is_for_one(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        with ThreadPoolExecutor(8) as pool:
+            claims = list(
+                pool.map(
+                    lambda n: store.claim(registration.id, worker=str(n), lease_s=LEASE_S, max_attempts=5), range(16)
+                )
+            )
+        (only,) = [each for each in claims if each is not None]
+        assert (only.epoch, only.attempt) == (1, 1)
+        assert now(store, registration.id).status is Status.VERIFYING
+
+    def test_registering_writes_the_plugin_and_settles_the_registration(self, store: Store) -> None:
+        submission = a_parsed_submission(pluginRuntime="go")
+        claimed = claim(store, submit(store, submission))
+        settled = store.register(claimed, digest_of(submission))
+        assert settled is not None
+        assert settled.status is Status.REGISTERED
+        assert settled.plugin_id is not None
+        plugin = store.plugin(settled.plugin_id)
+        assert plugin is not None
+        assert plugin.model_dump(exclude={"id", "registered_at"}) == submission.model_dump()
+        assert [each.id for each in store.plugins(limit=10)] == [plugin.id]
+
+    def test_no_plugin_is_seen_before_its_registration_succeeded(self, store: Store) -> None:
+        first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
+        claim(store, first)
+        store.reject(claim(store, second), WRONG)
+        assert store.plugins(limit=10) == []
+
+    def test_a_submission_identical_to_a_plugin_returns_the_plugin(self, store: Store) -> None:
+        submission = a_parsed_submission()
+        settled = store.register(claim(store, submit(store, submission)), digest_of(submission))
+        assert settled is not None
+        (again,) = store.submit([(submission, "tests")])
+        assert isinstance(again, AlreadyRegistered)
+        assert again.plugin.id == settled.plugin_id
+        assert isinstance(store.preview(submission), AlreadyRegistered)
+        assert len(store.registrations(limit=10)) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"checksum": "sha256:" + "cd" * 32},
+            {"artifact_url": "https://artifacts.example.com/other.tar.gz"},
+            {"plugin_type": "trace"},
+            {"config_schema": "true"},
+            {"plugin_runtime": "python"},
+        ],
+    )
+    def test_a_taken_name_and_version_is_told(self, store: Store, change: dict[str, str]) -> None:
+        submission = a_parsed_submission()
+        store.register(claim(store, submit(store, submission)), digest_of(submission))
+        other = submission.model_copy(update=change)
+        (outcome,) = store.submit([(other, "tests")])
+        assert isinstance(outcome, Taken)
+        assert isinstance(store.preview(other), Taken)
+        assert len(store.registrations(limit=10)) == 1
+
+    def test_the_first_to_finish_has_the_name_and_the_other_is_told(self, store: Store) -> None:
+        ours = a_parsed_submission()
+        theirs = ours.model_copy(update={"checksum": "sha256:" + "cd" * 32})
+        first, second = claim(store, submit(store, ours)), claim(store, submit(store, theirs))
+        won = store.register(second, digest_of(theirs))
+        lost = store.register(first, digest_of(ours))
+        assert won is not None
+        assert lost is not None
+        assert (won.status, lost.status, lost.plugin_id) == (Status.REGISTERED, Status.REJECTED, None)
+        assert lost.failure is not None
+        assert lost.failure.code == "conflict"
+        assert lost.failure.facts == {"pluginId": won.plugin_id, "checksum": theirs.checksum}
+        assert len(store.plugins(limit=10)) == 1
+
+    def test_a_failed_registration_frees_its_name(self, store: Store) -> None:
+        submission = a_parsed_submission()
+        first = submit(store, submission)
+        store.reject(claim(store, first), WRONG)
+        assert submit(store, submission).id != first.id
+
+    def test_a_lease_that_ran_out_can_be_claimed_again(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        first = claim(store, registration, lease_s=0.05)
+        time.sleep(0.1)
+        second = claim(store, registration)
+        assert (second.epoch, second.attempt) == (first.epoch + 1, 2)
+
+    def test_a_stale_worker_can_write_nothing_on_a_live_registration(self, store: Store) -> None:
+        submission = a_parsed_submission()
+        registration = submit(store, submission)
+        stale = claim(store, registration, lease_s=0.05)
+        time.sleep(0.1)
+        live = claim(store, registration)
+        before = now(store, registration.id)
+        assert store.register(stale, digest_of(submission)) is None
+        assert not store.reject(stale, WRONG)
+        assert not store.fail(stale, BROKEN)
+        assert not store.postpone(stale, BROKEN, delay_s=1)
+        assert not store.release(stale)
+        assert store.renew([Progress(stale.registration_id, stale.epoch, 99, 99)], lease_s=LEASE_S) == set()
+        assert now(store, registration.id) == before
+        assert store.plugins(limit=10) == []
+        assert store.register(live, digest_of(submission)) is not None
+
+    def test_a_final_state_never_changes(self, store: Store) -> None:
+        for settle in (
+            lambda it: store.register(it, digest_of(it.submission)),
+            lambda it: store.reject(it, WRONG),
+            lambda it: store.fail(it, BROKEN),
+        ):
+            registration = submit(store, a_parsed_submission())
+            claimed = claim(store, registration, lease_s=0.01)
+            assert settle(claimed)
+            time.sleep(0.05)
+            before = now(store, registration.id)
+            assert before.status.final
+            assert store.register(claimed, digest_of(claimed.submission)) is None
+            assert not store.reject(claimed, WRONG)
+            assert not store.fail(claimed, BROKEN)
+            assert not store.postpone(claimed, BROKEN, delay_s=0)
+            assert not store.release(claimed)
+            assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=99) is None
+            assert store.ring_due(10) == []
+            assert store.fail_used_up(1) == []
+            assert now(store, registration.id) == before
+
+    def test_attempts_are_counted_at_the_claim_and_run_out(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        for _ in range(2):
+            claim(store, registration, lease_s=0.02, max_attempts=2)  # and its worker dies
+            time.sleep(0.05)
+        assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=2) is None
+        assert store.fail_used_up(2) == [registration.id]
+        ended = now(store, registration.id)
+        assert ended.status is Status.FAILED
+        assert ended.attempts == 2
+        assert ended.failure is not None
+        assert ended.failure.code == "attempts-used-up"
+
+    def test_a_claim_in_its_last_attempt_is_not_failed_while_its_lease_lasts(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        claim(store, registration, max_attempts=1)
+        assert store.fail_used_up(1) == []
+
+    def test_a_postponed_registration_waits_its_time(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        assert store.postpone(claim(store, registration), BROKEN, delay_s=0.2)
+        waiting = now(store, registration.id)
+        assert (waiting.status, waiting.failure) == (Status.QUEUED, BROKEN)
+        assert waiting.next_attempt_at is not None
+        assert waiting.next_attempt_at > waiting.updated_at
+        assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=5) is None
+        assert store.ring_due(10) == []
+        time.sleep(0.3)
+        assert store.ring_due(10) == [registration.id]
+        assert claim(store, registration).attempt == 2
+
+    def test_a_released_claim_costs_no_attempt_and_is_due_at_once(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        assert store.release(claim(store, registration))
+        assert now(store, registration.id).attempts == 0
+        assert store.ring_due(10) == [registration.id]
+        assert claim(store, registration).attempt == 1
+
+    def test_renewing_extends_the_lease_and_notes_progress(self, store: Store) -> None:
+        first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
+        claims = [claim(store, first, lease_s=0.2), claim(store, second, lease_s=0.2)]
+        progress = [
+            Progress(claims[0].registration_id, 1, 10, 100),
+            Progress(claims[1].registration_id, 1, 20, None),
+        ]
+        assert store.renew(progress, lease_s=LEASE_S) == {(first.id, 1), (second.id, 1)}
+        time.sleep(0.3)
+        assert store.claim(first.id, worker="w", lease_s=1, max_attempts=5) is None
+        assert [
+            (each.bytes_downloaded, each.artifact_bytes) for each in (now(store, first.id), now(store, second.id))
+        ] == [
+            (10, 100),
+            (20, None),
+        ]
+        assert store.renew([], lease_s=LEASE_S) == set()
+
+    def test_the_sweep_rings_for_what_nobody_claimed_and_not_twice_at_once(self, store: Store) -> None:
+        missed = submit(store, a_parsed_submission())
+        assert store.ring_due(10) == []  # its own bell may still be on its way
+        time.sleep(0.25)
+        assert store.ring_due(10) == [missed.id]
+        assert store.ring_due(10) == []
+        time.sleep(0.25)
+        assert store.ring_due(10) == [missed.id]
+
+    def test_the_sweep_rings_for_a_dead_workers_claim(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        claim(store, registration, lease_s=0.05)
+        time.sleep(0.1)
+        assert store.ring_due(10) == [registration.id]
+
+    def test_the_sweep_takes_no_more_than_it_is_given_room_for_and_the_longest_due_first(self, store: Store) -> None:
+        waiting = [submit(store, a_parsed_submission()).id for _ in range(5)]
+        time.sleep(0.25)
+        assert store.ring_due(0) == []
+        assert store.ring_due(-3) == []
+        assert set(store.ring_due(2)) == set(waiting[:2])
+        assert set(store.ring_due(10)) == set(waiting[2:])
+
+    def test_lists_are_paged_newest_first_and_filtered(self, store: Store) -> None:
+        submissions = [a_parsed_submission(name=f"Paged Plugin {n % 2}", version=f"1.0.{n}") for n in range(7)]
+        ids = [submit(store, each).id for each in submissions]
+        pages = [store.registrations(limit=3), *[[]] * 3]
+        for n in range(1, 4):
+            pages[n] = store.registrations(limit=3, before=pages[n - 1][-1].id) if pages[n - 1] else []
+        assert [each.id for page in pages for each in page] == ids[::-1]
+        odd = store.registrations(limit=10, filters={"name": "paged-plugin_1"})
+        assert [each.id for each in odd] == ids[1::2][::-1]
+        assert store.registrations(limit=10, filters={"status": "failed"}) == []
+        assert [each.id for each in store.registrations(limit=10, filters={"version": "1.0.3"})] == [ids[3]]
+
+    def test_settled_tells_only_of_final_ones(self, store: Store) -> None:
+        running, done = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
+        store.reject(claim(store, done), WRONG)
+        (settled,) = store.settled([running.id, done.id])
+        assert settled.id == done.id
+        assert settled.failure == WRONG
+
+    def test_a_failure_is_kept_whole(self, store: Store) -> None:
+        failure = Failure("a-code", "What happened: \u00e4 \U0001f600.", "upstream", True, {"declared": "x"})
+        registration = submit(store, a_parsed_submission())
+        store.fail(claim(store, registration), failure)
+        assert now(store, registration.id).failure == failure
+
+    def test_what_is_not_there_is_none(self, store: Store) -> None:
+        assert store.registration("registration-none") is None
+        assert store.plugin("plugin-none") is None
+        assert store.claim(RegistrationId("registration-none"), worker="w", lease_s=1, max_attempts=5) is None
+        assert store.settled([]) == []

@@ -1,0 +1,136 @@
+"""SQLite keeps the store's contract, and says no well when it cannot."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect
+from sqlmodel import SQLModel
+
+from shared import database as database_module
+from shared.database import Database, SchemaMismatch, open_database
+from shared.errors import StoreUnavailable
+from shared.store import Store
+from shared.tables import SCHEMA_VERSION
+from tests.conftest import a_parsed_submission
+from tests.contracts import StoreContract
+
+
+class TestSQLite(StoreContract):
+    """The contract, on SQLite."""
+
+
+def test_migrations_and_tables_say_the_same(database: Database) -> None:
+    with database.read() as connection:
+        found = inspect(connection)
+        for table in SQLModel.metadata.sorted_tables:
+            columns = {each["name"]: each for each in found.get_columns(table.name)}
+            assert set(columns) == {each.name for each in table.columns}
+            for column in table.columns:
+                assert columns[column.name]["nullable"] == column.nullable, f"{table.name}.{column.name}"
+            assert {each["name"] for each in found.get_indexes(table.name)} == {each.name for each in table.indexes}
+            unique = {each["name"] for each in found.get_unique_constraints(table.name)}
+            assert unique == {
+                each.name for each in table.constraints if each.name and each.__visit_name__ == "unique_constraint"
+            }
+
+
+def test_the_newest_migration_is_the_schema_version() -> None:
+    versions = Path(database_module.__file__).parent / "migrations" / "versions"
+    assert max(path.name[:4] for path in versions.glob("*.py")) == SCHEMA_VERSION
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    database.migrate()
+    database.check_schema()
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [("9999", "newer plugin-registry"), ("0000", "older plugin-registry"), (None, "no tables yet")],
+)
+def test_a_store_that_does_not_fit_is_refused_in_a_sentence(
+    database: Database, tmp_path: Path, version: str | None, sentence: str
+) -> None:
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute("DELETE FROM alembic_version")
+        if version:
+            connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
+    connection.close()
+    with pytest.raises(SchemaMismatch, match=sentence):
+        database.check_schema()
+
+
+def test_a_newer_store_is_not_migrated(database: Database, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(SchemaMismatch, match="newer plugin-registry"):
+        database.migrate()
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "oracle+x://h"])
+def test_a_url_of_no_store_of_ours_is_refused(url: str) -> None:
+    with pytest.raises(SchemaMismatch, match="REGISTRY_DATABASE_URL"):
+        open_database(url)
+
+
+def test_a_locked_store_is_unavailable_and_takes_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.2)
+    impatient = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
+    locker = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        Store(impatient).submit([(a_parsed_submission(), "tests")])
+    locker.execute("ROLLBACK")
+    locker.close()
+    impatient.close()
+    assert store.registrations(limit=10) == []
+
+
+def test_a_writer_that_waits_for_its_turn_too_long_is_told(
+    database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
+    inside, leave = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        with database.write():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=occupy)
+    thread.start()
+    inside.wait(10)
+    with pytest.raises(StoreUnavailable):
+        store.submit([(a_parsed_submission(), "tests")])
+    leave.set()
+    thread.join()
+    store.submit([(a_parsed_submission(), "tests")])
+
+
+def test_a_full_disk_is_unavailable_and_takes_nothing(store: Store, tmp_path: Path) -> None:
+    full = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
+    with full.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        raw = connection.connection.dbapi_connection
+    assert raw is not None
+    big = a_parsed_submission(configSchema='"' + "x" * 60_000 + '"')
+    with pytest.raises(StoreUnavailable):
+        Store(full).submit([(big, "tests")])
+    full.close()
+    assert store.registrations(limit=10) == []
+
+
+def test_no_statement_is_logged_with_its_values(store: Store, database: Database) -> None:
+    secret = "https://artifacts.example.com/a?token=hunter2"
+    with pytest.raises(Exception, match="UNIQUE") as raised, database.write() as connection:  # noqa: PT012
+        for _ in range(2):
+            connection.exec_driver_sql(
+                "INSERT INTO tokens VALUES (?, 'l', 's', 'read', '', 0, NULL, NULL)", (secret,)
+            )
+    assert "hunter2" not in str(raised.value)

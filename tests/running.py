@@ -1,0 +1,140 @@
+"""The command `plugin-registry`, run for real."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+COMMAND = [sys.executable, "-m", "cli.main"]
+PROJECT = Path(__file__).parent.parent
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return our environment without any setting of the registry's, and *extra*."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
+    return {**kept, "PYTHONPATH": str(PROJECT), **(extra or {})}
+
+
+def run(
+    *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=clean_environment(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def until(condition: Callable[[], Any], *, within_s: float = 20, what: str = "the condition") -> Any:
+    """Return what *condition* returns once that is true."""
+    give_up = time.monotonic() + within_s
+    while time.monotonic() < give_up:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come about within {within_s} s")
+
+
+@dataclass
+class Registry:
+    """A running embedded registry, as its users see it."""
+
+    process: subprocess.Popen[str]
+    address: str
+    state: Path
+    output: Path
+
+    @property
+    def token(self) -> str:
+        return (self.state / "token").read_text().strip()
+
+    def request(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {token or self.token}", **options.pop("headers", {})}
+        headers = {name: value for name, value in headers.items() if value is not None}
+        return requests.request(method, self.address + path, headers=headers, timeout=70, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def register(
+        self, submission: Mapping[str, Any], *, prefer: str | None = None, **options: Any
+    ) -> requests.Response:
+        headers = {**({"Prefer": prefer} if prefer else {}), **options.pop("headers", {})}
+        return self.request("POST", "/api/v1/plugins", json=submission, headers=headers, **options)
+
+    def final(self, registration_id: str, *, within_s: float = 20) -> dict[str, Any]:
+        """Return a registration once it is final."""
+
+        def look() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.get(f"/api/v1/registrations/{registration_id}").json()
+            return found if found["status"] in {"registered", "rejected", "failed"} else None
+
+        found: dict[str, Any] = until(look, within_s=within_s, what=f"the end of {registration_id}")
+        return found
+
+    def child(self, name: str) -> psutil.Process:
+        """Return the child process whose command line holds *name*."""
+        found: psutil.Process = until(
+            lambda: next(
+                (
+                    each
+                    for each in psutil.Process(self.process.pid).children()
+                    if each.status() != psutil.STATUS_ZOMBIE and name in " ".join(each.cmdline())
+                ),
+                None,
+            ),
+            what=f"a child called {name}",
+        )
+        return found
+
+    def cli(self, *arguments: str, token: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run the command as a client of this registry."""
+        env = {"REGISTRY_URL": self.address, "REGISTRY_TOKEN": token or self.token, **extra}
+        return run(*arguments, env=env)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@contextmanager
+def running_registry(state: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Registry]:
+    """Run `plugin-registry up` on *state* for the length of the block."""
+    output = state.parent / f"{state.name}-{time.monotonic_ns()}.log"
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--port", "0", "--state", str(state), *options],
+            env=clean_environment(env),
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+    try:
+
+        def address() -> str | None:
+            assert process.poll() is None, output.read_text()
+            found = re.findall(r"^Plugin registry at (\S+)", output.read_text(), re.MULTILINE)
+            return found[-1] if found else None
+
+        yield Registry(process, until(address, within_s=60, what="the registry"), state, output)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
