@@ -1,0 +1,120 @@
+"""The command line as a person and a CI job use it, against the running registry."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import a_submission
+from tests.origin import Served
+from tests.running import Registry, run
+
+Artifact = Callable[..., tuple[dict[str, str], Served]]
+
+
+def options(submission: dict[str, str]) -> list[str]:
+    names = {"name": "--name", "version": "--version", "pluginType": "--type", "artifactUrl": "--url"}
+    names |= {"checksum": "--checksum"}
+    return [word for key, option in names.items() for word in (option, submission[key])]
+
+
+def test_registering_prints_the_record_and_ends_with_0(registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact()
+    done = registry.cli("register", *options(submission))
+    assert done.returncode == 0
+    assert submission["checksum"] in done.stdout
+    assert "Registered" in done.stdout
+    assert done.stderr == "", "no bar where there is no terminal"
+    listed = registry.cli("list", "--name", submission["name"])
+    assert submission["checksum"] in listed.stdout
+
+
+def test_json_is_alone_on_stdout(registry: Registry, artifact: Artifact, tmp_path: Path) -> None:
+    submission, served = artifact()
+    copy = tmp_path / "artifact"
+    copy.write_bytes(served.body)
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    words = [*options(submission)[:-2], "--file", str(copy), "--config-schema", f"@{schema}", "--runtime", "go"]
+    done = registry.cli("register", *words, "--json")
+    assert done.returncode == 0
+    plugin = json.loads(done.stdout)
+    assert (plugin["checksum"], plugin["configSchema"]) == (served.checksum, '{"type": "object"}')
+    assert json.loads(registry.cli("list", "--name", submission["name"], "--json").stdout)["items"] == [plugin]
+
+
+def test_usage_ends_with_2(registry: Registry) -> None:
+    submission = a_submission()
+    assert registry.cli("register").returncode == 2
+    assert registry.cli("register", *options(submission), "--file", __file__).returncode == 2
+    done = registry.cli("register", *options(submission | {"checksum": "sha256:abc"}))
+    assert done.returncode == 2
+    assert "checksum: has 3 hex digits" in done.stderr
+    assert registry.cli("nonsense").returncode == 2
+
+
+def test_a_refusal_ends_with_3_and_says_why(registry: Registry, artifact: Artifact) -> None:
+    submission, served = artifact()
+    done = registry.cli("register", *options(submission | {"checksum": "sha256:" + "0" * 64}))
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert served.checksum in done.stderr
+    assert "Traceback" not in done.stderr
+    inward = registry.cli("register", *options(a_submission(artifactUrl="https://10.1.2.3/a")), "--json")
+    assert inward.returncode == 3
+    assert json.loads(inward.stdout)["code"] == "forbidden-address"
+
+
+def test_a_bad_token_ends_with_4(registry: Registry) -> None:
+    assert registry.cli("register", *options(a_submission()), token="prg_no").returncode == 4
+    assert registry.cli("list", REGISTRY_TOKEN="x").returncode == 4
+
+
+def test_what_is_still_running_ends_with_5_and_its_id(
+    registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    submission, _ = artifact(gate=gate)
+    done = registry.cli("register", *options(submission), "--timeout", "0.5")
+    assert done.returncode == 5
+    assert "registration-" in done.stderr
+    left = registry.cli("register", *options(submission), "--no-wait")
+    assert left.returncode == 0
+    assert left.stdout.strip() in done.stderr
+    shown = registry.cli("status", left.stdout.strip())
+    assert "verifying" in shown.stdout
+    as_json = json.loads(registry.cli("status", left.stdout.strip(), "--json").stdout)
+    assert as_json["name"] == submission["name"]
+
+
+def test_a_conflict_ends_with_6(registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact()
+    other, _ = artifact()
+    assert registry.cli("register", *options(submission)).returncode == 0
+    done = registry.cli("register", *options(other | {"name": submission["name"]}))
+    assert done.returncode == 6
+    assert submission["checksum"] in done.stderr
+
+
+def test_a_server_that_is_not_there_ends_with_7() -> None:
+    env = {"REGISTRY_URL": "http://127.0.0.1:9", "REGISTRY_TOKEN": "prg_x"}
+    done = run("list", env=env)
+    assert done.returncode == 7
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_settings_the_local_registry_is_meant(registry: Registry) -> None:
+    done = run("list", env={"REGISTRY_STATE_DIR": str(registry.state)})
+    assert done.returncode == 0
+    elsewhere = run("list", env={"REGISTRY_STATE_DIR": str(registry.state), "REGISTRY_URL": registry.address})
+    assert elsewhere.returncode == 4, "the local token is for the local registry"
+
+
+def test_tokens_are_listed_but_not_shown(registry: Registry) -> None:
+    made = registry.cli("token", "create", "--state", str(registry.state), "--scope", "read", "--label", "for ci")
+    token = made.stdout.strip()
+    assert made.stdout == token + "\n"
+    listed = registry.cli("token", "list", "--state", str(registry.state)).stdout
+    assert "for ci" in listed
+    assert token[4:16] in listed
+    assert token[16:] not in listed
+    assert registry.cli("token", "revoke", "nobody", "--state", str(registry.state)).returncode == 2

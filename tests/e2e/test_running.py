@@ -1,0 +1,183 @@
+"""The embedded registry starts, survives, stops and refuses as it should."""
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import a_submission, open_loopback
+from tests.origin import Origin, Served
+from tests.running import run, running_registry, until
+
+
+def one_sentence(output: str) -> str:
+    assert "Traceback" not in output
+    (line,) = [each for each in output.splitlines() if each.startswith("plugin-registry: ")]
+    return line
+
+
+def test_a_second_start_finds_the_same_plugins_and_ctrl_c_ends_every_child(origin: Origin, tmp_path: Path) -> None:
+    state, env = tmp_path / "state", open_loopback(origin.port)
+    served = Served(body=b"x" * 100)
+    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
+    with running_registry(state, env=env) as first:
+        plugin = first.register(submission).json()
+        children = psutil.Process(first.process.pid).children(recursive=True)
+        assert len(children) == 4
+        token = first.token
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(30) == 0
+        assert not any(each.is_running() for each in children)
+    with running_registry(state, env=env) as second:
+        assert second.token == token
+        assert second.get(f"/api/v1/plugins/{plugin['id']}").json() == plugin
+
+
+def test_a_crash_leaves_nobody_behind_and_the_next_start_goes_on(origin: Origin, tmp_path: Path) -> None:
+    state, env = tmp_path / "state", open_loopback(origin.port)
+    served = Served(body=b"y" * 100)
+    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
+    with running_registry(state, env=env) as first:
+        first.child("celery").suspend()
+        children = psutil.Process(first.process.pid).children(recursive=True)
+        accepted = first.register(submission, prefer="respond-async").json()
+        first.process.kill()
+        first.process.wait()
+        until(lambda: not any(each.is_running() for each in children), what="the end of every child")
+    with running_registry(state, env=env) as second:
+        assert second.final(accepted["id"], within_s=40)["status"] == "registered"
+
+
+def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    stray = psutil.Popen(["sleep", "600"])
+    bystander = psutil.Popen(["sleep", "600"])
+    try:
+        with running_registry(state) as first:
+            first.stop()
+        noted = {
+            "worker-1": {"pid": stray.pid, "started": stray.create_time()},
+            "worker-2": {"pid": bystander.pid, "started": bystander.create_time() - 5},
+        }
+        (state / "children.json").write_text(__import__("json").dumps(noted))
+        with running_registry(state):
+            assert stray.wait(5) == -signal.SIGKILL
+            assert bystander.is_running(), "a later process of the same number is not ours"
+    finally:
+        for each in (stray, bystander):
+            each.kill()
+            each.wait()
+
+
+@pytest.mark.parametrize("name", ["worker-1", "api.main", "beat"])
+def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, tmp_path: Path, name: str) -> None:
+    served = Served(body=b"z" * 100)
+    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
+    with running_registry(tmp_path / "state", env=open_loopback(origin.port)) as registry:
+        before = registry.child(name)
+        before.kill()
+        until(lambda: registry.child(name).pid != before.pid, what="a new child")
+        assert registry.register(submission).status_code == 200
+        assert re.search(r"ended \(signal SIGKILL\); it is started again in", registry.output.read_text())
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("up", "--port", str(taken.getsockname()[1]), "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert "Address already in use" in one_sentence(done.stderr)
+
+
+def test_a_second_registry_on_one_state_is_refused_and_told_where_the_first_is(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "state") as registry:
+        done = run("up", "--port", "0", "--state", str(registry.state))
+        assert done.returncode == 1
+        assert registry.address in one_sentence(done.stderr)
+        assert registry.get("/readyz").status_code == 200
+
+
+def test_a_folder_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = run("up", "--port", "0", "--state", str(tmp_path))
+    assert done.returncode == 1
+    assert "holds other files" in one_sentence(done.stderr)
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "state", Path("/proc/state")):
+        done = run("up", "--port", "0", "--state", str(path))
+        assert done.returncode == 1
+        assert "cannot be used" in one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REGISTRY_LEASE_S", "soon"),
+        ("REGISTRY_EGRESS_PORTS", "443,x"),
+        ("REGISTRY_EGRESS_ALLOW_NETWORKS", "10.0.0.0/33"),
+        ("REGISTRY_EGRESS_SCHEMES", "gopher"),
+        ("REGISTRY_MAX_ATTEMPTS", "0"),
+        ("REGISTRY_DATABASE_URL", "mysql://host/db"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    done = run("up", "--port", "0", "--state", str(tmp_path / "state"), env={variable: value})
+    assert done.returncode in {1, 2}
+    assert variable in one_sentence(done.stderr)
+
+
+def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running_registry(state) as registry:
+        registry.stop()
+    with sqlite3.connect(state / "registry.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    done = run("up", "--port", "0", "--state", str(state))
+    assert done.returncode == 1
+    assert "newer plugin-registry" in one_sentence(done.stderr)
+
+
+def test_a_deep_state_folder_works_too(tmp_path: Path) -> None:
+    with running_registry(tmp_path / ("d" * 120) / "state") as registry:
+        assert registry.get("/readyz").status_code == 200
+
+
+def test_secrets_of_the_state_are_for_its_owner(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "state") as registry:
+        assert (registry.state / "token").stat().st_mode & 0o077 == 0
+        assert registry.state.stat().st_mode & 0o077 == 0
+        assert (registry.state / "valkey" / "valkey.sock").stat().st_mode & 0o077 == 0
+
+
+def test_no_query_userinfo_or_token_reaches_a_log(origin: Origin, tmp_path: Path) -> None:
+    served = Served(body=b"w" * 100)
+    url = origin.serve(served) + "?signature=hunter2"
+    with running_registry(tmp_path / "state", env=open_loopback(origin.port)) as registry:
+        assert registry.register(a_submission(artifactUrl=url, checksum=served.checksum)).status_code == 200
+        registry.register(a_submission(artifactUrl=url, checksum="sha256:" + "0" * 64))
+        registry.register(a_submission(artifactUrl="https://me:hunter2@example.com/"))
+        registry.get("/api/v1/plugins?token=hunter2")
+        token = registry.token
+        registry.stop()
+        written = registry.output.read_text() + "".join(
+            each.read_text(errors="replace") for each in (registry.state / "logs").iterdir()
+        )
+    assert '"event": "settled"' in written
+    assert "hunter2" not in written
+    assert token not in written
+    broker_files = b"".join(
+        path.read_bytes()
+        for path in (tmp_path / "state" / "valkey").rglob("*")
+        if path.is_file() and path.stat().st_size
+    )
+    assert b"http://" not in broker_files, "no URL is ever in the broker (invariant 9)"
+    assert os.path.getsize(tmp_path / "state" / "registry.db") > 0

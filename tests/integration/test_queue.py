@@ -1,0 +1,93 @@
+"""The queue on a real Valkey: bells carry ids alone, are counted without being taken, and never hold anybody up."""
+
+import base64
+import json
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+
+from api.bell import Bell
+from cli.embedded import _valkey
+from shared.queues import IDS_PER_BELL, QUEUE, bells_waiting, celery_app, ring
+from shared.registration import RegistrationId
+from shared.settings import Settings, read_settings
+from tests.running import until
+
+
+@pytest.fixture
+def valkey() -> Iterator[tuple[Settings, psutil.Process, redis.Redis]]:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "valkey.sock"
+        process = subprocess.Popen(_valkey(path, Path(name)), stdout=subprocess.DEVNULL)
+        client = redis.Redis(unix_socket_path=str(path))
+        until(path.exists)
+        yield read_settings(broker_url=f"redis+socket://{path}"), psutil.Process(process.pid), client
+        client.close()
+        process.kill()
+        process.wait()
+
+
+def some_ids(count: int) -> list[RegistrationId]:
+    return [RegistrationId(f"registration-{n}") for n in range(count)]
+
+
+def test_a_bell_carries_ids_and_nothing_else(valkey: tuple[Settings, psutil.Process, redis.Redis]) -> None:
+    settings, _process, client = valkey
+    ring(celery_app(settings), some_ids(2))
+    (message,) = client.lrange(QUEUE, 0, -1)
+    body = json.loads(base64.b64decode(json.loads(message)["body"]))
+    assert body[0] == [["registration-0", "registration-1"]]
+    assert "://" not in str(message)
+
+
+def test_many_ids_ring_few_bells_and_they_are_counted(
+    valkey: tuple[Settings, psutil.Process, redis.Redis],
+) -> None:
+    app = celery_app(valkey[0])
+    assert bells_waiting(app) == 0
+    ring(app, some_ids(2 * IDS_PER_BELL + 1))
+    assert bells_waiting(app) == 3
+    assert bells_waiting(app) == 3
+    ring(app, [])
+    assert bells_waiting(app) == 3
+
+
+def test_a_broker_that_is_not_there_fails_a_ring_soon() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(OperationalError):
+        ring(celery_app(read_settings(broker_url=f"redis://127.0.0.1:{port}")), some_ids(1))
+    assert time.monotonic() - started < 5
+
+
+def test_a_broker_that_hangs_fails_a_ring_soon(valkey: tuple[Settings, psutil.Process, redis.Redis]) -> None:
+    settings, process, _client = valkey
+    process.suspend()
+    started = time.monotonic()
+    with pytest.raises(OperationalError):
+        ring(celery_app(settings), some_ids(1))
+    assert time.monotonic() - started < 15
+    process.resume()
+
+
+def test_the_bell_never_waits_for_the_broker(valkey: tuple[Settings, psutil.Process, redis.Redis]) -> None:
+    settings, process, client = valkey
+    app = celery_app(settings)
+    bell = Bell(lambda ids: ring(app, ids))
+    bell.start()
+    process.suspend()
+    started = time.monotonic()
+    for _ in range(100):
+        bell.ring(some_ids(1))
+    assert time.monotonic() - started < 1
+    process.resume()
+    until(lambda: client.llen(QUEUE), what="a bell in the queue")
