@@ -20,6 +20,7 @@ from api import plugins, registrations
 from api.access_log import AccessLog
 from api.bell import Bell
 from api.body import invalid_fields
+from api.document import openapi_document
 from api.intake import Intake
 from api.problems import Problem, problem_of, problem_response
 from api.services import Services
@@ -68,9 +69,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="A registry of monitoring-agent plugins that lists nothing it has not checked itself.",
         redoc_url=None,
         lifespan=lifespan,
-        responses={},
     )
     app.state.services = it
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     app.include_router(plugins.router)
     app.include_router(registrations.router)
     _add_health(app, database)

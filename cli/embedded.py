@@ -50,8 +50,8 @@ def embedded_registry(
     environment = {**os.environ, **(extra_environment or {}), "REGISTRY_STATE_DIR": str(state_dir)}
     settings = _settings(state_dir)
     state = StateFolder(state_dir)
+    state.open()
     try:
-        state.open()
         listener = _listen(host, port)
         _prepare_store(settings, state)
         children = _children(state, settings, environment, listener, workers=workers, quiet=quiet)
@@ -128,15 +128,14 @@ def _address(listener: socket.socket) -> str:
 
 
 def _prepare_store(settings: Settings, state: StateFolder) -> None:
-    database = open_database(settings.database_url)
     try:
+        database = open_database(settings.database_url)
         database.migrate()
         if state.token() is None:
             state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
+        database.close()
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
-    finally:
-        database.close()
 
 
 def _children(

@@ -49,6 +49,7 @@ class StateFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             where = self.address() or "an address it has not told yet"
             raise Refusal(f"Another plugin-registry runs on {self.path}, at {where}.") from None
         self._end_strays()

@@ -114,6 +114,7 @@ class Registry:
 def running_registry(state: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Registry]:
     """Run `plugin-registry up` on *state* for the length of the block."""
     output = state.parent / f"{state.name}-{time.monotonic_ns()}.log"
+    output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w") as log:
         process = subprocess.Popen(
             [*COMMAND, "up", "--port", "0", "--state", str(state), *options],

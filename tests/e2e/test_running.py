@@ -1,10 +1,11 @@
 """The embedded registry starts, survives, stops and refuses as it should."""
 
-import os
+import json
 import re
 import signal
 import socket
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -55,23 +56,19 @@ def test_a_crash_leaves_nobody_behind_and_the_next_start_goes_on(origin: Origin,
 
 def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    stray = psutil.Popen(["sleep", "600"])
-    bystander = psutil.Popen(["sleep", "600"])
-    try:
+    sleep = ["sleep", "600"]
+    with subprocess.Popen(sleep) as stray, subprocess.Popen(sleep) as bystander:
         with running_registry(state) as first:
             first.stop()
         noted = {
-            "worker-1": {"pid": stray.pid, "started": stray.create_time()},
-            "worker-2": {"pid": bystander.pid, "started": bystander.create_time() - 5},
+            "worker-1": {"pid": stray.pid, "started": psutil.Process(stray.pid).create_time()},
+            "worker-2": {"pid": bystander.pid, "started": psutil.Process(bystander.pid).create_time() - 5},
         }
-        (state / "children.json").write_text(__import__("json").dumps(noted))
+        (state / "children.json").write_text(json.dumps(noted))
         with running_registry(state):
-            assert stray.wait(5) == -signal.SIGKILL
-            assert bystander.is_running(), "a later process of the same number is not ours"
-    finally:
-        for each in (stray, bystander):
-            each.kill()
-            each.wait()
+            assert stray.poll() == -signal.SIGKILL
+            assert bystander.poll() is None, "a later process of the same number is not ours"
+        bystander.kill()
 
 
 @pytest.mark.parametrize("name", ["worker-1", "api.main", "beat"])
@@ -98,6 +95,7 @@ def test_a_second_registry_on_one_state_is_refused_and_told_where_the_first_is(t
         done = run("up", "--port", "0", "--state", str(registry.state))
         assert done.returncode == 1
         assert registry.address in one_sentence(done.stderr)
+        assert (registry.state / "address").read_text().strip() == registry.address
         assert registry.get("/readyz").status_code == 200
 
 
@@ -180,4 +178,3 @@ def test_no_query_userinfo_or_token_reaches_a_log(origin: Origin, tmp_path: Path
         if path.is_file() and path.stat().st_size
     )
     assert b"http://" not in broker_files, "no URL is ever in the broker (invariant 9)"
-    assert os.path.getsize(tmp_path / "state" / "registry.db") > 0

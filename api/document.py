@@ -1,0 +1,19 @@
+"""The OpenAPI document, with what FastAPI cannot be told put right."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """Return the document of *app*: problems have one media type, which is not the plugin's."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                for status, response in operation["responses"].items():
+                    if status >= "400":
+                        response["content"].pop("application/json", None)
+        app.openapi_schema = document
+    return app.openapi_schema
