@@ -12,8 +12,10 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in document["paths"].values():
             for operation in operations.values():
-                for status, response in operation["responses"].items():
+                for status, response in list(operation["responses"].items()):
                     if status >= "400":
                         response["content"].pop("application/json", None)
+                        if not response["content"]:  # FastAPI's own 422, of a path that is always valid
+                            del operation["responses"][status]
         app.openapi_schema = document
     return app.openapi_schema

@@ -23,6 +23,17 @@ NINE = {
     "pluginRuntime",
     "registeredAt",
 }
+REGISTRATION_FIELDS = NINE - {"registeredAt"} | {
+    "status",
+    "attempts",
+    "bytesDownloaded",
+    "artifactBytes",
+    "createdAt",
+    "updatedAt",
+    "nextAttemptAt",
+    "pluginId",
+    "problem",
+}
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
 
@@ -60,9 +71,10 @@ def test_a_verified_plugin_is_answered_with_its_nine_fields(registry: Registry, 
 def test_the_documented_curl_line_answers_200(registry: Registry, artifact: Artifact) -> None:
     served, _ = artifact()
     body = (
-        '{"name":"nginx-log-collector","version":"2.1.0","pluginType":"log","artifactUrl":"%s","checksum":"%s",'
+        '{"name":"nginx-log-collector","version":"2.1.0","pluginType":"log",'
+        f'"artifactUrl":"{served["artifactUrl"]}","checksum":"{served["checksum"]}",'
         '"configSchema":"{}","pluginRuntime":"go"}'
-    ) % (served["artifactUrl"], served["checksum"])
+    )
     response = requests.post(
         f"{registry.address}/api/v1/plugins",
         headers={"Authorization": f"Bearer {registry.token}", "Content-Type": "application/json"},
@@ -94,18 +106,7 @@ def test_respond_async_is_answered_at_once_with_the_registration(
     assert response.headers["Location"] == f"/api/v1/registrations/{registration['id']}"
     assert registration["status"] == "queued"
     assert {key: registration[key] for key in submission} == submission
-    assert (
-        set(registration)
-        == {*NINE, "status", "attempts", "bytesDownloaded", "artifactBytes", "createdAt"}
-        | {
-            "updatedAt",
-            "nextAttemptAt",
-            "pluginId",
-            "problem",
-        }
-        - {"registeredAt"}
-        or "registeredAt" not in registration
-    )
+    assert set(registration) == REGISTRATION_FIELDS
     assert registry.get(f"/api/v1/plugins?name={submission['name']}").json()["items"] == []
     gate.set()
     ended = registry.final(registration["id"])
@@ -462,7 +463,7 @@ def test_lists_are_paged_by_cursor_and_filtered(registry: Registry, artifact: Ar
 
 def test_a_dry_run_says_what_would_be_refused_and_changes_nothing(registry: Registry, artifact: Artifact) -> None:
     submission, served = artifact()
-    dry = {"params": {"dryRun": "true"}}
+    dry: dict[str, Any] = {"params": {"dryRun": "true"}}
     assert registry.register(submission, **dry).status_code == 204
     assert served.requests == []
     assert registry.get(f"/api/v1/registrations?name={submission['name']}").json()["items"] == []
