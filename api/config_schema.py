@@ -25,9 +25,10 @@ def fault_in_schema(text: str) -> str | None:
             pattern_options=jsonschema_rs.FancyRegexOptions(size_limit=MAX_PATTERN_BYTES),
         )
     except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
-        reason = getattr(error, "message", str(error)).splitlines()[0][:200]
+        reason = getattr(error, "message", str(error)).splitlines()[0]
         if _REMOTE in reason:
             return "refers to another document: a $ref must stay within the schema, nothing is fetched"
+        reason = reason if len(reason) <= 200 else f"{reason[:100]} ... {reason[-100:]}"
         return f"is not a JSON Schema: {reason}"
     return None
 

@@ -2,12 +2,15 @@
 
 import base64
 import binascii
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.body import invalid_fields
+
+_ID = re.compile(r"(?:plugin|registration)-[0-9a-f-]{36}")
 
 
 class PageQuery(BaseModel):
@@ -28,9 +31,12 @@ class PageQuery(BaseModel):
         if self.cursor is None:
             return None
         try:
-            return base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+            before = base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
         except (UnicodeError, binascii.Error):
-            raise invalid_fields([{"parameter": "cursor", "detail": "is not a cursor of this list"}]) from None
+            before = ""
+        if _ID.fullmatch(before) is None:
+            raise invalid_fields([{"parameter": "cursor", "detail": "is not a cursor of this list"}])
+        return before
 
     @property
     def filters(self) -> dict[str, str]:

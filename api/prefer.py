@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_WAIT_S = 60
-_PREFERENCE = re.compile(r'\s*(?P<name>[^\s=;,"]+)\s*(?:=\s*(?P<value>"[^"]*"|[^\s;,"]*))?[^,"]*(?:"[^"]*"[^,"]*)*')
+MAX_CHARACTERS = 1000
+"""How much of the header is looked at; what is said after that is not understood, which the RFC allows."""
+_PREFERENCES = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_NAME_AND_VALUE = re.compile(r'([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?\s*(?:;|\Z)')
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,13 @@ class Preference:
     def parse(cls, headers: Iterable[str]) -> Self:
         """Return the preference in *headers*, all Prefer fields of a request; the first of a name counts."""
         found: dict[str, str] = {}
-        for match in _PREFERENCE.finditer(",".join(headers)):
-            found.setdefault(match["name"].lower(), (match["value"] or "").strip('"'))
+        for preference in _PREFERENCES.findall(",".join(headers)[:MAX_CHARACTERS]):
+            if match := _NAME_AND_VALUE.match(preference.strip()):
+                found.setdefault(match[1].lower(), (match[2] or "").strip('"'))
         wait = found.get("wait", "")
         return cls(
             respond_async="respond-async" in found,
-            wait=min(MAX_WAIT_S, int(wait[:9])) if wait.isascii() and wait.isdigit() else None,
+            wait=min(MAX_WAIT_S, int(wait)) if wait.isascii() and wait.isdigit() else None,
         )
 
     def wait_s(self, default_s: float) -> float:

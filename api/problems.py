@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "digest-mismatch": (422, "The artifact does not match its checksum"),
     "artifact-too-large": (422, "The artifact is too large"),
     "artifact-missing": (422, "The artifact is not there"),
+    "host-not-found": (422, "There is no such host"),
     "forbidden-url": (422, "The URL is not allowed"),
     "forbidden-address": (422, "The address is not allowed"),
     "bad-response": (422, "The artifact's host sent something unusable"),
@@ -63,7 +64,8 @@ class Problem(Exception):
         members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self._title = _KINDS[code]
+        # A failure that a newer version stored may have a code that this one does not know.
+        self.status, self._title = _KINDS.get(code, _KINDS["internal-error"])
         self.headers = dict(headers or {})
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
@@ -87,7 +89,7 @@ def problem_of(failure: Failure, registration_id: RegistrationId | None = None) 
         failure.detail,
         fault=failure.fault,
         retryable=failure.retryable,
-        members={**where, **failure.facts},
+        members={"cause": failure.cause, **where, **failure.facts},
     )
 
 
@@ -114,6 +116,7 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str = Field(description="What happened, whose fault it is, what to do")
     code: str = Field(description="The last word of `type`")
+    cause: str | None = Field(None, description="One stable word for what probably happened to an artifact")
     fault: Fault
     retryable: bool = Field(description="Whether the same submission may succeed later")
     instance: str | None = Field(None, description="The registration this befell")

@@ -177,6 +177,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     Raises:
         ValueError: one of them is not a network.
     """
+    if "%" in text:
+        raise ValueError("a network has no zone id")
     return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
 
 
@@ -190,8 +192,8 @@ def parse_ports(text: str) -> tuple[range, ...]:
 
 
 def _parse_port_range(word: str) -> range:
-    first, dash, last = word.partition("-")
-    ports = range(int(first), int(last if dash else first) + 1)
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", word)
+    ports = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
     if not ports or ports.start < 1 or ports.stop > 65536:
         raise ValueError(f"{word!r} is not a port or a range of ports between 1 and 65535")
     return ports

@@ -17,8 +17,9 @@ Fault = Literal["submitter", "upstream", "registry"]
 class Failure:
     """A failure as a value: what is stored with a registration and told to a client.
 
-    `code` is stable and one word per cause; `detail` is one sentence for a person; `facts` are the
-    further members of its problem document (``declared``, ``computed``, ``pluginId`` ...).
+    `code` is stable and decides what follows; `cause` is one stable word for what probably happened, the
+    code itself where no more is known; `detail` is a sentence for a person; `facts` are the further
+    members of its problem document (``declared``, ``computed``, ``pluginId`` ...).
     """
 
     code: str
@@ -26,6 +27,11 @@ class Failure:
     fault: Fault
     retryable: bool
     facts: Mapping[str, str] = field(default_factory=dict)
+    cause: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.cause:
+            object.__setattr__(self, "cause", self.code)
 
 
 class RegistryError(Exception):
@@ -35,14 +41,15 @@ class RegistryError(Exception):
     fault: ClassVar[Fault] = "registry"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str, **facts: str) -> None:
+    def __init__(self, detail: str, *, cause: str = "", **facts: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.cause = cause
         self.facts = facts
 
     def failure(self) -> Failure:
         """Return this error as the value that is stored and shown."""
-        return Failure(self.code, self.detail, self.fault, self.retryable, self.facts)
+        return Failure(self.code, self.detail, self.fault, self.retryable, self.facts, self.cause)
 
 
 class Rejected(RegistryError):
@@ -55,16 +62,6 @@ class DigestMismatch(Rejected):
     """The bytes served do not hash to the declared digest."""
 
     code = "digest-mismatch"
-
-    @classmethod
-    def between(cls, declared: str, computed: str) -> Self:
-        """Return the error for two digests, both in their ``sha256:`` form."""
-        return cls(
-            "The bytes at artifactUrl do not hash to the declared checksum. "
-            "Compare both digests: either the artifact changed or the checksum is of another file.",
-            declared=declared,
-            computed=computed,
-        )
 
 
 class ArtifactTooLarge(Rejected):
@@ -82,6 +79,12 @@ class ArtifactMissing(Rejected):
     """Upstream answered 401, 403, 404 or 410: there is nothing for us to fetch."""
 
     code = "artifact-missing"
+
+
+class HostNotFound(Rejected):
+    """The name system says for certain that the host has no address."""
+
+    code = "host-not-found"
 
 
 class ForbiddenUrl(Rejected):
@@ -140,8 +143,8 @@ class Unavailable(RegistryError):
     fault: ClassVar[Fault] = "upstream"
     retryable = True
 
-    def __init__(self, detail: str, *, retry_after_s: float | None = None, **facts: str) -> None:
-        super().__init__(detail, **facts)
+    def __init__(self, detail: str, *, cause: str = "", retry_after_s: float | None = None, **facts: str) -> None:
+        super().__init__(detail, cause=cause, **facts)
         self.retry_after_s = retry_after_s
 
 

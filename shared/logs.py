@@ -11,10 +11,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_URL_SECRETS = re.compile(
-    r"(?i)\b(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#@\"']*@)?(?P<rest>[^\s?#\"'<>]*)(?:[?#][^\s\"'<>]*)?"
-)
-_TOKENS = re.compile(r"prg_[0-9A-Za-z]{8,}")
+_URLS = re.compile(r"://[^\s\"<>]+")
+_QUERIES = re.compile(r"\?[^\s\"<>]+")  # without a scheme too: libraries quote a request's path
+_TOKENS = re.compile(r"prg_[0-9A-Za-z_]{8,}")
 
 
 def configure_logs(*, service: str) -> None:
@@ -69,15 +68,24 @@ def get_logger(name: str) -> Any:
 
 
 def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Return *event* with URLs cut to scheme, host and path, and tokens to their prefix."""
-    return {key: _scrub(value) for key, value in event.items()}
+    """Return *event* with URLs cut to scheme, host and path, and tokens to their prefix.
+
+    Where a text can be read in two ways, more is cut rather than less.
+    """
+    return {str(_scrub(key)): _scrub(value) for key, value in event.items()}
 
 
 def _scrub(value: object) -> object:
     if isinstance(value, str):
-        return _TOKENS.sub("prg_***", _URL_SECRETS.sub(r"\g<scheme>\g<rest>", value))
-    if isinstance(value, list | tuple):
+        return _TOKENS.sub("prg_***", _QUERIES.sub("", _URLS.sub(_without_userinfo, value)))
+    if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(each) for each in value]
     if isinstance(value, dict):
-        return {key: _scrub(each) for key, each in value.items()}
+        return {_scrub(key): _scrub(each) for key, each in value.items()}
     return value if isinstance(value, int | float | None) else _scrub(str(value))
+
+
+def _without_userinfo(run: re.Match[str]) -> str:
+    """Return a run of characters that begins with ``://``, each URL in it without userinfo, query and fragment."""
+    text = run[0].partition("#")[0].partition("?")[0]
+    return "://".join(url.rpartition("@")[2] for url in text.split("://"))

@@ -139,8 +139,6 @@ class _Value(BaseModel):
         extra="forbid",
         strict=True,
         alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
         serialize_by_alias=True,
         use_attribute_docstrings=True,
     )

@@ -2,8 +2,17 @@
 
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.egress import Egress, Network, parse_networks, parse_ports
@@ -31,7 +40,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Settings(BaseSettings):
     """Every ``REGISTRY_*`` variable. Units are in the names: ``_S`` seconds, ``_BYTES`` bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     state_dir: Path = Path("~/.local/state/plugin-registry")
     database_url: str = ""
@@ -43,12 +52,15 @@ class Settings(BaseSettings):
     egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
     egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)
     egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
-    egress_ca_file: Path | None = None
+    egress_ca_file: FilePath | None = None
+    egress_proxy: SecretStr | None = None
 
     max_artifact_bytes: Annotated[int, Field(ge=1)] = 4 * 2**30
     fetch_deadline_s: Seconds = 600
     connect_timeout_s: Seconds = 5
     read_timeout_s: Seconds = 30
+
+    max_downloads_per_host: Annotated[int, Field(ge=1)] = 16
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     retry_base_s: Seconds = 2
@@ -63,9 +75,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
+        try:
+            object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
+        except RuntimeError as error:
+            raise ValueError("REGISTRY_STATE_DIR: there is no such home directory") from error
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.state_dir / 'registry.db'}")
+        proxy = urlsplit(self.egress_proxy.get_secret_value()) if self.egress_proxy else None
+        if proxy is not None and not (proxy.scheme == "http" and proxy.hostname and proxy.port):
+            raise ValueError("REGISTRY_EGRESS_PROXY: must be http://HOST:PORT")
         unknown = self.egress_schemes - {"http", "https"}
         if unknown or not self.egress_schemes:
             raise ValueError("REGISTRY_EGRESS_SCHEMES may hold http and https only")

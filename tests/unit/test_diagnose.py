@@ -1,0 +1,95 @@
+"""Why digests differ: each cause is told, nothing of the body is, and honest content is not accused."""
+
+import gzip
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.registration import Digest
+from worker.artifact import HEAD_BYTES, Seen
+from worker.diagnose import explained
+
+DECLARED = "sha256:" + "ab" * 32
+INNER = b"the content of the archive " * 100
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def checksum(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def cause(
+    body: bytes, *, declared: str = DECLARED, versions: dict[str, str] | None = None, encoding: str = ""
+) -> str:
+    seen = Seen(content_encoding=encoding)
+    for start in range(0, len(body), 1000):
+        seen.note((start, body[start : start + 1000]))
+    computed = Digest(hashlib.sha256(body).hexdigest(), len(body))
+    mismatch = explained(declared, computed, seen, versions or {})
+    assert mismatch.facts == {"declared": declared, "computed": checksum(body)}
+    assert "secret" not in mismatch.detail
+    return mismatch.cause
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", "empty-body"),
+        (b"<!DOCTYPE html><html>secret", "html-page"),
+        (b"\r\n  <!-- secret -->\n<HTML lang=en>", "html-page"),
+        (b"<html>" + b"x" * (2 * HEAD_BYTES), "html-page"),
+        (POINTER, "git-lfs-pointer"),
+        (b"ab" * 32 + b"  secret-1.0.tar.gz\n", "checksum-file"),
+        (b"ab" * 32, "checksum-file"),
+        (b"<?xml version='1.0'?><Error><Code>secret</Code></Error>", "error-document"),
+        (b'{"message": "secret"}', "error-document"),
+        (b"\x7fELF secret", "different-content"),
+        (b"\x1f\x8bno gzip, secret", "different-content"),
+    ],
+)
+def test_what_the_stream_showed_is_told(body: bytes, expected: str) -> None:
+    assert cause(body) == expected
+
+
+def test_the_digest_of_the_decompressed_content_is_recognised() -> None:
+    assert cause(gzip.compress(INNER), declared=checksum(INNER)) == "decompressed-content"
+    two_members = gzip.compress(INNER) + gzip.compress(b"more")
+    assert cause(two_members, declared=checksum(INNER + b"more")) == "decompressed-content"
+
+
+def test_a_gzip_that_expands_without_end_is_given_up() -> None:
+    assert cause(gzip.compress(bytes(40 * 2**20)), declared=checksum(bytes(40 * 2**20))) == "different-content"
+
+
+def test_a_truncated_gzip_is_no_cause() -> None:
+    assert cause(gzip.compress(INNER)[:-10], declared=checksum(b"other")) == "different-content"
+
+
+def test_a_compressed_form_that_was_not_asked_for_is_told() -> None:
+    assert cause(gzip.compress(INNER), encoding="gzip") == "content-encoding"
+
+
+def test_another_version_of_the_plugin_is_recognised_on_either_side() -> None:
+    assert cause(INNER, versions={checksum(INNER): "1.9.0"}) == "other-version-served"
+    assert cause(INNER, versions={DECLARED: "1.9.0"}) == "other-version-declared"
+
+
+def test_a_beginning_from_zero_forgets_what_was_seen() -> None:
+    seen = Seen()
+    seen.note((0, b"<html>"))
+    seen.note((6, b"more"))
+    seen.note((0, b"other"))
+    seen.note((5, b" content"))
+    assert bytes(seen.head) == b"other content"
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 100_000), max_size=8))
+def test_no_more_than_the_head_is_kept(sizes: list[int]) -> None:
+    seen, offset = Seen(), 0
+    for size in sizes:
+        seen.note((offset, b"x" * size))
+        offset += size
+    assert len(seen.head) == min(offset, HEAD_BYTES)

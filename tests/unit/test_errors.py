@@ -1,0 +1,121 @@
+"""The class of a failure is its retry policy, its code is stable, and a client can be told of each."""
+
+import pytest
+
+import shared.errors
+from api.problems import problem_of
+from shared.errors import (
+    ArtifactTooLarge,
+    Conflict,
+    DigestMismatch,
+    Failure,
+    ForbiddenUrl,
+    RegistryError,
+    Rejected,
+    StoreUnavailable,
+    Unavailable,
+    UpstreamBusy,
+)
+from shared.registration import RegistrationId
+
+ALL = [each for each in vars(shared.errors).values() if isinstance(each, type) and issubclass(each, RegistryError)]
+ROOTS = [RegistryError, Rejected, Unavailable]
+NAMED = [each for each in ALL if each not in ROOTS]
+CODES = """
+    digest-mismatch artifact-too-large artifact-missing forbidden-url host-not-found forbidden-address bad-response
+    bad-certificate bad-redirect conflict connect-failed upstream-busy truncated read-timeout deadline-passed
+    attempts-used-up store-unavailable
+"""
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_failure_has_a_code_of_its_own(kind: type[RegistryError]) -> None:
+    assert "code" in vars(kind)
+    assert [each for each in NAMED if each.code == kind.code] == [kind]
+
+
+def test_the_codes_that_clients_know_stay() -> None:
+    assert {kind.code for kind in NAMED} == set(CODES.split())
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_no_failure_looks_like_a_network_error_to_urllib3(kind: type[RegistryError]) -> None:
+    assert not issubclass(kind, OSError)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_failure_is_retryable_exactly_if_it_is_unavailable(kind: type[RegistryError]) -> None:
+    assert kind.retryable is issubclass(kind, Unavailable)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_failure_is_final_or_unavailable_or_a_conflict(kind: type[RegistryError]) -> None:
+    assert sum(issubclass(kind, root) for root in (Rejected, Unavailable, Conflict)) == 1
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_failure_keeps_all_that_the_error_said(kind: type[RegistryError]) -> None:
+    error = kind("It broke.", declared="a", computed="b")
+    assert str(error) == "It broke."
+    assert error.failure() == Failure(
+        kind.code, "It broke.", kind.fault, kind.retryable, {"declared": "a", "computed": "b"}
+    )
+
+
+def test_a_retry_after_is_for_us_and_not_for_the_client() -> None:
+    error = UpstreamBusy("Busy.", retry_after_s=7.5, status="503")
+    assert error.retry_after_s == 7.5
+    assert error.failure().facts == {"status": "503"}
+    assert UpstreamBusy("Busy.").retry_after_s is None
+
+
+def test_the_errors_that_write_themselves_name_what_a_client_needs() -> None:
+    assert Conflict.with_plugin("plugin-1", "sha256:a").facts == {"pluginId": "plugin-1", "checksum": "sha256:a"}
+    assert "(1024 bytes)" in ArtifactTooLarge.over(1024).detail
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_failure_has_a_problem_document(kind: type[RegistryError]) -> None:
+    problem = problem_of(kind("It broke.", computed="b").failure(), RegistrationId("registration-1"))
+    assert problem.document == {
+        "type": f"urn:problem-type:plugin-registry:{kind.code}",
+        "title": problem.document["title"],
+        "status": problem.status,
+        "detail": "It broke.",
+        "code": kind.code,
+        "cause": kind.code,
+        "fault": kind.fault,
+        "retryable": kind.retryable,
+        "instance": "/api/v1/registrations/registration-1",
+        "computed": "b",
+    }
+    assert problem.document["title"]
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_the_status_of_a_failure_follows_its_root(kind: type[RegistryError]) -> None:
+    status = problem_of(kind("It broke.").failure()).status
+    if kind is StoreUnavailable:
+        assert status == 503
+    elif issubclass(kind, Unavailable):
+        assert status == 502
+    else:
+        assert status == (409 if kind is Conflict else 422)
+
+
+def test_a_cause_is_told_beside_the_code() -> None:
+    failure = DigestMismatch("They differ.", cause="html-page").failure()
+    assert (failure.code, failure.cause) == ("digest-mismatch", "html-page")
+    assert problem_of(failure).document["cause"] == "html-page"
+
+
+def test_a_code_that_a_newer_version_stored_is_still_a_problem() -> None:
+    assert problem_of(Failure("of-tomorrow", "It broke.", "registry", False)).status == 500
+
+
+def test_a_problem_without_a_registration_has_no_instance() -> None:
+    assert "instance" not in problem_of(ForbiddenUrl("No.").failure()).document
+
+
+def test_a_store_that_cannot_take_it_says_when_to_come_back() -> None:
+    assert problem_of(StoreUnavailable("Down.").failure()).headers == {"Retry-After": "2"}

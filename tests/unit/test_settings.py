@@ -1,0 +1,153 @@
+"""Settings come from the environment, and a bad one is named."""
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from shared.egress import Egress
+from shared.settings import BadSettings, Settings, read_settings
+
+
+def _read(environment: pytest.MonkeyPatch, **variables: str) -> Settings:
+    """Return the settings of an environment that holds *variables* and no other of ours."""
+    for name in [name for name in os.environ if name.startswith("REGISTRY_")]:
+        environment.delenv(name)
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    return read_settings()
+
+
+def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = _read(monkeypatch)
+    state_dir = Path("~/.local/state/plugin-registry").expanduser()
+    assert it.model_dump() == {
+        "state_dir": state_dir,
+        "database_url": f"sqlite:///{state_dir}/registry.db",
+        "broker_url": "",
+        "sync_wait_s": 30,
+        "max_body_bytes": 65_536,
+        "egress_schemes": {"https"},
+        "egress_ports": (range(443, 444),),
+        "egress_allow_networks": (),
+        "egress_ca_file": None,
+        "egress_proxy": None,
+        "max_downloads_per_host": 16,
+        "max_artifact_bytes": 4 * 2**30,
+        "fetch_deadline_s": 600,
+        "connect_timeout_s": 5,
+        "read_timeout_s": 30,
+        "max_attempts": 5,
+        "retry_base_s": 2,
+        "retry_cap_s": 300,
+        "lease_s": 20,
+        "sweep_interval_s": 2,
+        "url": None,
+        "token": None,
+    }
+    assert it.egress == Egress()
+    assert it.embedded_store
+
+
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = _read(
+        monkeypatch,
+        REGISTRY_STATE_DIR="/var/lib/registry",
+        REGISTRY_DATABASE_URL="postgresql+psycopg://db.example/registry",
+        REGISTRY_EGRESS_SCHEMES="https, http",
+        REGISTRY_EGRESS_PORTS="443,8000-8999",
+        REGISTRY_EGRESS_ALLOW_NETWORKS="10.1.0.0/16, fd00::/8",
+        REGISTRY_LEASE_S="4.5",
+        REGISTRY_MAX_ATTEMPTS="7",
+        REGISTRY_TOKEN="hunter2",
+    )
+    assert it.egress == Egress(
+        frozenset({"http", "https"}),
+        (range(443, 444), range(8000, 9000)),
+        (ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
+    )
+    assert (it.lease_s, it.max_attempts, it.embedded_store) == (4.5, 7, False)
+    assert it.state_dir == Path("/var/lib/registry")
+    assert "hunter2" not in repr(it)
+
+
+def test_the_state_directory_is_absolute_and_holds_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = _read(monkeypatch, REGISTRY_STATE_DIR="here")
+    assert it.state_dir == Path.cwd() / "here"
+    assert it.database_url == f"sqlite:///{Path.cwd()}/here/registry.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("EGRESS_ALLOW_NETWORKS", "10.0.0.1/8", "host bits"),
+        ("EGRESS_ALLOW_NETWORKS", "10.0.0.0/8, intranet", "intranet"),
+        ("EGRESS_PORTS", "0", "between 1 and 65535"),
+        ("EGRESS_PORTS", "65536", "between 1 and 65535"),
+        ("EGRESS_PORTS", "9000-8000", "'9000-8000'"),
+        ("EGRESS_PORTS", "https", "'https'"),
+        ("EGRESS_SCHEMES", "ftp", "http and https only"),
+        ("EGRESS_SCHEMES", "https,file", "http and https only"),
+        ("SYNC_WAIT_S", "-1", "greater than or equal to 0"),
+        ("SYNC_WAIT_S", "61", "less than or equal to 60"),
+        ("SYNC_WAIT_S", "nan", ""),
+        ("MAX_BODY_BYTES", "1023", "1024"),
+        ("MAX_BODY_BYTES", "64k", "integer"),
+        ("MAX_ARTIFACT_BYTES", "0", "greater than or equal to 1"),
+        ("FETCH_DEADLINE_S", "0", "greater than 0"),
+        ("FETCH_DEADLINE_S", "inf", "86400"),
+        ("CONNECT_TIMEOUT_S", "5s", "number"),
+        ("READ_TIMEOUT_S", "-1", "greater than 0"),
+        ("MAX_ATTEMPTS", "0", "greater than or equal to 1"),
+        ("MAX_ATTEMPTS", "1.5", "integer"),
+        ("RETRY_BASE_S", "0", "greater than 0"),
+        ("RETRY_CAP_S", "0", "greater than 0"),
+        ("LEASE_S", "2.9", "greater than or equal to 3"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    with pytest.raises(BadSettings) as refused:
+        _read(monkeypatch, **{f"REGISTRY_{name}": value})
+    assert str(refused.value).startswith(f"REGISTRY_{name}")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadSettings, match=r"^REGISTRY_MAX_ATTEMPTS: .*; REGISTRY_LEASE_S: "):
+        _read(monkeypatch, REGISTRY_LEASE_S="1", REGISTRY_MAX_ATTEMPTS="none")
+
+
+def test_an_argument_stands_in_for_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_LEASE_S", "10")
+    assert read_settings(lease_s=5).lease_s == 5
+    with pytest.raises(BadSettings, match=r"^REGISTRY_EGRESS_PORTS: "):
+        read_settings(egress_ports="0")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REGISTRY_STATE_DIR", "~nosuchuser/x"),
+        ("REGISTRY_EGRESS_PORTS", "\uff14\uff14\uff13"),
+        ("REGISTRY_EGRESS_PORTS", "4_43"),
+        ("REGISTRY_EGRESS_ALLOW_NETWORKS", "fe80::1%eth0/128"),
+        ("REGISTRY_EGRESS_CA_FILE", "/nowhere/ca.pem"),
+        ("REGISTRY_EGRESS_PROXY", "proxy:3128"),
+        ("REGISTRY_EGRESS_PROXY", "https://proxy:3128"),
+        ("REGISTRY_EGRESS_PROXY", "http://proxy"),
+    ],
+)
+def test_a_value_that_could_never_work_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    with pytest.raises(BadSettings, match=variable):
+        _read(monkeypatch, **{variable: value})
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _read(monkeypatch, REGISTRY_EGRESS_PORTS="", REGISTRY_EGRESS_CA_FILE="", REGISTRY_STATE_DIR="")
+    assert found == _read(monkeypatch)
