@@ -239,10 +239,19 @@ class Store:
             claim, status=Status.QUEUED, failure=failure_text(failure), due_at=again_at, ring_at=again_at
         )
 
-    def release(self, claim: Claim) -> bool:
-        """Put *claim* back as if it had not been made, for a worker that is told to stop."""
+    def release(self, claim: Claim, *, soon: bool) -> bool:
+        """Put *claim* back as if it had not been made; return whether it was still ours.
+
+        With *soon* the next sweep rings for it: its worker is leaving. Otherwise its worker takes it
+        up again by itself, and the sweep rings only if that did not happen.
+        """
         return self._end(
-            claim, status=Status.QUEUED, attempts=_r.attempts - 1, due_at=_NOW, ring_at=_NOW, claimed_by=None
+            claim,
+            status=Status.QUEUED,
+            attempts=_r.attempts - 1,
+            due_at=_NOW,
+            ring_at=_NOW if soon else _NOW + self._ring_again_ms,
+            claimed_by=None,
         )
 
     def _end(self, claim: Claim, **values: Any) -> bool:

@@ -22,7 +22,7 @@ from shared.store import Store
 from tests.conftest import a_parsed_submission
 
 LEASE_S = 30.0
-WRONG = DigestMismatch.between("sha256:" + "0" * 64, "sha256:" + "1" * 64).failure()
+WRONG = DigestMismatch("They differ.", declared="sha256:" + "0" * 64, computed="sha256:" + "1" * 64).failure()
 BROKEN = Truncated("The connection broke.").failure()
 
 
@@ -181,7 +181,7 @@ class StoreContract:
         assert not store.reject(stale, WRONG)
         assert not store.fail(stale, BROKEN)
         assert not store.postpone(stale, BROKEN, delay_s=1)
-        assert not store.release(stale)
+        assert not store.release(stale, soon=True)
         assert store.renew([Progress(stale.registration_id, stale.epoch, 99, 99)], lease_s=LEASE_S) == set()
         assert now(store, registration.id) == before
         assert store.plugins(limit=10) == []
@@ -203,7 +203,7 @@ class StoreContract:
             assert not store.reject(claimed, WRONG)
             assert not store.fail(claimed, BROKEN)
             assert not store.postpone(claimed, BROKEN, delay_s=0)
-            assert not store.release(claimed)
+            assert not store.release(claimed, soon=True)
             assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=99) is None
             assert store.ring_due(10) == []
             assert store.fail_used_up(1) == []
@@ -242,9 +242,15 @@ class StoreContract:
 
     def test_a_released_claim_costs_no_attempt_and_is_due_at_once(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert store.release(claim(store, registration))
+        assert store.release(claim(store, registration), soon=True)
         assert now(store, registration.id).attempts == 0
         assert store.ring_due(10) == [registration.id]
+        assert claim(store, registration).attempt == 1
+
+    def test_a_claim_that_its_worker_takes_up_again_is_not_rung_for_at_once(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        assert store.release(claim(store, registration), soon=False)
+        assert store.ring_due(10) == []
         assert claim(store, registration).attempt == 1
 
     def test_renewing_extends_the_lease_and_notes_progress(self, store: Store) -> None:

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 from shared.errors import RegistryError
 from shared.registration import RegistrationId
+from worker.artifact import Download, Piece, Seen
 from worker.attempts import Attempt
 
 
 class FakeFetch:
-    """A `worker.verify.Fetch` without a network: URL -> chunks, or the error that is met there."""
+    """A `worker.artifact.Fetch` without a network: URL -> chunks, or the error that is met there."""
 
     def __init__(self, artifacts: dict[str, bytes | RegistryError] | None = None) -> None:
         self.artifacts = artifacts or {}
@@ -17,19 +18,19 @@ class FakeFetch:
         self.while_streaming: Callable[[Attempt], None] = lambda _attempt: None
 
     @contextmanager
-    def __call__(self, url: str, attempt: Attempt, /) -> Iterator[Iterator[bytes]]:
+    def __call__(self, url: str, attempt: Attempt, /) -> Iterator[Download]:
         self.fetched.append(url)
         found = self.artifacts[url]
         if isinstance(found, RegistryError):
             raise found
         attempt.artifact_bytes = len(found)
-        yield self._chunks(found, attempt)
+        yield Download(self._pieces(found, attempt), Seen())
 
-    def _chunks(self, content: bytes, attempt: Attempt) -> Iterator[bytes]:
+    def _pieces(self, content: bytes, attempt: Attempt) -> Iterator[Piece]:
         for start in range(0, len(content), 1024):
             chunk = content[start : start + 1024]
             attempt.bytes_downloaded += len(chunk)
-            yield chunk
+            yield start, chunk
             self.while_streaming(attempt)
             attempt.check()
 

@@ -43,6 +43,7 @@ class Attempt:
         self.deadline = time.monotonic() + deadline_s
         self.lease_ends = started + lease_s - SAFETY_S
         self._reason: Exception | None = None
+        self._cut = threading.Event()
         self._wire: socket.socket | None = None
         self._lock = threading.Lock()
 
@@ -67,6 +68,7 @@ class Attempt:
         with self._lock:
             if self._reason is None:
                 self._reason = reason
+            self._cut.set()
             if self._wire is not None:
                 _shut(self._wire)
 
@@ -74,6 +76,17 @@ class Attempt:
         """Raise the reason for which this attempt was cut off, if it was."""
         if self._reason is not None:
             raise self._reason
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless this attempt is cut off before or meanwhile; then raise its reason."""
+        self._cut.wait(seconds)
+        self.check()
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What names this attempt in a log."""
+        claim = self.claim
+        return {"registration": claim.registration_id, "epoch": claim.epoch, "attempt": claim.attempt}
 
     def close(self) -> None:
         """Let go of the socket."""

@@ -6,26 +6,31 @@ no second look-up can say something else. Host header and SNI keep the name.
 """
 
 import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as ResolverTimeout
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as AnswerTimeout
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
+from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.poolmanager import PoolManager
+from urllib3.poolmanager import PoolManager, ProxyManager
 
 from shared.egress import Egress
-from shared.errors import ConnectFailed
+from shared.errors import ConnectFailed, HostNotFound, RegistryError
 from worker.attempts import Attempt
 
 MAX_ADDRESSES = 4
 """How many of a name's addresses are tried."""
-RESOLVERS = 16
-"""How many names a process resolves at once."""
+MAX_LOOK_UPS = 256
+"""How many names a process resolves at once, those included whose resolver hangs."""
+_NOT_RESOLVED = "The host of artifactUrl could not be resolved."
+_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 current_attempt: ContextVar[Attempt] = ContextVar("current_attempt")
 """The attempt on whose behalf this thread connects."""
@@ -35,24 +40,47 @@ Resolve = Callable[[str, int, float], Sequence[str]]
 
 
 class Resolver:
-    """The system's resolver, bounded in number and in time: it takes no time limit by itself."""
+    """The system's resolver, bounded in number and in time, of which it has no bounds by itself.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolver")
+    Each look-up has a thread of its own: one that hangs holds up its own download and no other.
+    """
+
+    def __init__(self, look_up: Callable[[str, int], Iterable[str]] | None = None) -> None:
+        self._look_up = look_up or _system_look_up
+        self._slots = threading.BoundedSemaphore(MAX_LOOK_UPS)
 
     def __call__(self, host: str, port: int, timeout_s: float) -> list[str]:
         """Return the addresses of *host*, in the resolver's order.
 
         Raises:
-            ConnectFailed: it has none, or there was no answer within *timeout_s*.
+            HostNotFound: it has none, for certain.
+            ConnectFailed: there was no answer within *timeout_s*, or one that can pass.
         """
-        future = self._pool.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        if not self._slots.acquire(timeout=timeout_s):
+            raise ConnectFailed(_NOT_RESOLVED, cause="resolver-busy")
+        answer: Future[list[str]] = Future()
+        threading.Thread(target=self._answer, args=(answer, host, port), name="resolver", daemon=True).start()
         try:
-            answers = future.result(timeout_s)
-        except (OSError, UnicodeError, ResolverTimeout) as error:
-            future.cancel()
-            raise ConnectFailed("The host of artifactUrl could not be resolved.") from error
-        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+            return answer.result(timeout_s)
+        except socket.gaierror as error:
+            if error.errno in _NO_SUCH_HOST:
+                raise HostNotFound("The host of artifactUrl does not exist: is its name right?") from error
+            raise ConnectFailed(_NOT_RESOLVED, cause="not-resolved") from error
+        except (OSError, UnicodeError, AnswerTimeout) as error:
+            raise ConnectFailed(_NOT_RESOLVED, cause="not-resolved") from error
+
+    def _answer(self, answer: "Future[list[str]]", host: str, port: int) -> None:
+        try:
+            answer.set_result(list(dict.fromkeys(self._look_up(host, port))))
+        except Exception as error:  # noqa: BLE001  # it is raised where the answer is waited for
+            answer.set_exception(error)
+        finally:
+            self._slots.release()
+
+
+def _system_look_up(host: str, port: int) -> Iterator[str]:
+    for answer in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        yield str(answer[4][0])
 
 
 class Dialer:
@@ -68,39 +96,79 @@ class Dialer:
 
         Raises:
             ForbiddenAddress: one of the host's addresses must not be reached; no packet was sent.
-            ConnectFailed: none of them answered.
+            HostNotFound, ConnectFailed: it has none; none of them answered.
         """
         attempt = current_attempt.get()
         addresses = self._resolve(host, port, attempt.remaining_s(self._connect_timeout_s))
         for address in addresses:
             self._egress.check_address(address)
-        for address in addresses[:MAX_ADDRESSES]:
-            attempt.check()
-            try:
-                wire = _connected(address, port, attempt.remaining_s(self._connect_timeout_s))
-            except OSError:
-                continue
-            self._egress.check_address(wire.getpeername()[0])
-            attempt.attach(wire)
-            return wire
-        raise ConnectFailed("No connection could be made to the host of artifactUrl.")
+        wire = _first_connected(addresses, port, attempt, self._connect_timeout_s)
+        self._egress.check_address(wire.getpeername()[0])
+        return wire
+
+
+class ProxyDialer:
+    """Opens sockets to one proxy, whose affair the addresses then are, and to nothing else."""
+
+    def __init__(self, proxy_url: str, *, connect_timeout_s: float, resolve: Resolve) -> None:
+        proxy = urlsplit(proxy_url)
+        self._proxy = (proxy.hostname, proxy.port)
+        self._connect_timeout_s = connect_timeout_s
+        self._resolve = resolve
+
+    def __call__(self, host: str, port: int) -> socket.socket:
+        """Return a socket connected to the proxy.
+
+        Raises:
+            ConnectFailed: the proxy did not answer.
+        """
+        if (host, port) != self._proxy:
+            raise RuntimeError("with a proxy set, nothing else may be connected to")
+        attempt = current_attempt.get()
+        timeout_s = self._connect_timeout_s
+        try:
+            addresses = self._resolve(host, port, attempt.remaining_s(timeout_s))
+            return _first_connected(addresses, port, attempt, timeout_s)
+        except RegistryError as error:
+            raise ConnectFailed(
+                "The registry's egress proxy cannot be reached: this is for its operators to mend.",
+                cause="proxy-away",
+            ) from error
 
 
 class EgressAdapter(HTTPAdapter):
-    """A requests adapter all of whose connections come from *dial*. It never retries."""
+    """A requests adapter all of whose connections come from *dial*. It never retries.
 
-    def __init__(self, dial: Dial) -> None:
+    With *proxy_url* every request goes through that proxy; the environment's proxies are never used.
+    """
+
+    def __init__(self, dial: Dial, *, proxy_url: str | None = None) -> None:
         self._dial = dial
+        self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
         super().__init__(pool_connections=32, pool_maxsize=1, max_retries=0)
 
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **options: Any
-    ) -> None:  # requests' signature
+    def get(self, request: PreparedRequest, *, timeout: tuple[float, float], verify: bool | str) -> Response:
+        """Send *request* and return its response as soon as the head of that is there."""
+        return self.send(request, stream=True, timeout=timeout, verify=verify, proxies=self._proxies)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         """Make the pools that dial our way."""
-        self.poolmanager = _Pools(self._dial, num_pools=connections, maxsize=maxsize, block=block, **options)
+        self.poolmanager = _DialingPools(self._dial, num_pools=connections, maxsize=maxsize, block=block, **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> ProxyManager:
+        """Make the pools that dial the proxy our way."""
+        if proxy not in self.proxy_manager:
+            headers = self.proxy_headers(proxy)
+            self.proxy_manager[proxy] = _ProxyPools(
+                self._dial, proxy_url=proxy, proxy_headers=headers, num_pools=32, maxsize=1, **options
+            )
+        manager: ProxyManager = self.proxy_manager[proxy]
+        return manager
 
 
-class _Pools(PoolManager):
+class _DialingPools(PoolManager):
+    """Pools whose connections are made by *dial*."""
+
     def __init__(self, dial: Dial, **options: Any) -> None:
         super().__init__(**options)
         self._dial = dial
@@ -110,6 +178,10 @@ class _Pools(PoolManager):
         connection = _HTTPSConnection if scheme == "https" else _HTTPConnection
         pool.ConnectionCls = partial(connection, dial=self._dial)  # type: ignore[assignment]  # it is only called
         return pool
+
+
+class _ProxyPools(_DialingPools, ProxyManager):
+    """To any host, through a proxy."""
 
 
 class _HTTPConnection(HTTPConnection):
@@ -128,6 +200,19 @@ class _HTTPSConnection(HTTPSConnection):
 
     def _new_conn(self) -> socket.socket:
         return self._dial(self._dns_host, self.port)
+
+
+def _first_connected(addresses: Sequence[str], port: int, attempt: Attempt, timeout_s: float) -> socket.socket:
+    """Return a socket to the first of *addresses* that answers, for *attempt* to cut off."""
+    for address in addresses[:MAX_ADDRESSES]:
+        attempt.check()
+        try:
+            wire = _connected(address, port, attempt.remaining_s(timeout_s))
+        except OSError:
+            continue
+        attempt.attach(wire)
+        return wire
+    raise ConnectFailed("No connection could be made to the host of artifactUrl.")
 
 
 def _connected(address: str, port: int, timeout_s: float) -> socket.socket:

@@ -16,8 +16,9 @@ from shared.queues import celery_app
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
 from worker.attempts import Attempts
-from worker.connect import Dialer, EgressAdapter, Resolver
+from worker.connect import Dial, Dialer, EgressAdapter, ProxyDialer, Resolver
 from worker.fetch import Fetcher
+from worker.hosts import Hosts
 from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier
@@ -54,18 +55,25 @@ def build_verifier(settings: Settings) -> Verifier:
     database = open_database(settings.database_url)
     database.check_schema()
     store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
-    dial = Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=Resolver())
+    timeout_s, resolve = settings.connect_timeout_s, Resolver()
+    proxy_url = settings.egress_proxy.get_secret_value() if settings.egress_proxy else None
+    dial: Dial
+    if proxy_url is None:
+        dial = Dialer(settings.egress, connect_timeout_s=timeout_s, resolve=resolve)
+    else:
+        dial = ProxyDialer(proxy_url, connect_timeout_s=timeout_s, resolve=resolve)
     return Verifier(
         store=store,
         fetch=Fetcher(
-            EgressAdapter(dial),
+            EgressAdapter(dial, proxy_url=proxy_url),
             settings.egress,
             max_bytes=settings.max_artifact_bytes,
-            connect_timeout_s=settings.connect_timeout_s,
+            connect_timeout_s=timeout_s,
             read_timeout_s=settings.read_timeout_s,
             ca_file=settings.egress_ca_file,
         ),
         attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
+        hosts=Hosts(settings.max_downloads_per_host),
         retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.lease_s,

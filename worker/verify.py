@@ -2,29 +2,26 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from shared.errors import DigestMismatch, RegistryError, StoreUnavailable
+from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
-from shared.registration import Claim, RegistrationId
+from shared.registration import Claim, Digest, RegistrationId
 from shared.store import Store
+from worker.artifact import Fetch, Seen
 from worker.attempts import Attempt, Attempts, LeaseLost, Released
+from worker.diagnose import explained
 from worker.digest import digest
+from worker.hosts import Hosts, host_of
 from worker.retry import RetryPolicy, next_delay_s
 
 log = get_logger(__name__)
 Answer = TypeVar("Answer")
 
-
-class Fetch(Protocol):
-    """How the bytes at a URL are had: a stream of chunks for the length of a block."""
-
-    def __call__(self, url: str, attempt: Attempt, /) -> AbstractContextManager[Iterable[bytes]]:
-        """Open *url*; `worker.fetch.Fetcher` says what it raises."""
-        ...
+VERSIONS_COMPARED = 200
+"""How many versions of a plugin are looked at to explain a mismatch."""
 
 
 @dataclass(frozen=True)
@@ -34,43 +31,79 @@ class Verifier:
     store: Store
     fetch: Fetch
     attempts: Attempts
+    hosts: Hosts
     retry: RetryPolicy
     worker: str
     lease_s: float
     max_bytes: int
 
     def verify(self, registration_id: RegistrationId) -> None:
-        """Bring one registration a step further, if it is due and nobody else is at it."""
-        if self.attempts.leaving:
-            return
+        """Bring a registration a step further, if it is due and nobody else is at it.
+
+        Then those that found every slot of its host taken meanwhile, and wait for this one.
+        """
+        next_id: RegistrationId | None = registration_id
+        while next_id is not None and not self.attempts.leaving:
+            next_id = self._verify_one(next_id)
+
+    def _verify_one(self, registration_id: RegistrationId) -> RegistrationId | None:
+        """Claim and attempt one registration; return who is to be verified in its slot next."""
+        if self.hosts.is_parked(registration_id):
+            return None
         claimed_at = time.monotonic()  # before the claim: our lease ends no later than the store's
         claim = self.store.claim(
             registration_id, worker=self.worker, lease_s=self.lease_s, max_attempts=self.retry.max_attempts
         )
         if claim is None:
-            return
-        with self.attempts.hold(claim, claimed_at=claimed_at) as attempt:
-            try:
+            return None
+        host = host_of(claim.submission.artifact_url)
+        if not self.hosts.enter(host):
+            self.store.release(claim, soon=False)
+            return None if self.hosts.park(host, registration_id) else registration_id
+        try:
+            with self.attempts.hold(claim, claimed_at=claimed_at) as attempt:
                 self._attempt(claim, attempt)
-            except LeaseLost as loss:
-                log.warning("claim lost", **_fields(claim), reason=str(loss))
-            except Released:
-                self.store.release(claim)
-                log.info("claim released", **_fields(claim))
+        finally:
+            next_id = self.hosts.leave(host)
+        return next_id
 
     def _attempt(self, claim: Claim, attempt: Attempt) -> None:
-        """Download and judge the artifact, and settle the claim accordingly."""
+        """Make one attempt, unless it is ended from outside."""
         try:
-            with self.fetch(claim.submission.artifact_url, attempt) as chunks:
-                computed = digest(chunks, max_bytes=self.max_bytes)
-            if computed.checksum != claim.submission.checksum:
-                raise DigestMismatch.between(claim.submission.checksum, computed.checksum)
+            self._judge(claim, attempt)
+        except LeaseLost as loss:
+            log.warning("claim lost", reason=str(loss), **attempt.fields)
+        except Released:
+            self.store.release(claim, soon=True)
+            log.info("claim released", **attempt.fields)
+
+    def _judge(self, claim: Claim, attempt: Attempt) -> None:
+        """Download the artifact, compare the digests, and settle the claim accordingly."""
+        try:
+            with self.fetch(claim.submission.artifact_url, attempt) as download:
+                computed = digest(download.pieces, max_bytes=self.max_bytes)
+            self._compare(claim, computed, download.seen)
         except RegistryError as error:
             self._give_up(claim, attempt, error)
             return
         settled = _insist(attempt, lambda: self.store.register(claim, computed))
         outcome = settled.status if settled else "lost"
-        log.info("settled", **_fields(claim), outcome=outcome, bytes=computed.size_bytes)
+        log.info("settled", outcome=outcome, bytes=computed.size_bytes, **attempt.fields)
+
+    def _compare(self, claim: Claim, computed: Digest, seen: Seen) -> None:
+        """Make sure that what was served is what was declared.
+
+        Raises:
+            DigestMismatch: it is not; the message says why, as far as can be known.
+        """
+        declared = claim.submission.checksum
+        if computed.checksum == declared:
+            return
+        versions = {
+            plugin.checksum: plugin.version
+            for plugin in self.store.plugins(limit=VERSIONS_COMPARED, filters={"name": claim.submission.name})
+        }
+        raise explained(declared, computed, seen, versions)
 
     def _give_up(self, claim: Claim, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""
@@ -82,7 +115,14 @@ class Verifier:
             ours = _insist(attempt, lambda: self.store.fail(claim, failure))
         else:
             ours = _insist(attempt, lambda: self.store.reject(claim, failure))
-        log.info("attempt failed", **_fields(claim), code=failure.code, again_in_s=delay_s, ours=ours)
+        log.info(
+            "attempt failed",
+            code=failure.code,
+            cause=failure.cause,
+            again_in_s=delay_s,
+            ours=ours,
+            **attempt.fields,
+        )
 
 
 def _insist(attempt: Attempt, settle: Callable[[], Answer]) -> Answer:
@@ -100,7 +140,3 @@ def _insist(attempt: Attempt, settle: Callable[[], Answer]) -> Answer:
             if time.monotonic() >= attempt.lease_ends:
                 raise LeaseLost("the store could not take the outcome") from None
             time.sleep(0.5)
-
-
-def _fields(claim: Claim) -> dict[str, object]:
-    return {"registration": claim.registration_id, "epoch": claim.epoch, "attempt": claim.attempt}

@@ -19,6 +19,7 @@ from tests.fakes import FakeBell, FakeFetch
 from worker import attempts as attempts_module
 from worker.attempts import Attempt, Attempts
 from worker.digest import digest
+from worker.hosts import Hosts
 from worker.retry import RetryPolicy
 from worker.sweep import MAX_WAITING, sweep
 from worker.tasks import answer_bell
@@ -30,12 +31,13 @@ QUICK = RetryPolicy(max_attempts=2, base_s=0.1, cap_s=1)
 
 
 def a_verifier(
-    store: Store, served: bytes | RegistryError, *, lease_s: float = 30, deadline_s: float = 30
+    store: Store, served: bytes | RegistryError, *, lease_s: float = 30, deadline_s: float = 30, slots: int = 64
 ) -> Verifier:
     return Verifier(
         store=store,
         fetch=FakeFetch({URL: served}),
         attempts=Attempts(store, lease_s=lease_s, deadline_s=deadline_s),
+        hosts=Hosts(slots),
         retry=QUICK,
         worker="tests",
         lease_s=lease_s,
@@ -44,7 +46,7 @@ def a_verifier(
 
 
 def declared(store: Store, content: bytes = CONTENT) -> Registration:
-    checksum = digest([content], max_bytes=2**30).checksum
+    checksum = digest([(0, content)], max_bytes=2**30).checksum
     return submit(store, a_parsed_submission(checksum=checksum, artifactUrl=URL))
 
 
@@ -77,7 +79,7 @@ def test_bytes_that_differ_are_rejected_with_both_digests(store: Store) -> None:
     assert settled.failure is not None
     assert settled.failure.facts == {
         "declared": registration.submission.checksum,
-        "computed": digest([b"something else"], max_bytes=100).checksum,
+        "computed": digest([(0, b"something else")], max_bytes=100).checksum,
     }
     assert store.plugins(limit=10) == []
 
@@ -277,7 +279,10 @@ def test_quick_artifacts_share_one_bell() -> None:
 def test_the_fake_fetch_tells_an_attempt_what_the_real_one_does(store: Store) -> None:
     verifier = a_verifier(store, CONTENT)
     held = claim(store, declared(store))
-    with verifier.attempts.hold(held, claimed_at=time.monotonic()) as attempt, verifier.fetch(URL, attempt) as chunks:
+    with (
+        verifier.attempts.hold(held, claimed_at=time.monotonic()) as attempt,
+        verifier.fetch(URL, attempt) as download,
+    ):
         assert attempt.artifact_bytes == len(CONTENT)
-        assert b"".join(chunks) == CONTENT
+        assert digest(download.pieces, max_bytes=2**20).checksum == held.submission.checksum
         assert attempt.bytes_downloaded == len(CONTENT)

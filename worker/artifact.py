@@ -1,0 +1,51 @@
+"""The port between the story and the network: what `verify` needs of whoever fetches."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from worker.attempts import Attempt
+
+Piece = tuple[int, bytes]
+"""Bytes of an artifact, and the offset they begin at: where the last piece ended, or 0 to begin again."""
+
+HEAD_BYTES = 256 * 1024
+"""How much of an artifact is remembered, to say why it is not what was declared."""
+
+
+@dataclass
+class Seen:
+    """What a stream showed while it passed. It is used to explain a mismatch, and never shown."""
+
+    media_type: str = ""
+    content_encoding: str = ""
+    head: bytearray = field(default_factory=bytearray)
+
+    def note(self, piece: Piece) -> None:
+        """Remember the first bytes."""
+        offset, chunk = piece
+        if offset < HEAD_BYTES:
+            del self.head[offset:]
+            self.head += chunk[: HEAD_BYTES - offset]
+
+
+@dataclass(frozen=True)
+class Download:
+    """An artifact on its way in: its pieces, in order, and what they showed so far."""
+
+    pieces: Iterable[Piece]
+    seen: Seen
+
+
+class Fetch(Protocol):
+    """How the bytes at a URL are had, for the length of a block."""
+
+    def __call__(self, url: str, attempt: Attempt, /) -> AbstractContextManager[Download]:
+        """Open *url* and tell *attempt* how far it has come.
+
+        Raises, in the block too:
+            Rejected: what is there, or where it is, rules the artifact out.
+            Unavailable: it could not be had this time.
+        """
+        ...
