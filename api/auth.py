@@ -12,6 +12,7 @@ from api.problems import Problem
 from api.services import Services, services
 from shared.tokens import Scope, Token
 
+_SECRET_PARAMETERS = frozenset({"access_token", "token", "authorization"})
 _bearer = HTTPBearer(auto_error=False, description="A token made by `plugin-registry token create`.")
 
 
@@ -23,9 +24,12 @@ def allowed(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
         it: Annotated[Services, Depends(services)],
         _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Token:
+        _refuse_secrets_in(request)
         token = await run_in_threadpool(it.tokens.authenticate, _presented(request))
         if token is None:
+            it.throttle.bad_token_from(request.client.host if request.client else "")
             raise _unauthorized()
+        it.throttle.request_with(token.id)
         if token.scopes.isdisjoint(scopes):
             wanted = " or ".join(scopes)
             raise Problem(
@@ -47,6 +51,14 @@ def require_name(token: Token, name: str) -> None:
     if not token.may_use_name(name):
         patterns = ", ".join(token.names)
         raise Problem("forbidden", f"This token may register only plugins named like: {patterns}.")
+
+
+def _refuse_secrets_in(request: Request) -> None:
+    if any(name in _SECRET_PARAMETERS or value.startswith("prg_") for name, value in request.query_params.items()):
+        raise Problem(
+            "malformed-request",
+            "A token in a URL ends up in logs: revoke this one, and send another as 'Authorization: Bearer prg_...'.",
+        )
 
 
 def _presented(request: Request) -> str:

@@ -24,6 +24,7 @@ from api.document import openapi_document
 from api.intake import Intake
 from api.problems import Problem, problem_of, problem_response
 from api.services import Services
+from api.throttle import Throttle
 from api.watch import Outcomes
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import RegistryError, StoreUnavailable
@@ -50,7 +51,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     celery = celery_app(settings)
     bell = Bell(lambda ids: ring(celery, ids))
     store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
-    it = Services(settings, store, Tokens(database), Intake(store, bell.ring), Outcomes(store))
+    it = Services(
+        settings,
+        store,
+        Tokens(database),
+        Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
+        Intake(store, bell.ring),
+        Outcomes(store),
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -79,6 +79,7 @@ class RegisterQuery(BaseModel):
             "malformed-request",
             "unauthorized",
             "forbidden",
+            "too-many-requests",
             "conflict",
             "body-too-large",
             "unsupported-media-type",
@@ -86,6 +87,7 @@ class RegisterQuery(BaseModel):
             "digest-mismatch",
             "artifact-missing",
             "artifact-too-large",
+            "host-not-found",
             "forbidden-url",
             "forbidden-address",
             "upstream-busy",
@@ -181,7 +183,9 @@ def _dry_run_answer(standing: AlreadyRegistered | Taken | None) -> Response:
     operation_id="GetPlugin",
     summary="One plugin",
     response_model=Plugin,
-    responses=documented("malformed-request", "unauthorized", "forbidden", "not-found", "store-unavailable"),
+    responses=documented(
+        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "not-found", "store-unavailable"
+    ),
 )
 async def get_plugin(
     plugin_id: str,
@@ -200,7 +204,9 @@ async def get_plugin(
     operation_id="ListPlugins",
     summary="Plugins, newest first",
     response_model=PluginPage,
-    responses=documented("malformed-request", "unauthorized", "forbidden", "invalid-fields", "store-unavailable"),
+    responses=documented(
+        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "invalid-fields", "store-unavailable"
+    ),
 )
 async def list_plugins(
     it: Annotated[Services, Depends(services)],

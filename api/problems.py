@@ -45,6 +45,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "method-not-allowed": (405, "The method is not allowed here"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
+    "too-many-requests": (429, "Too many requests"),
     "invalid-fields": (422, "Some fields are not valid"),
     "internal-error": (500, "The registry failed"),
 }

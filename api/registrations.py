@@ -81,7 +81,9 @@ class RegistrationQuery(PageQuery):
     operation_id="GetRegistration",
     summary="Where one registration stands",
     response_model=RegistrationView,
-    responses=documented("malformed-request", "unauthorized", "forbidden", "not-found", "store-unavailable"),
+    responses=documented(
+        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "not-found", "store-unavailable"
+    ),
 )
 async def get_registration(
     registration_id: str,
@@ -105,7 +107,9 @@ async def get_registration(
     operation_id="ListRegistrations",
     summary="Registrations, newest first",
     response_model=RegistrationPage,
-    responses=documented("malformed-request", "unauthorized", "forbidden", "invalid-fields", "store-unavailable"),
+    responses=documented(
+        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "invalid-fields", "store-unavailable"
+    ),
 )
 async def list_registrations(
     it: Annotated[Services, Depends(services)],

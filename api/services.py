@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api.intake import Intake
+from api.throttle import Throttle
 from api.watch import Outcomes
 from shared.settings import Settings
 from shared.store import Store
@@ -18,6 +19,7 @@ class Services:
     settings: Settings
     store: Store
     tokens: Tokens
+    throttle: Throttle
     intake: Intake
     outcomes: Outcomes
 

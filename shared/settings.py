@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 65_536
 
+    bad_tokens_a_minute: Annotated[int, Field(ge=0)] = 60
+    requests_a_minute: Annotated[int, Field(ge=0)] = 60_000
+
     egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
     egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)
     egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()

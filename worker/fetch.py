@@ -101,10 +101,13 @@ class Fetcher:
             begun_at = part.offset
             try:
                 with _translated(attempt), closing(self._open(url, attempt, part)) as response:
-                    if not part.resumed_by(response):
-                        restarts += part.offset > 0
+                    if part.offset and not part.resumed_by(response):
+                        restarts += 1
+                        part, begun_at = Part(), 0
+                        if response.status_code != 200:
+                            continue  # an answer that is neither the rest nor the whole: ask for the whole
+                    if part.offset == 0:
                         part = Part.begun_by(response, max_bytes=self._max_bytes)
-                        begun_at = 0
                         seen.media_type = response.headers.get("Content-Type", "").lower()
                         seen.content_encoding = response.headers.get("Content-Encoding", "").lower()
                         attempt.artifact_bytes = part.total_bytes
@@ -165,8 +168,6 @@ class Part:
             BadResponse: its length is impossible.
             ArtifactTooLarge: its length is over *max_bytes*.
         """
-        if response.status_code != 200:
-            raise Truncated("The artifact's host did not go on where its answer broke off.")
         total_bytes = _announced_bytes(response)
         if total_bytes is not None and total_bytes > max_bytes:
             raise ArtifactTooLarge.over(max_bytes)
@@ -182,7 +183,7 @@ class Part:
 
     def resumed_by(self, response: requests.Response) -> bool:
         """Whether *response* is exactly the rest of this part."""
-        if response.status_code != 206 or self.offset == 0:
+        if response.status_code != 206:
             return False
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is None or response.headers.get("ETag", self.validator) != self.validator:
