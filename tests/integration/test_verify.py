@@ -286,3 +286,30 @@ def test_the_fake_fetch_tells_an_attempt_what_the_real_one_does(store: Store) ->
         assert attempt.artifact_bytes == len(CONTENT)
         assert digest(download.pieces, max_bytes=2**20).checksum == held.submission.checksum
         assert attempt.bytes_downloaded == len(CONTENT)
+
+
+def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_on(store: Store) -> None:
+    slow = [declared(store, content) for content in (b"one", b"two")]
+    quick_url = "https://other.example.com/plugin.tar.gz"
+    quick = submit(
+        store, a_parsed_submission(artifactUrl=quick_url, checksum=digest([(0, b"quick")], max_bytes=9).checksum)
+    )
+    verifier = a_verifier(store, b"one", slots=1)
+    fetch = verifier.fetch
+    assert isinstance(fetch, FakeFetch)
+    fetch.artifacts[quick_url] = b"quick"
+    seen = []
+
+    def meanwhile() -> None:
+        verifier.verify(slow[1].id)
+        seen.append(now(store, slow[1].id))
+        verifier.verify(slow[1].id)  # a second bell
+        verifier.verify(quick.id)
+        seen.append(now(store, quick.id))
+        fetch.artifacts[URL] = b"two"
+
+    while_streaming(verifier, meanwhile)
+    verifier.verify(slow[0].id)
+    assert (seen[0].status, seen[0].attempts) == (Status.QUEUED, 0)
+    assert seen[1].status is Status.REGISTERED
+    assert [now(store, each.id).status for each in slow] == [Status.REGISTERED] * 2

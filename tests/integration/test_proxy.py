@@ -1,0 +1,162 @@
+"""With an egress proxy set, every connection goes to it and to nothing else."""
+
+import base64
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from shared.database import Database
+from shared.registration import Registration, Status
+from shared.settings import Settings, read_settings
+from shared.store import Store
+from tests.conftest import a_parsed_submission
+from tests.contracts import now, submit
+from worker import connect
+from worker.digest import digest
+from worker.main import build_verifier
+
+BODY = b"through the proxy" * 100
+CHECKSUM = digest([(0, BODY)], max_bytes=10**6).checksum
+HOST = "artifacts.example.com"
+
+
+class Proxy:
+    """A forward proxy that answers for every host by itself: plainly, and through CONNECT as that host."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        self.asked: list[list[str]] = []
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(HOST).configure_cert(self._context)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                wire, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(wire,), daemon=True).start()
+
+    def _answer(self, wire: socket.socket) -> None:
+        with wire:
+            lines = self._head(wire)
+            self.asked.append(lines)
+            if lines[0].startswith("CONNECT "):
+                wire.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                with self._context.wrap_socket(wire, server_side=True) as inner:
+                    self.asked.append(self._head(inner))
+                    self._send(inner)
+            else:
+                self._send(wire)
+
+    @staticmethod
+    def _head(wire: socket.socket) -> list[str]:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += wire.recv(4096)
+        return received.decode().split("\r\n")
+
+    @staticmethod
+    def _send(wire: socket.socket) -> None:
+        wire.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def proxy(authority: trustme.CA) -> Iterator[Proxy]:
+    proxy = Proxy(authority)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note every name that is resolved."""
+    names: list[str] = []
+    system = connect._system_look_up
+
+    def look_up(host: str, port: int) -> Iterator[str]:
+        names.append(host)
+        return system(host, port)
+
+    monkeypatch.setattr(connect, "_system_look_up", look_up)
+    return names
+
+
+def settings_for(proxy_url: str, tmp_path: Path, authority: trustme.CA, **more: object) -> Settings:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return read_settings(
+        database_url=f"sqlite:///{tmp_path / 'registry.db'}",
+        egress_schemes="http,https",
+        egress_ports="80,443",
+        egress_ca_file=tmp_path / "ca.pem",
+        egress_proxy=proxy_url,
+        max_attempts=1,
+        **more,
+    )
+
+
+def ended(settings: Settings, store: Store, url: str) -> Registration:
+    verifier = build_verifier(settings)
+    registration = submit(store, a_parsed_submission(artifactUrl=url, checksum=CHECKSUM))
+    verifier.verify(registration.id)
+    return now(store, registration.id)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_every_connection_goes_to_the_proxy_and_no_name_is_resolved_but_its_own(
+    scheme: str,
+    proxy: Proxy,
+    authority: trustme.CA,
+    database: Database,
+    store: Store,
+    tmp_path: Path,
+    looked_up: list[str],
+) -> None:
+    settings = settings_for(f"http://me:secret@127.0.0.1:{proxy.port}", tmp_path, authority)
+    registration = ended(settings, store, f"{scheme}://{HOST}/plugin.tar.gz")
+    assert registration.status is Status.REGISTERED, registration.failure
+    assert looked_up == ["127.0.0.1"]
+    first = proxy.asked[0]
+    asked = {"http": f"GET http://{HOST}/plugin.tar.gz", "https": f"CONNECT {HOST}:443"}
+    assert first[0].rpartition(" ")[0] == asked[scheme]
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:secret').decode()}" in first
+    if scheme == "https":
+        assert proxy.asked[1][0] == "GET /plugin.tar.gz HTTP/1.1"
+        assert not any("Proxy-Authorization" in line for line in proxy.asked[1]), "that is not for the origin"
+
+
+def test_the_url_policy_holds_with_a_proxy_too(
+    proxy: Proxy, authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+) -> None:
+    settings = settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority)
+    for url in ("http://10.0.0.1/a", "http://localhost/a", f"http://{HOST}:22/a"):
+        registration = ended(settings, store, url)
+        assert registration.status is Status.REJECTED
+    assert proxy.asked == []
+
+
+def test_a_proxy_that_is_away_is_not_the_submitters_fault_to_mend(
+    authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    registration = ended(settings_for(f"http://127.0.0.1:{port}", tmp_path, authority), store, f"http://{HOST}/a")
+    assert registration.status is Status.FAILED
+    assert registration.failure is not None
+    assert registration.failure.cause == "proxy-away"
+    assert str(port) not in registration.failure.detail
