@@ -37,6 +37,7 @@ SEMVER = (
     r"(?:-((?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
     r"(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$"
 )
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
 HEX_DIGITS = 64  # of a SHA-256
 
@@ -169,7 +170,7 @@ class Submission(_Value):
     config_schema: Annotated[str, AfterValidator(_parse_schema_text)] = Field("{}", examples=["{}"])
     """JSON Schema of the plugin's configuration, as a string."""
     plugin_runtime: Annotated[str, Field(max_length=200), AfterValidator(_refuse_controls)] = Field(
-        "", examples=["go"]
+        "", examples=["go"], json_schema_extra={"pattern": NO_CONTROLS}
     )
     """Runtime environment the plugin needs."""
 

@@ -70,6 +70,7 @@ def registry(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "REGISTRY_RETRY_BASE_S": "0.2",
         "REGISTRY_SWEEP_INTERVAL_S": "0.3",
         "REGISTRY_MAX_ARTIFACT_BYTES": str(2**20),
+        "REGISTRY_BAD_TOKENS_A_MINUTE": "0",
     }
     with running_registry(tmp_path_factory.mktemp("registry") / "state", env=env) as running:
         yield running

@@ -48,6 +48,19 @@ def until(condition: Callable[[], Any], *, within_s: float = 20, what: str = "th
     raise AssertionError(f"{what} did not come about within {within_s} s")
 
 
+def problem(response: requests.Response, status: int, code: str) -> dict[str, Any]:
+    """Check that *response* is the problem it should be, and return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["type"] == f"urn:problem-type:plugin-registry:{code}"
+    assert (document["status"], document["code"]) == (status, code)
+    assert document["title"]
+    assert document["detail"]
+    assert document["fault"] in {"submitter", "upstream", "registry"}
+    return document
+
+
 @dataclass
 class Registry:
     """A running embedded registry, as its users see it."""

@@ -10,7 +10,7 @@ import requests
 
 from tests.conftest import a_submission
 from tests.origin import Origin, Served
-from tests.running import Registry, until
+from tests.running import Registry, problem, until
 
 NINE = {
     "id",
@@ -35,19 +35,6 @@ REGISTRATION_FIELDS = NINE - {"registeredAt"} | {
     "problem",
 }
 Artifact = Callable[..., tuple[dict[str, str], Served]]
-
-
-def problem(response: requests.Response, status: int, code: str) -> dict[str, Any]:
-    """Check that *response* is the problem it should be, and return it."""
-    assert response.status_code == status, response.text
-    assert response.headers["Content-Type"] == "application/problem+json"
-    document: dict[str, Any] = response.json()
-    assert document["type"] == f"urn:problem-type:plugin-registry:{code}"
-    assert (document["status"], document["code"]) == (status, code)
-    assert document["title"]
-    assert document["detail"]
-    assert document["fault"] in {"submitter", "upstream", "registry"}
-    return document
 
 
 # --- verified within the wait -------------------------------------------------------------------
