@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeout
 from contextvars import ContextVar
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,6 +57,8 @@ class Resolver:
             HostNotFound: it has none, for certain.
             ConnectFailed: there was no answer within *timeout_s*, or one that can pass.
         """
+        if _is_address(host):
+            return [host]
         if not self._slots.acquire(timeout=timeout_s):
             raise ConnectFailed(_NOT_RESOLVED, cause="resolver-busy")
         answer: Future[list[str]] = Future()
@@ -76,6 +79,14 @@ class Resolver:
             answer.set_exception(error)
         finally:
             self._slots.release()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _system_look_up(host: str, port: int) -> Iterator[str]:
