@@ -1,8 +1,7 @@
-"""Connections only to addresses that egress allowed: a requests adapter with its own way to dial.
+"""Connections only to addresses that egress allowed.
 
-The seam is urllib3's ``_new_conn``, where a host name becomes a socket. Here the name is resolved
-once, every answer is checked, and the socket is opened to one of exactly those answers, so that
-no second look-up can say something else. Host header and SNI keep the name.
+A name is resolved once, every answer is checked, and the socket is opened to one of exactly those
+answers, so that no second look-up can say something else. Host header and SNI keep the name.
 """
 
 import socket
@@ -11,16 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeout
 from contextvars import ContextVar
-from functools import partial
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
-
-from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.poolmanager import PoolManager, ProxyManager
 
 from shared.egress import Egress
 from shared.errors import ConnectFailed, HostNotFound, RegistryError
@@ -30,13 +21,13 @@ MAX_ADDRESSES = 4
 """How many of a name's addresses are tried."""
 MAX_LOOK_UPS = 256
 """How many names a process resolves at once, those included whose resolver hangs."""
+NO_CONNECTION = "No connection could be made to the host of artifactUrl."
 _NOT_RESOLVED = "The host of artifactUrl could not be resolved."
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 current_attempt: ContextVar[Attempt] = ContextVar("current_attempt")
 """The attempt on whose behalf this thread connects."""
 
-Dial = Callable[[str, int], socket.socket]
 Resolve = Callable[[str, int, float], Sequence[str]]
 
 
@@ -147,72 +138,6 @@ class ProxyDialer:
             ) from error
 
 
-class EgressAdapter(HTTPAdapter):
-    """A requests adapter all of whose connections come from *dial*. It never retries.
-
-    With *proxy_url* every request goes through that proxy; the environment's proxies are never used.
-    """
-
-    def __init__(self, dial: Dial, *, proxy_url: str | None = None) -> None:
-        self._dial = dial
-        self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
-        super().__init__(pool_connections=32, pool_maxsize=1, max_retries=0)
-
-    def get(self, request: PreparedRequest, *, timeout: tuple[float, float], verify: bool | str) -> Response:
-        """Send *request* and return its response as soon as the head of that is there."""
-        return self.send(request, stream=True, timeout=timeout, verify=verify, proxies=self._proxies)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
-        """Make the pools that dial our way."""
-        self.poolmanager = _DialingPools(self._dial, num_pools=connections, maxsize=maxsize, block=block, **options)
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> ProxyManager:
-        """Make the pools that dial the proxy our way."""
-        if proxy not in self.proxy_manager:
-            headers = self.proxy_headers(proxy)
-            self.proxy_manager[proxy] = _ProxyPools(
-                self._dial, proxy_url=proxy, proxy_headers=headers, num_pools=32, maxsize=1, **options
-            )
-        manager: ProxyManager = self.proxy_manager[proxy]
-        return manager
-
-
-class _DialingPools(PoolManager):
-    """Pools whose connections are made by *dial*."""
-
-    def __init__(self, dial: Dial, **options: Any) -> None:
-        super().__init__(**options)
-        self._dial = dial
-
-    def _new_pool(self, scheme: str, *args: Any, **options: Any) -> HTTPConnectionPool:
-        pool = super()._new_pool(scheme, *args, **options)
-        connection = _HTTPSConnection if scheme == "https" else _HTTPConnection
-        pool.ConnectionCls = partial(connection, dial=self._dial)  # type: ignore[assignment]  # it is only called
-        return pool
-
-
-class _ProxyPools(_DialingPools, ProxyManager):
-    """To any host, through a proxy."""
-
-
-class _HTTPConnection(HTTPConnection):
-    def __init__(self, *args: Any, dial: Dial, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._dial = dial
-
-    def _new_conn(self) -> socket.socket:
-        return self._dial(self._dns_host, self.port)
-
-
-class _HTTPSConnection(HTTPSConnection):
-    def __init__(self, *args: Any, dial: Dial, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._dial = dial
-
-    def _new_conn(self) -> socket.socket:
-        return self._dial(self._dns_host, self.port)
-
-
 def _first_connected(addresses: Sequence[str], port: int, attempt: Attempt, timeout_s: float) -> socket.socket:
     """Return a socket to the first of *addresses* that answers, for *attempt* to cut off."""
     for address in addresses[:MAX_ADDRESSES]:
@@ -223,7 +148,7 @@ def _first_connected(addresses: Sequence[str], port: int, attempt: Attempt, time
             continue
         attempt.attach(wire)
         return wire
-    raise ConnectFailed("No connection could be made to the host of artifactUrl.")
+    raise ConnectFailed(NO_CONNECTION)
 
 
 def _connected(address: str, port: int, timeout_s: float) -> socket.socket:

@@ -15,8 +15,9 @@ from shared.logs import configure_logs
 from shared.queues import celery_app
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
+from worker.adapter import Dial, EgressAdapter
 from worker.attempts import Attempts
-from worker.connect import Dial, Dialer, EgressAdapter, ProxyDialer, Resolver
+from worker.connect import Dialer, ProxyDialer, Resolver
 from worker.fetch import Fetcher
 from worker.hosts import Hosts
 from worker.retry import RetryPolicy

@@ -1,0 +1,933 @@
+"""What a worker makes of hosts that lie, stall, flood and trick: real sockets, a real store, the composed worker.
+
+Wherever a body is served that a lenient client would take, its digest is the declared one: so that
+leniency shows as a registration.
+"""
+
+import hashlib
+import os
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from shared.database import open_database
+from shared.registration import Registration, Status
+from shared.settings import Settings, read_settings
+from tests.conftest import a_parsed_submission
+from tests.contracts import now, submit
+from tests.hostile_server import (
+    BODY,
+    CHUNKED,
+    LAST_CHUNK,
+    LENGTH,
+    OK,
+    Behaviour,
+    HostileServer,
+    announcing_far_too_much,
+    answering,
+    breaking_after_each_byte,
+    closing_at_once,
+    closing_before_the_last_chunk,
+    closing_in_a_chunk,
+    closing_in_the_body,
+    closing_in_the_head,
+    endless_body,
+    endless_chunk,
+    endless_chunk_extension,
+    endless_chunk_of_negative_size,
+    endless_chunk_size,
+    endless_chunks,
+    endless_continue,
+    endless_early_hints,
+    endless_header_line,
+    endless_header_lines,
+    endless_status_line,
+    endless_trailer,
+    endless_trailers,
+    gzip_bomb,
+    keeping_the_connection,
+    mute,
+    nested_gzip_bomb,
+    never_answering,
+    redirecting,
+    redirecting_for_ever,
+    redirecting_nowhere,
+    redirecting_times,
+    redirecting_with_an_endless_body,
+    resetting_a_body_without_length,
+    resetting_at_once,
+    resetting_in_a_chunk,
+    resetting_in_the_body,
+    self_signed,
+    serving,
+    serving_chunked,
+    tls_with,
+    trickled_body,
+    trickled_body_without_length,
+    trickled_chunks,
+    trickled_handshake,
+    trickled_headers,
+    trickled_interim_responses,
+    trickled_trailers,
+    with_chunk_size,
+    with_length,
+    with_transfer_encoding,
+    without_status_line,
+)
+from worker.adapter import EgressAdapter
+from worker.connect import Dialer, Resolve, Resolver
+from worker.fetch import Fetcher
+from worker.main import build_verifier
+from worker.verify import Verifier
+
+MAX_BYTES = 2**20
+MAX_GROWTH_BYTES = 20_000_000
+SLACK_S = 1.0
+"""How long after its deadline an attempt may end."""
+
+Verdict = tuple[str, str | None, str | None]
+"""A registration's status, and its failure's code and fault."""
+REGISTERED: Verdict = ("registered", None, None)
+DEADLINE_PASSED: Verdict = ("failed", "deadline-passed", "upstream")
+READ_TIMEOUT: Verdict = ("failed", "read-timeout", "upstream")
+CONNECT_FAILED: Verdict = ("failed", "connect-failed", "upstream")
+TRUNCATED: Verdict = ("failed", "truncated", "upstream")
+BUSY: Verdict = ("failed", "upstream-busy", "upstream")
+BAD_RESPONSE: Verdict = ("rejected", "bad-response", "upstream")
+BAD_REDIRECT: Verdict = ("rejected", "bad-redirect", "upstream")
+BAD_CERTIFICATE: Verdict = ("rejected", "bad-certificate", "upstream")
+MISSING: Verdict = ("rejected", "artifact-missing", "submitter")
+TOO_LARGE: Verdict = ("rejected", "artifact-too-large", "submitter")
+MISMATCH: Verdict = ("rejected", "digest-mismatch", "submitter")
+FORBIDDEN_ADDRESS: Verdict = ("rejected", "forbidden-address", "submitter")
+FORBIDDEN_URL: Verdict = ("rejected", "forbidden-url", "submitter")
+
+
+class Workbench:
+    """One store, and a composed verifier for every set of settings that a test asks for."""
+
+    def __init__(self, folder: Path, authority: trustme.CA) -> None:
+        self._ca_file = folder / "authority.pem"
+        authority.cert_pem.write_to_path(str(self._ca_file))
+        self._database_url = f"sqlite:///{folder / 'registry.db'}"
+        self._verifiers: dict[Settings, Verifier] = {}
+        database = open_database(self._database_url)
+        database.migrate()
+        database.close()
+
+    def settings(self, **changes: object) -> Settings:
+        values = {
+            "database_url": self._database_url,
+            "egress_schemes": "http,https",
+            "egress_ports": "1024-65535",
+            "egress_allow_networks": "127.0.0.1/32",
+            "egress_ca_file": self._ca_file,
+            "max_attempts": 1,
+            "fetch_deadline_s": 2,
+            "connect_timeout_s": 1,
+            "read_timeout_s": 5,
+            "max_artifact_bytes": MAX_BYTES,
+        }
+        return read_settings(**(values | changes))
+
+    def verifier(self, **changes: object) -> Verifier:
+        """Return a verifier whose watchdog runs; one for all tests with the same settings, as it has no end."""
+        settings = self.settings(**changes)
+        if settings not in self._verifiers:
+            self._verifiers[settings] = build_verifier(settings)
+            self._verifiers[settings].attempts.start()
+        return self._verifiers[settings]
+
+    def verifier_of_names(self, resolve: Resolve, **changes: object) -> Verifier:
+        """Return a verifier for which names lead where *resolve* says; 127.0.1.0/24 may be reached."""
+        settings = self.settings(egress_allow_networks="127.0.1.0/24", **changes)
+        fetch = Fetcher(
+            EgressAdapter(Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=resolve)),
+            settings.egress,
+            max_bytes=settings.max_artifact_bytes,
+            connect_timeout_s=settings.connect_timeout_s,
+            read_timeout_s=settings.read_timeout_s,
+            ca_file=settings.egress_ca_file,
+        )
+        return replace(self.verifier(**changes), fetch=fetch)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt ended: in *took_s*, with at most *growth_bytes* more memory than before it."""
+
+    registration: Registration
+    took_s: float
+    growth_bytes: int
+
+    @property
+    def verdict(self) -> Verdict:
+        status, failure = self.registration.status.value, self.registration.failure
+        return (status, failure.code, failure.fault) if failure else (status, None, None)
+
+
+def checksum_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def queued(verifier: Verifier, url: str, declared: bytes = BODY) -> Registration:
+    return submit(verifier.store, a_parsed_submission(artifactUrl=url, checksum=checksum_of(declared)))
+
+
+def attempted(verifier: Verifier, url: str, *, declared: bytes = BODY, deadline_s: float = 2) -> Outcome:
+    """Make one attempt at *url*, and hold it to what every attempt is held to."""
+    registration = queued(verifier, url, declared)
+    tracemalloc.start()
+    try:
+        started = time.monotonic()
+        verifier.verify(registration.id)
+        took_s = time.monotonic() - started
+        growth_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    outcome = Outcome(now(verifier.store, registration.id), took_s, growth_bytes)
+    plugins = verifier.store.plugins(limit=1, filters={"name": registration.submission.name})
+    assert bool(plugins) == (outcome.registration.status is Status.REGISTERED), "invariant 5"
+    assert took_s <= deadline_s + SLACK_S, outcome
+    assert growth_bytes < MAX_GROWTH_BYTES, outcome
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def bench(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return Workbench(tmp_path_factory.mktemp("hostile"), authority)
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """The server's side of TLS under a certificate that is in order."""
+    return tls_with(authority.issue_cert("127.0.0.1"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("REGISTRY_")]:
+        monkeypatch.delenv(name)
+
+
+def named(*behaviours: Behaviour) -> list[Any]:
+    """Return a case for each of *behaviours*, called as it is."""
+    return [pytest.param(each, id=each.__name__) for each in behaviours]
+
+
+def cases(table: dict[str, Any]) -> list[Any]:
+    """Return a case for each entry of *table*: its key is what it is called."""
+    return [pytest.param(*(it if isinstance(it, tuple) else (it,)), id=name) for name, it in table.items()]
+
+
+# First that the bench itself is sound: a red test below is then the host's doing
+
+
+@pytest.mark.parametrize("behave", named(serving, serving_chunked, answering(OK)))
+def test_an_honest_host_is_believed(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    (request,) = server.requests
+    assert request.all("Accept-Encoding") == ["identity"]
+    assert request.all("Authorization") == request.all("Cookie") == []
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    "behave",
+    named(
+        trickled_body,
+        trickled_body_without_length,
+        trickled_chunks,
+        trickled_headers,
+        trickled_trailers,
+        trickled_interim_responses,
+        endless_continue,
+    ),
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_host_without_an_end_is_left_at_the_deadline(
+    bench: Workbench, tls: ssl.SSLContext, behave: Behaviour, scheme: str
+) -> None:
+    with HostileServer(behave, tls=tls if scheme == "https" else None) as server:
+        outcome = attempted(bench.verifier(fetch_deadline_s=1), server.url, deadline_s=1)
+    assert outcome.verdict == DEADLINE_PASSED
+
+
+def test_a_host_that_never_answers_is_left(bench: Workbench) -> None:
+    with HostileServer(never_answering) as server:
+        outcome = attempted(bench.verifier(fetch_deadline_s=1), server.url, deadline_s=1)
+        assert outcome.verdict in {DEADLINE_PASSED, READ_TIMEOUT}, "a read may end a moment before the deadline"
+        assert attempted(bench.verifier(read_timeout_s=0.3), server.url, deadline_s=0.3).verdict == READ_TIMEOUT
+
+
+def test_a_handshake_that_never_begins_is_a_failed_connection(bench: Workbench) -> None:
+    with HostileServer(mute, scheme="https") as server:
+        assert attempted(bench.verifier(), server.url, deadline_s=1).verdict == CONNECT_FAILED
+
+
+def test_a_trickled_handshake_is_left_at_the_deadline(bench: Workbench) -> None:
+    with HostileServer(trickled_handshake, scheme="https") as server:
+        outcome = attempted(bench.verifier(fetch_deadline_s=1), server.url, deadline_s=1)
+    assert outcome.verdict in {DEADLINE_PASSED, CONNECT_FAILED}
+
+
+def test_what_speaks_no_tls_is_a_failed_connection(bench: Workbench) -> None:
+    with HostileServer(lambda wire: wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), scheme="https") as server:
+        assert attempted(bench.verifier(), server.url).verdict == CONNECT_FAILED
+
+
+def test_a_host_that_breaks_off_after_each_byte_gets_no_more_time(bench: Workbench) -> None:
+    with HostileServer(breaking_after_each_byte) as server:
+        outcome = attempted(bench.verifier(fetch_deadline_s=1), server.url, deadline_s=1)
+    assert outcome.verdict in {DEADLINE_PASSED, TRUNCATED}
+
+
+def test_a_kept_connection_serves_no_second_download(bench: Workbench) -> None:
+    """Another attempt's watchdog does not know its socket, and nobody checked its address for it."""
+    verifier = bench.verifier(fetch_deadline_s=1)
+    with HostileServer(keeping_the_connection) as server:
+        assert attempted(verifier, server.url, deadline_s=1).verdict == REGISTERED
+        assert attempted(verifier, server.url, deadline_s=1).verdict == REGISTERED
+    assert server.connections == 2
+
+
+# Size
+
+
+@pytest.mark.parametrize("behave", named(endless_body, endless_chunks, endless_chunk))
+def test_a_body_without_an_end_is_too_large(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == TOO_LARGE
+
+
+def test_an_announced_excess_is_believed_and_not_read(bench: Workbench) -> None:
+    with HostileServer(announcing_far_too_much) as server:
+        outcome = attempted(bench.verifier(), server.url, deadline_s=0)
+    assert outcome.verdict == TOO_LARGE
+    assert outcome.registration.bytes_downloaded <= 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("behave", "verdicts"),
+    cases(
+        {
+            "endless-early-hints": (endless_early_hints, {BAD_RESPONSE}),
+            "endless-status-line": (endless_status_line, {BAD_RESPONSE}),
+            "endless-header-lines": (endless_header_lines, {BAD_RESPONSE}),
+            "endless-header-line": (endless_header_line, {BAD_RESPONSE}),
+            "endless-chunk-extension": (endless_chunk_extension, {BAD_RESPONSE, DEADLINE_PASSED, TRUNCATED}),
+            "endless-chunk-size": (endless_chunk_size, {BAD_RESPONSE, DEADLINE_PASSED, TRUNCATED}),
+            "endless-chunk-of-negative-size": (endless_chunk_of_negative_size, {BAD_RESPONSE, TRUNCATED}),
+            "endless-trailers": (endless_trailers, {BAD_RESPONSE}),
+            "endless-trailer": (endless_trailer, {BAD_RESPONSE, DEADLINE_PASSED, TRUNCATED}),
+        }
+    ),
+)
+def test_what_has_no_end_is_not_kept(bench: Workbench, behave: Behaviour, verdicts: set[Verdict]) -> None:
+    with HostileServer(behave) as server:
+        outcome = attempted(bench.verifier(fetch_deadline_s=1), server.url, deadline_s=1)
+    assert outcome.verdict in verdicts
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content"),
+    cases(
+        {
+            "gzip": ("gzip", gzip_bomb),
+            "gzip-in-gzip": ("gzip, gzip", nested_gzip_bomb),
+            "gzip-ten-times-over": (", ".join(["gzip"] * 10), nested_gzip_bomb),
+            "gzip-that-is-none": ("gzip", lambda: BODY),
+            "unknown": ("plain-nonsense", lambda: BODY),
+        }
+    ),
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["with-length", "chunked"])
+def test_the_bytes_served_are_what_counts_packed_as_they_are(
+    bench: Workbench, encoding: str, content: Callable[[], bytes], chunked: bool
+) -> None:
+    served = content()
+    assert len(served) < MAX_BYTES
+    framing = CHUNKED if chunked else f"Content-Length: {len(served)}"
+    body = b"%x\r\n%s\r\n%s" % (len(served), served, LAST_CHUNK) if chunked else served
+    with HostileServer(answering(OK, f"Content-Encoding: {encoding}", framing, body=body)) as server:
+        outcome = attempted(bench.verifier(), server.url, declared=served)
+    assert outcome.verdict == REGISTERED
+    assert outcome.registration.bytes_downloaded == len(served)
+    assert server.requests[0].all("Accept-Encoding") == ["identity"]
+
+
+# Framing
+
+
+@pytest.mark.parametrize(
+    "behave",
+    named(
+        closing_at_once,
+        closing_in_the_head,
+        closing_in_the_body,
+        closing_in_a_chunk,
+        closing_before_the_last_chunk,
+        resetting_at_once,
+        resetting_in_the_body,
+        resetting_in_a_chunk,
+        resetting_a_body_without_length,
+    ),
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_that_breaks_is_tried_again(
+    bench: Workbench, tls: ssl.SSLContext, behave: Behaviour, scheme: str
+) -> None:
+    with HostileServer(behave, tls=tls if scheme == "https" else None) as server:
+        assert attempted(bench.verifier(), server.url).verdict == TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "negative": with_length(f"-{len(BODY)}"),
+            "minus-one": with_length("-1"),
+            "not-a-number": with_length("many"),
+            "hexadecimal": with_length(hex(len(BODY))),
+            "with-plus": with_length(f"+{len(BODY)}"),
+            "with-underscore": with_length("8_00"),
+            "fraction": with_length(f"{len(BODY)}.0"),
+            "superscript": with_length("80\xb2"),
+            "empty": with_length(""),
+            "doubled-the-same": with_length(str(len(BODY)), str(len(BODY))),
+            "doubled-different": with_length(str(len(BODY)), "5"),
+            "doubled-one-empty": with_length(str(len(BODY)), ""),
+            "comma-joined-the-same": with_length(f"{len(BODY)}, {len(BODY)}"),
+            "comma-joined-different": with_length(f"5, {len(BODY)}"),
+            "with-chunked": answering(OK, LENGTH, CHUNKED, body=b"%x\r\n%s\r\n" % (len(BODY), BODY) + LAST_CHUNK),
+            "with-chunked-before": answering(
+                OK, CHUNKED, LENGTH, body=b"%x\r\n%s\r\n" % (len(BODY), BODY) + LAST_CHUNK
+            ),
+            "with-identity": answering(OK, LENGTH, "Transfer-Encoding: identity"),
+        }
+    ),
+)
+def test_an_impossible_length_is_rejected(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+
+
+def test_a_length_of_thousands_of_digits_is_rejected(bench: Workbench) -> None:
+    """Python refuses to make an int of them, with an error that is nobody's to expect."""
+    with HostileServer(with_length("9" * 5000)) as server:
+        assert attempted(bench.verifier(), server.url).verdict in {BAD_RESPONSE, TOO_LARGE}
+
+
+def test_a_length_shorter_than_the_body_cuts_it(bench: Workbench) -> None:
+    with HostileServer(with_length(str(len(BODY) - 1))) as server:
+        assert attempted(bench.verifier(), server.url).verdict == MISMATCH
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "gzip",
+        "identity",
+        "gzip, chunked",
+        "chunked, gzip",
+        "chunked, chunked",
+        "xchunked",
+        "chunked;q=1",
+        '"chunked"',
+        "",
+    ],
+)
+def test_an_unknown_transfer_encoding_is_rejected(bench: Workbench, encoding: str) -> None:
+    behave = with_transfer_encoding(encoding)
+    with HostileServer(behave) as server:
+        wire = b"%x\r\n%s\r\n" % (len(BODY), BODY) + LAST_CHUNK
+        assert attempted(bench.verifier(), server.url, declared=wire).verdict == BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    "size",
+    cases(
+        {
+            "no-hexadecimal": b"many",
+            "empty": b"",
+            "negative": b"-5",
+            "minus-one": b"-1",
+            "minus-zero": b"-0",
+            "with-plus": b"+%x" % len(BODY),
+            "with-prefix": b"0x%x" % len(BODY),
+            "with-underscore": b"3_20",
+            "sixteen-digits": b"f" * 16,
+            "seventeen-digits": b"f" * 17,
+            "ten-thousand-digits": b"f" * 10_000,
+        }
+    ),
+)
+def test_an_impossible_chunk_is_refused(bench: Workbench, size: bytes) -> None:
+    with HostileServer(with_chunk_size(size)) as server:
+        assert attempted(bench.verifier(), server.url).verdict in {BAD_RESPONSE, TRUNCATED}
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "http-0.9": without_status_line,
+            "garbage": answering("\x00\x01\x02 garbage \xff"),
+            "another-protocol": answering("SSH-2.0-OpenSSH_9.6"),
+            "icy": answering("ICY 200 OK", LENGTH),
+            "http-2": answering("HTTP/2.0 200 OK", LENGTH),
+            "empty-line-first": answering("", OK, LENGTH),
+            "status-999999": answering("HTTP/1.1 999999 Far Out", LENGTH),
+            "status-abc": answering("HTTP/1.1 abc OK", LENGTH),
+            "status-negative": answering("HTTP/1.1 -200 OK", LENGTH),
+            "status-missing": answering("HTTP/1.1", LENGTH),
+            "150-headers": answering(OK, LENGTH, *(f"X-Header-{n}: x" for n in range(150))),
+            "header-of-70-kb": answering(OK, LENGTH, f"X-Padding: {'x' * 70_000}"),
+        }
+    ),
+)
+def test_what_is_not_http_is_rejected(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+
+
+# Statuses
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "101": answering("HTTP/1.1 101 Switching Protocols", LENGTH),
+            "201": answering("HTTP/1.1 201 Created", LENGTH),
+            "203": answering("HTTP/1.1 203 Non-Authoritative Information", LENGTH),
+            "204": answering("HTTP/1.1 204 No Content", LENGTH),
+            "205": answering("HTTP/1.1 205 Reset Content", LENGTH),
+            "206": answering("HTTP/1.1 206 Partial Content", LENGTH),
+            "206-with-range": answering(
+                "HTTP/1.1 206 Partial Content", LENGTH, f"Content-Range: bytes 0-{len(BODY) - 1}/{len(BODY)}"
+            ),
+            "299": answering("HTTP/1.1 299 Whatever", LENGTH),
+            "300": answering("HTTP/1.1 300 Multiple Choices", LENGTH, "Location: /elsewhere.tar.gz"),
+            "304": answering("HTTP/1.1 304 Not Modified", LENGTH),
+            "305": answering("HTTP/1.1 305 Use Proxy", LENGTH, "Location: /elsewhere.tar.gz"),
+            "999": answering("HTTP/1.1 999 Far Out", LENGTH),
+        }
+    ),
+)
+def test_only_a_complete_200_counts(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_artifact_that_is_not_there_for_us_is_missing(bench: Workbench, status: int) -> None:
+    with HostileServer(answering(f"HTTP/1.1 {status} No", LENGTH, 'WWW-Authenticate: Basic realm="x"')) as server:
+        assert attempted(bench.verifier(), server.url).verdict == MISSING
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_a_busy_host_is_tried_again(bench: Workbench, status: int) -> None:
+    with HostileServer(answering(f"HTTP/1.1 {status} Later", LENGTH)) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BUSY
+    assert server.connections == 1
+
+
+def test_a_login_page_is_not_the_artifact(bench: Workbench) -> None:
+    page = b"<!doctype html><title>Log in</title>"
+    behave = answering(OK, "Content-Type: text/html", f"Content-Length: {len(page)}", body=page)
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == MISMATCH
+
+
+def delay_after(bench: Workbench, retry_after: str, status: int = 503) -> float:
+    """Return how long a host that answers *retry_after* is given; without it, 0.5 to 1 s, and 60 at most."""
+    verifier = bench.verifier(max_attempts=2, retry_base_s=1, retry_cap_s=60)
+    behave = answering(f"HTTP/1.1 {status} Later", f"Retry-After: {retry_after}", LENGTH)
+    with HostileServer(behave) as server:
+        outcome = attempted(verifier, server.url)
+    assert outcome.verdict == ("queued", "upstream-busy", "upstream")
+    registration = outcome.registration
+    assert registration.next_attempt_at is not None
+    return (registration.next_attempt_at - registration.updated_at).total_seconds()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_in_seconds_is_honoured(bench: Workbench, status: int) -> None:
+    assert delay_after(bench, "30", status) == pytest.approx(30, abs=0.1)
+
+
+def test_a_retry_after_as_a_date_is_honoured(bench: Workbench) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 27 < delay_after(bench, date) <= 30
+
+
+@pytest.mark.parametrize("retry_after", ["61", "99999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_huge_retry_after_is_cut_to_the_cap(bench: Workbench, retry_after: str) -> None:
+    assert delay_after(bench, retry_after) == pytest.approx(60, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "retry_after",
+    [
+        "",
+        "0",
+        "-5",
+        "-99999",
+        "1e9",
+        "inf",
+        "nan",
+        "soon",
+        "30 seconds",
+        "\xb3\xb2",
+        "Fri, 31 Dec 1999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+        "Mon, 99 Foo 2024 99:99:99 GMT",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999",
+    ],
+)
+def test_a_senseless_retry_after_does_no_harm(bench: Workbench, retry_after: str) -> None:
+    assert 0.4 < delay_after(bench, retry_after) < 1.1
+
+
+# Redirects
+
+
+def test_five_redirects_are_followed(bench: Workbench) -> None:
+    with HostileServer(redirecting_times(5)) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert server.connections == 6
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "six-hops": redirecting_times(6),
+            "a-loop": redirecting_for_ever,
+            "without-location": redirecting_nowhere,
+            "empty-location": redirecting(""),
+        }
+    ),
+)
+def test_a_redirect_that_leads_nowhere_is_rejected(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_REDIRECT
+    assert server.connections <= 6
+
+
+def test_the_body_of_a_redirect_is_not_read(bench: Workbench) -> None:
+    with HostileServer(redirecting_with_an_endless_body) as server:
+        assert attempted(bench.verifier(), server.url, deadline_s=0).verdict == REGISTERED
+
+
+@pytest.mark.parametrize(
+    ("location", "verdict"),
+    cases(
+        {
+            "forbidden-address": ("http://127.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
+            "forbidden-address-without-scheme": ("//127.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
+            "forbidden-address-as-ipv6": ("http://[::ffff:127.0.0.2]:{port}/x", FORBIDDEN_ADDRESS),
+            "forbidden-address-as-number": ("http://2130706434:{port}/x", FORBIDDEN_ADDRESS),
+            "forbidden-address-in-hexadecimal": ("http://0x7f.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
+            "metadata-service": ("http://169.254.169.254:{port}/latest/meta-data", FORBIDDEN_ADDRESS),
+            "single-label": ("http://intranet:{port}/x", FORBIDDEN_URL),
+            "localhost": ("http://localhost:{port}/x", FORBIDDEN_URL),
+            "file": ("file:///etc/passwd", FORBIDDEN_URL),
+            "gopher": ("gopher://127.0.0.2:{port}/x", FORBIDDEN_URL),
+            "data": ("data:text/plain,artifact", FORBIDDEN_URL),
+            "userinfo": ("http://127.0.0.1:{port}@127.0.0.2:{port}/x", FORBIDDEN_URL),
+            "userinfo-of-ours": ("http://user:word@127.0.0.1:{port}/x", FORBIDDEN_URL),
+            "backslash": ("http://127.0.0.1:{port}\\@127.0.0.2:{port}/x", FORBIDDEN_URL),
+            "forbidden-port": ("http://127.0.0.1:22/x", FORBIDDEN_URL),
+            "no-port": ("http://127.0.0.1/x", FORBIDDEN_URL),
+            "no-host": ("http://:{port}/x", FORBIDDEN_URL),
+        }
+    ),
+)
+def test_a_redirect_to_where_we_may_not_go_is_not_followed(bench: Workbench, location: str, verdict: Verdict) -> None:
+    with (
+        HostileServer(serving, address="127.0.0.2") as forbidden,
+        HostileServer(redirecting(location.format(port=forbidden.port)), port=forbidden.port) as server,
+    ):
+        assert attempted(bench.verifier(), server.url).verdict == verdict
+    assert forbidden.connections == 0
+    assert server.connections == 1
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(bench: Workbench, tls: ssl.SSLContext) -> None:
+    with HostileServer(serving) as plain, HostileServer(redirecting(plain.url), tls=tls) as server:
+        assert attempted(bench.verifier(), server.url).verdict == FORBIDDEN_URL
+    assert plain.connections == 0
+
+
+def test_no_cookie_is_carried_to_the_next_hop(bench: Workbench) -> None:
+    with HostileServer(redirecting("/elsewhere.tar.gz", "Set-Cookie: crumb=1; Path=/")) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert len(server.requests) == 4
+    for request in server.requests:
+        assert request.all("Cookie") == request.all("Authorization") == request.all("Referer") == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_environment_lends_no_proxy_and_no_credentials(
+    bench: Workbench, tls: ssl.SSLContext, scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "missing.pem"))
+    with HostileServer(serving) as proxy, HostileServer(serving, tls=tls if scheme == "https" else None) as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://{proxy.address}:{proxy.port}")
+            monkeypatch.setenv(name.lower(), f"http://{proxy.address}:{proxy.port}")
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert proxy.connections == 0
+    (request,) = server.requests
+    assert request.path == "/artifact.tar.gz"
+    assert request.all("Authorization") == request.all("Proxy-Authorization") == []
+
+
+# Certificates
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_that_is_in_order_is_accepted(
+    bench: Workbench, authority: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    with HostileServer(serving, tls=tls_with(authority.issue_cert("127.0.0.1"), version=version)) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+
+
+@pytest.mark.parametrize(
+    "issue",
+    cases(
+        {
+            "for-another-address": lambda ca: ca.issue_cert("127.0.0.2"),
+            "for-a-name": lambda ca: ca.issue_cert("artifacts.example.com"),
+            "for-our-address-as-common-name": lambda ca: ca.issue_cert("a.example.com", common_name="127.0.0.1"),
+            "expired": lambda ca: ca.issue_cert(
+                "127.0.0.1", not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 2, 1, tzinfo=UTC)
+            ),
+            "not-yet-valid": lambda ca: ca.issue_cert(
+                "127.0.0.1", not_before=datetime(2990, 1, 1, tzinfo=UTC), not_after=datetime(2991, 1, 1, tzinfo=UTC)
+            ),
+            "self-signed": lambda _ca: self_signed(),
+            "of-an-unknown-issuer": lambda _ca: trustme.CA().issue_cert("127.0.0.1"),
+        }
+    ),
+)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_that_is_not_in_order_is_rejected(
+    bench: Workbench,
+    authority: trustme.CA,
+    issue: Callable[[trustme.CA], trustme.LeafCert],
+    version: ssl.TLSVersion,
+) -> None:
+    with HostileServer(serving, tls=tls_with(issue(authority), version=version)) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_CERTIFICATE
+    assert server.requests == []
+
+
+def test_a_certificate_is_checked_at_every_hop(bench: Workbench, tls: ssl.SSLContext) -> None:
+    stranger = tls_with(trustme.CA().issue_cert("127.0.0.1"))
+    with (
+        HostileServer(serving, tls=stranger) as elsewhere,
+        HostileServer(redirecting(elsewhere.url), tls=tls) as server,
+    ):
+        assert attempted(bench.verifier(), server.url).verdict == BAD_CERTIFICATE
+    assert elsewhere.requests == []
+
+
+def test_the_environment_lends_no_trust(
+    bench: Workbench, authority: trustme.CA, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(tmp_path / "authority.pem"))
+    with HostileServer(serving, tls=tls) as server:
+        assert attempted(bench.verifier(egress_ca_file=None), server.url).verdict == BAD_CERTIFICATE
+
+
+# Names
+
+
+NAME = "artifacts.example.com"
+
+
+class Names:
+    """A resolver that answers what it is told: once each, the last one for ever."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self._answers = list(answers)
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int, timeout_s: float) -> Sequence[str]:
+        self.asked.append(host)
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[HostileServer]]:
+    """Three hosts on one port: at two addresses that may be reached, and at one that may not."""
+    with (
+        HostileServer(serving, address="127.0.1.1") as first,
+        HostileServer(serving, address="127.0.1.2", port=first.port) as second,
+        HostileServer(serving, address="127.0.0.2", port=first.port) as forbidden,
+    ):
+        yield [first, second, forbidden]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    cases(
+        {
+            "first": ["127.0.0.2", "127.0.1.1", "127.0.1.2"],
+            "in-the-middle": ["127.0.1.1", "127.0.0.2", "127.0.1.2"],
+            "last": ["127.0.1.1", "127.0.1.2", "127.0.0.2"],
+            "beyond-those-that-are-tried": [*(f"127.0.1.{n}" for n in range(1, 9)), "127.0.0.2"],
+            "alone": ["127.0.0.2"],
+            "mapped": ["127.0.1.1", "::ffff:127.0.1.1"],
+            "loopback-v6": ["127.0.1.1", "::1"],
+            "link-local-with-scope": ["fe80::1%lo", "127.0.1.1"],
+            "nat64": ["127.0.1.1", "64:ff9b::7f00:2"],
+            "metadata": ["127.0.1.1", "169.254.169.254"],
+            "no-address": ["127.0.1.1", "artifacts.example.com"],
+        }
+    ),
+)
+def test_one_forbidden_answer_rules_a_name_out(
+    bench: Workbench, hosts: list[HostileServer], answer: list[str]
+) -> None:
+    verifier = bench.verifier_of_names(Names(answer))
+    assert attempted(verifier, hosts[0].url_of(NAME)).verdict == FORBIDDEN_ADDRESS
+    for host in hosts:
+        host.close()
+        assert host.connections == 0
+
+
+def test_a_name_that_changes_its_answer_between_hops_is_checked_again(bench: Workbench) -> None:
+    names = Names(["127.0.1.1"], ["127.0.0.2"])
+    with (
+        HostileServer(redirecting("/elsewhere.tar.gz"), address="127.0.1.1") as server,
+        HostileServer(serving, address="127.0.0.2", port=server.port) as forbidden,
+    ):
+        assert attempted(bench.verifier_of_names(names), server.url_of(NAME)).verdict == FORBIDDEN_ADDRESS
+    assert (server.connections, forbidden.connections) == (1, 0)
+    assert names.asked == [NAME, NAME]
+
+
+@pytest.mark.parametrize("behave", named(serving, serving_chunked, keeping_the_connection))
+def test_a_name_that_changes_its_answer_between_attempts_is_checked_again(
+    bench: Workbench, behave: Behaviour
+) -> None:
+    verifier = bench.verifier_of_names(Names(["127.0.1.1"], ["127.0.0.2"]))
+    with (
+        HostileServer(behave, address="127.0.1.1") as server,
+        HostileServer(serving, address="127.0.0.2", port=server.port) as forbidden,
+    ):
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+        assert attempted(verifier, server.url_of(NAME)).verdict == FORBIDDEN_ADDRESS
+    assert (server.connections, forbidden.connections) == (1, 0)
+
+
+def test_a_name_is_resolved_once_for_a_connection(bench: Workbench, hosts: list[HostileServer]) -> None:
+    names = Names(["127.0.1.1"], ["127.0.0.2"])
+    assert attempted(bench.verifier_of_names(names), hosts[0].url_of(NAME)).verdict == REGISTERED
+    assert names.asked == [NAME]
+
+
+def test_a_second_address_is_tried_when_the_first_refuses(bench: Workbench) -> None:
+    with HostileServer(serving, address="127.0.1.2") as server:
+        verifier = bench.verifier_of_names(Names(["127.0.1.1", "127.0.1.2"]))
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(("place", "verdict"), [(4, REGISTERED), (5, CONNECT_FAILED)])
+def test_only_four_addresses_are_tried(bench: Workbench, place: int, verdict: Verdict) -> None:
+    with HostileServer(serving, address=f"127.0.1.{place}") as server:
+        verifier = bench.verifier_of_names(Names([f"127.0.1.{n}" for n in range(1, 7)]))
+        assert attempted(verifier, server.url_of(NAME)).verdict == verdict
+    assert server.connections == (verdict == REGISTERED)
+
+
+def test_a_name_without_addresses_is_a_failed_connection(bench: Workbench) -> None:
+    assert attempted(bench.verifier_of_names(Names([])), f"https://{NAME}:8443/x").verdict == CONNECT_FAILED
+
+
+def test_host_header_and_server_name_are_the_name(bench: Workbench, authority: trustme.CA) -> None:
+    tls = tls_with(authority.issue_cert(NAME))
+    with HostileServer(serving, address="127.0.1.1", tls=tls) as server:
+        verifier = bench.verifier_of_names(Names(["127.0.1.1"]))
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+    assert server.server_names == [NAME]
+    assert server.requests[0].all("Host") == [f"{NAME}:{server.port}"]
+
+
+def test_a_certificate_for_the_address_is_not_one_for_the_name(bench: Workbench, authority: trustme.CA) -> None:
+    tls = tls_with(authority.issue_cert("127.0.1.1"))
+    with HostileServer(serving, address="127.0.1.1", tls=tls) as server:
+        verifier = bench.verifier_of_names(Names(["127.0.1.1"]))
+        assert attempted(verifier, server.url_of(NAME)).verdict == BAD_CERTIFICATE
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A name whose look-up by the system does not end within a test; every other name is at 127.0.1.1."""
+    release = threading.Event()
+
+    def look_up(host: str, port: int, **_options: object) -> list[Any]:
+        if host == "slow.example.com":
+            release.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield "slow.example.com"
+    release.set()
+
+
+def test_a_resolver_that_hangs_ends_by_the_connect_timeout(bench: Workbench, hanging: str) -> None:
+    with HostileServer(serving, address="127.0.1.1") as server:
+        verifier = bench.verifier_of_names(Resolver(), fetch_deadline_s=10)
+        assert attempted(verifier, server.url_of(hanging), deadline_s=1).verdict == CONNECT_FAILED
+    assert server.connections == 0
+
+
+def test_a_resolver_that_hangs_holds_no_other_download_up(bench: Workbench, hanging: str) -> None:
+    verifier = bench.verifier_of_names(Resolver(), connect_timeout_s=2, fetch_deadline_s=4)
+    with HostileServer(serving, address="127.0.1.1") as server:
+        slow = [queued(verifier, server.url_of(hanging)) for _ in range(4)]
+        threads = [threading.Thread(target=verifier.verify, args=[each.id]) for each in slow]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        assert attempted(verifier, server.url_of(NAME), deadline_s=0).verdict == REGISTERED
+        assert all(now(verifier.store, each.id).status is Status.VERIFYING for each in slow)
+        for thread in threads:
+            thread.join()
+    assert all(now(verifier.store, each.id).status is Status.FAILED for each in slow)

@@ -1,0 +1,64 @@
+"""How much of an artifact there is, and how to ask for the rest."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Self
+
+import requests
+
+from shared.errors import ArtifactTooLarge
+from worker.framing import announced_bytes
+
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of an artifact there is, and how to ask for the rest (RFC 9110 sections 13.1.5 and 14.2)."""
+
+    offset: int = 0
+    total_bytes: int | None = None
+    validator: str | None = None
+    """A strong ETag: without one, two answers cannot be known to be of the same artifact."""
+
+    @classmethod
+    def begun_by(cls, response: requests.Response, *, max_bytes: int) -> Self:
+        """Return the part that *response*, a 200, is the beginning of.
+
+        Raises:
+            BadResponse: its length is impossible.
+            ArtifactTooLarge: its length is over *max_bytes*.
+        """
+        total_bytes = announced_bytes(response)
+        if total_bytes is not None and total_bytes > max_bytes:
+            raise ArtifactTooLarge.over(max_bytes)
+        etag = response.headers.get("ETag", "")
+        return cls(0, total_bytes, etag if _STRONG_ETAG.fullmatch(etag) else None)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What asks for the rest, if the artifact is still the same; nothing at the beginning."""
+        if self.offset == 0 or self.validator is None:
+            return {}
+        return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
+
+    def resumed_by(self, response: requests.Response) -> bool:
+        """Whether *response* is exactly the rest of this part."""
+        if response.status_code != 206:
+            return False
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or response.headers.get("ETag", self.validator) != self.validator:
+            return False
+        first, last, total = (int(number) for number in found.groups())
+        rest = announced_bytes(response)
+        return (
+            first == self.offset
+            and last == total - 1
+            and self.total_bytes in {None, total}
+            and rest in {None, total - first}
+        )
+
+    def plus(self, count: int) -> "Part":
+        """Return this part with *count* more bytes."""
+        return replace(self, offset=self.offset + count)
