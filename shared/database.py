@@ -28,6 +28,9 @@ BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
 
 
+MIGRATION_LOCK = 0x706C7567696E  # "plugin": any number that all of us agree on
+
+
 class SchemaMismatch(Exception):
     """The store and this code do not fit; the message is one sentence for an operator."""
 
@@ -103,6 +106,9 @@ class Database:
         from alembic.config import Config  # noqa: PLC0415
 
         with self.write() as connection:
+            if self.dialect == "postgresql":  # one at a time; SQLite's writers are anyway
+                connection.execute(text("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             found = _schema_version(connection)
             if found is not None and found > SCHEMA_VERSION:
                 _refuse_mismatch(found)

@@ -1,5 +1,6 @@
 """What tests of every kind share: a store, an artifact host, a running registry."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -11,6 +12,7 @@ import pytest
 from shared.database import Database, open_database
 from shared.registration import Submission
 from shared.store import Store
+from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
 
@@ -93,3 +95,13 @@ def artifact(origin: Origin) -> Callable[..., tuple[dict[str, str], Served]]:
         return a_submission(artifactUrl=origin.serve(artifact), checksum=artifact.checksum), artifact
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """The maintenance database of a PostgreSQL of the suite's own, or of TEST_DATABASE_URL's."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    with postgresql() as url:
+        yield url

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from shared.database import Database
 from shared.errors import DigestMismatch, Failure, Truncated
 from shared.registration import (
     Accepted,
@@ -19,6 +20,7 @@ from shared.registration import (
     Taken,
 )
 from shared.store import Store
+from shared.tokens import Credential, Tokens, mint
 from tests.conftest import a_parsed_submission
 
 LEASE_S = 30.0
@@ -324,3 +326,39 @@ class StoreContract:
         assert store.plugin("plugin-none") is None
         assert store.claim(RegistrationId("registration-none"), worker="w", lease_s=1, max_attempts=5) is None
         assert store.settled([]) == []
+
+
+class TokenContract:
+    """What every store of tokens promises."""
+
+    def test_a_token_proves_who_made_it_and_what_it_allows(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["register", "read"], names=["nginx-*", "apache-*"])
+        token = tokens.authenticate(made.text)
+        assert token is not None
+        assert (token.id, token.label, sorted(token.scopes)) == (made.id, "ci", ["read", "register"])
+        assert token.names == ("nginx-*", "apache-*")
+        assert tokens.list() == [token]
+
+    def test_a_token_with_another_secret_is_nobodys(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["read"])
+        assert tokens.authenticate(Credential(made.id, "x" * 40).text) is None
+        assert tokens.authenticate(mint().text) is None
+
+    def test_an_expired_token_is_refused_by_the_databases_clock(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["read"], lifetime_s=0.2)
+        assert tokens.authenticate(made.text) is not None
+        time.sleep(0.3)
+        assert tokens.authenticate(made.text) is None
+
+    def test_revoking_works_at_once_and_for_good(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["read"])
+        assert tokens.revoke(made.id)
+        revoked_at = tokens.list()[0].revoked_at
+        assert tokens.revoke(made.id)
+        assert tokens.list()[0].revoked_at == revoked_at
+        assert tokens.authenticate(made.text) is None
+        assert not tokens.revoke("nobody")

@@ -35,6 +35,8 @@ class Breaking:
     ranges: bool = True
     content_range: Callable[[int, int], str] = lambda first, total: f"bytes {first}-{total - 1}/{total}"
     etag_of_rest: str | None = '"v1"'
+    status_of_rest: int = 206
+    shift: int = 0
     reset: bool = False
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
 
@@ -44,7 +46,8 @@ class Breaking:
         found = re.fullmatch(r"bytes=([0-9]+)-", wanted or "")
         first = int(found[1]) if found and self.ranges and condition == self.etag else 0
         total = len(self.content)
-        handler.send_response(206 if first else 200)
+        handler.send_response(self.status_of_rest if first else 200)
+        first += self.shift if first else 0
         handler.send_header("Content-Length", str(total - first))
         etag = self.etag_of_rest if first else self.etag
         if etag is not None:
@@ -158,8 +161,21 @@ def test_a_changed_artifact_begins_from_byte_0(verifier: Verifier, store: Store,
         Breaking(breaks=1, content_range=lambda first, total: f"bytes {first}-{total - 1}/*"),
         Breaking(breaks=1, content_range=lambda first, total: "nonsense"),
         Breaking(breaks=1, etag_of_rest='"v2"'),
+        Breaking(breaks=1, status_of_rest=200),
+        Breaking(breaks=1, shift=1),
+        Breaking(breaks=1, shift=-1),
     ],
-    ids=["wrong-first", "wrong-last", "wrong-total", "no-total", "nonsense", "changed-validator"],
+    ids=[
+        "wrong-first",
+        "wrong-last",
+        "wrong-total",
+        "no-total",
+        "nonsense",
+        "changed-validator",
+        "not-206",
+        "too-far",
+        "too-near",
+    ],
 )
 def test_a_rest_that_does_not_fit_is_never_hashed_onto_what_we_have(
     verifier: Verifier, store: Store, origin: Origin, server: Breaking

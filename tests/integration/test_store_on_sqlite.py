@@ -14,10 +14,10 @@ from shared.errors import StoreUnavailable
 from shared.store import Store
 from shared.tables import SCHEMA_VERSION
 from tests.conftest import a_parsed_submission
-from tests.contracts import StoreContract
+from tests.contracts import StoreContract, TokenContract
 
 
-class TestSQLite(StoreContract):
+class TestSQLite(StoreContract, TokenContract):
     """The contract, on SQLite."""
 
 
