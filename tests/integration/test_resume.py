@@ -37,6 +37,7 @@ class Breaking:
     etag_of_rest: str | None = '"v1"'
     status_of_rest: int = 206
     shift: int = 0
+    length_of_rest: bool = True
     reset: bool = False
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
 
@@ -48,7 +49,8 @@ class Breaking:
         total = len(self.content)
         handler.send_response(self.status_of_rest if first else 200)
         first += self.shift if first else 0
-        handler.send_header("Content-Length", str(total - first))
+        if self.length_of_rest or not first:
+            handler.send_header("Content-Length", str(total - first))
         etag = self.etag_of_rest if first else self.etag
         if etag is not None:
             handler.send_header("ETag", etag)
@@ -161,7 +163,9 @@ def test_a_changed_artifact_begins_from_byte_0(verifier: Verifier, store: Store,
         Breaking(breaks=1, content_range=lambda first, total: f"bytes {first}-{total - 1}/*"),
         Breaking(breaks=1, content_range=lambda first, total: "nonsense"),
         Breaking(breaks=1, etag_of_rest='"v2"'),
-        Breaking(breaks=1, status_of_rest=200),
+        Breaking(
+            breaks=1, length_of_rest=False, content_range=lambda first, total: f"bytes {first}-{total}/{total + 1}"
+        ),
         Breaking(breaks=1, shift=1),
         Breaking(breaks=1, shift=-1),
     ],
@@ -172,7 +176,7 @@ def test_a_changed_artifact_begins_from_byte_0(verifier: Verifier, store: Store,
         "no-total",
         "nonsense",
         "changed-validator",
-        "not-206",
+        "wrong-total-no-length",
         "too-far",
         "too-near",
     ],
@@ -184,6 +188,14 @@ def test_a_rest_that_does_not_fit_is_never_hashed_onto_what_we_have(
     ended = verified(verifier, store, origin, server)
     assert ended.status is Status.REGISTERED, ended.failure
     assert server.asked[-1] == (None, None), "begun again from byte 0"
+
+
+def test_a_rest_that_calls_itself_the_whole_is_taken_at_its_word(
+    verifier: Verifier, store: Store, origin: Origin
+) -> None:
+    ended = verified(verifier, store, origin, Breaking(breaks=1, status_of_rest=200))
+    assert ended.failure is not None
+    assert ended.failure.code == "digest-mismatch"
 
 
 def test_a_server_that_always_breaks_is_given_up(verifier: Verifier, store: Store, origin: Origin) -> None:
