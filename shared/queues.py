@@ -58,7 +58,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
         "broker_connection_timeout": 2,
         "broker_transport_options": _transport_options(settings),
-        "task_queues": [Queue(QUEUE)],
+        "task_queues": [_queue(settings)],
+        "broker_heartbeat": 10,  # RabbitMQ: a link that died in silence is noticed after twice this
         "task_default_queue": QUEUE,
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,  # the lease is the truth, so a bell need not be held early
@@ -80,8 +81,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not settings.broker_url.startswith(("redis", "sentinel")):
-        return {}
+    if _is_amqp(settings):
+        # A bell counts as rung when the broker has it, and a black-holed broker must not hold the ringer.
+        return {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
     return {
         # Above the longest attempt: a bell given back earlier would only be refused at the claim.
         "visibility_timeout": int(settings.fetch_deadline_s + 2 * settings.lease_s + 60),
@@ -94,3 +96,13 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 10,
     }
+
+
+def _queue(settings: Settings) -> Queue:
+    """Return the one queue: on RabbitMQ a quorum queue, which survives the loss of a node."""
+    arguments = {"x-queue-type": "quorum"} if _is_amqp(settings) else None
+    return Queue(QUEUE, queue_arguments=arguments)
+
+
+def _is_amqp(settings: Settings) -> bool:
+    return settings.broker_url.startswith(("amqp", "pyamqp"))

@@ -140,6 +140,14 @@ def test_every_connection_goes_to_the_proxy_and_no_name_is_resolved_but_its_own(
         assert not any("Proxy-Authorization" in line for line in proxy.asked[1]), "that is not for the origin"
 
 
+def test_a_connection_to_anything_but_the_proxy_is_never_made(looked_up: list[str]) -> None:
+    dial = connect.ProxyDialer("http://127.0.0.1:3128", connect_timeout_s=1, resolve=connect.Resolver())
+    for host, port in (("127.0.0.1", 3129), (HOST, 3128)):
+        with pytest.raises(RuntimeError, match="nothing else"):
+            dial(host, port)
+    assert looked_up == []
+
+
 def test_the_url_policy_holds_with_a_proxy_too(
     proxy: Proxy, authority: trustme.CA, database: Database, store: Store, tmp_path: Path
 ) -> None:

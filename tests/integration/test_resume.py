@@ -202,4 +202,6 @@ def test_a_server_that_always_breaks_is_given_up(verifier: Verifier, store: Stor
     for server in (Breaking(breaks=10**6, ranges=False), Breaking(breaks=10**6, part=0)):
         ended = verified(verifier, store, origin, server)
         assert ended.status is Status.FAILED
+        assert ended.failure is not None
+        assert ended.failure.code == "truncated", "before its deadline"
         assert len(server.asked) < 10

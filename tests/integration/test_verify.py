@@ -304,6 +304,7 @@ def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_
         verifier.verify(slow[1].id)
         seen.append(now(store, slow[1].id))
         verifier.verify(slow[1].id)  # a second bell
+        assert now(store, slow[1].id) == seen[0], "what is parked is not claimed for nothing"
         verifier.verify(quick.id)
         seen.append(now(store, quick.id))
         fetch.artifacts[URL] = b"two"
