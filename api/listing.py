@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.body import invalid_fields
+from api.problems import Problem
+from shared.registration import ID
 
-_ID = re.compile(r"(?:plugin|registration)-[0-9a-f-]{36}")
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""A filter's value; PostgreSQL has no place for NUL."""
 
 
 class PageQuery(BaseModel):
@@ -34,7 +37,7 @@ class PageQuery(BaseModel):
             before = base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
         except (UnicodeError, binascii.Error):
             before = ""
-        if _ID.fullmatch(before) is None:
+        if re.fullmatch(ID, before) is None:
             raise invalid_fields([{"parameter": "cursor", "detail": "is not a cursor of this list"}])
         return before
 
@@ -50,3 +53,14 @@ def next_cursor(ids: list[str], limit: int) -> str | None:
     if len(ids) < limit:
         return None
     return base64.urlsafe_b64encode(ids[-1].encode("ascii")).decode("ascii")
+
+
+def known_id(text: str) -> str:
+    """Return *text* if it has the form of an id of ours.
+
+    Raises:
+        Problem: 404; there is nothing of that id, and no need to ask the store.
+    """
+    if re.fullmatch(ID, text) is None:
+        raise Problem("not-found", "There is nothing of this id.")
+    return text

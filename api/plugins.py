@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api.auth import allowed, require_name
 from api.body import submission
-from api.listing import PageQuery, next_cursor
+from api.listing import PageQuery, Text, known_id, next_cursor
 from api.prefer import Preference
 from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.registrations import RegistrationView, as_json
@@ -40,10 +40,10 @@ class PluginPage(BaseModel):
 class PluginQuery(PageQuery):
     """Filters of the list."""
 
-    name: Annotated[str | None, Field(max_length=100)] = None
-    version: Annotated[str | None, Field(max_length=255)] = None
+    name: Annotated[Text | None, Field(max_length=100)] = None
+    version: Annotated[Text | None, Field(max_length=255)] = None
     plugin_type: PluginType | None = None
-    checksum: Annotated[str | None, Field(max_length=71)] = None
+    checksum: Annotated[Text | None, Field(max_length=71)] = None
 
 
 class RegisterQuery(BaseModel):
@@ -193,7 +193,7 @@ async def get_plugin(
     _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """A plugin never changes once it is registered."""
-    plugin = await run_in_threadpool(it.store.plugin, plugin_id)
+    plugin = await run_in_threadpool(it.store.plugin, known_id(plugin_id))
     if plugin is None:
         raise Problem("not-found", "There is no plugin of this id.")
     return as_json(plugin)

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from api.auth import allowed
-from api.listing import PageQuery, next_cursor
+from api.listing import PageQuery, Text, known_id, next_cursor
 from api.prefer import Preference
 from api.problems import Problem, documented, problem_of
 from api.services import Services, services
@@ -72,8 +72,8 @@ class RegistrationQuery(PageQuery):
     """Filters of the list."""
 
     status: Status | None = None
-    name: Annotated[str | None, Field(max_length=100)] = None
-    version: Annotated[str | None, Field(max_length=255)] = None
+    name: Annotated[Text | None, Field(max_length=100)] = None
+    version: Annotated[Text | None, Field(max_length=255)] = None
 
 
 @router.get(
@@ -92,7 +92,7 @@ async def get_registration(
     _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """`Prefer: wait=N` holds the answer until the registration is final, for up to N seconds."""
-    registration = await run_in_threadpool(it.store.registration, registration_id)
+    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
     if registration is None:
         raise Problem("not-found", "There is no registration of this id.")
     preference = Preference.parse(request.headers.getlist("Prefer"))

@@ -1,8 +1,9 @@
 """One database, SQLite or PostgreSQL by its URL: its transactions, its clock, its schema."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
 
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x706C7567696E  # "plugin": any number that all of us agree on
 
 
@@ -96,7 +98,7 @@ class Database:
             _refuse_mismatch(_schema_version(connection))
 
     def migrate(self) -> None:
-        """Bring the schema up to this code's version; do nothing where it is.
+        """Bring the schema up to this code's version; do nothing where it is. SQLite is copied before.
 
         Raises:
             SchemaMismatch: the store was written by a newer version.
@@ -112,10 +114,26 @@ class Database:
             found = _schema_version(connection)
             if found is not None and found > SCHEMA_VERSION:
                 _refuse_mismatch(found)
+            if found == SCHEMA_VERSION:
+                return
+            if found is not None and self.dialect == "sqlite":
+                self._back_up(found)
             config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _back_up(self, version: str) -> None:
+        """Copy an embedded store beside itself before it is changed; an earlier copy of that version stays."""
+        source = Path(self._engine.url.database or "")
+        copy = source.with_name(f"{source.name}.schema-{version}.bak")
+        if copy.exists():
+            return
+        unfinished = copy.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(unfinished)) as made:
+            original.backup(made)
+        unfinished.rename(copy)
 
     def close(self) -> None:
         """Close every connection of the pool."""

@@ -16,6 +16,8 @@ from shared.settings import Settings
 QUEUE = "registry.bells"
 VERIFY_TASK = "registry.verify"
 SWEEP_TASK = "registry.sweep"
+PRUNE_TASK = "registry.prune"
+PRUNE_EVERY_S = 3600.0
 IDS_PER_BELL = 32
 
 
@@ -74,6 +76,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_schedule": {
             "sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s},
+            "prune": {"task": PRUNE_TASK, "schedule": PRUNE_EVERY_S},
         },
         "beat_max_loop_interval": min(5.0, settings.sweep_interval_s),
         "enable_utc": True,
@@ -84,7 +87,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if _is_amqp(settings):
         # A bell counts as rung when the broker has it, and a black-holed broker must not hold the ringer.
         return {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
-    return {
+    sentinel = {"master_name": settings.broker_sentinel_master} if settings.broker_url.startswith("sentinel") else {}
+    return sentinel | {
         # Above the longest attempt: a bell given back earlier would only be refused at the claim.
         "visibility_timeout": int(settings.fetch_deadline_s + 2 * settings.lease_s + 60),
         # A killed worker's bell comes back after seconds; with the defaults it took a minute and a half.

@@ -31,6 +31,8 @@ RegistrationId = NewType("RegistrationId", str)
 PluginId = NewType("PluginId", str)
 """``plugin-`` and a UUIDv7."""
 
+ID = r"(?:plugin|registration)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
 # The pattern semver.org gives for SemVer 2.0.0, with \d spelled out because ours is Unicode-aware.
 SEMVER = (
     r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     state_dir: Path = Path("~/.local/state/plugin-registry")
     database_url: str = ""
     broker_url: str = ""
+    broker_sentinel_master: str = "mymaster"
 
     sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 65_536
@@ -70,6 +71,7 @@ class Settings(BaseSettings):
     retry_cap_s: Seconds = 300
     lease_s: Annotated[float, Field(ge=3, le=3600)] = 20
     sweep_interval_s: Seconds = 2
+    keep_registrations_s: Annotated[float, Field(ge=60)] = 90 * 86_400
 
     url: str | None = None
     """For the command line as a client: the registry's address."""

@@ -291,6 +291,23 @@ class Store:
             ).all()
         return [row.id for row in rows]
 
+    def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Delete up to *limit* registrations that were final *older_than_s* ago, the oldest first; never a plugin.
+
+        Returns:
+            how many were deleted; fewer than *limit* when there are no more.
+        """
+        with self._database.write() as connection:
+            before = connection.execute(select(_NOW)).scalar_one() - int(older_than_s * 1000)
+            # Ids begin with the time they were made, so the primary key finds the old ones by itself.
+            oldest = (
+                select(_r.id)
+                .where(_r.id < _first_id_at(before), _r.status.not_in([*IN_FLIGHT]), _r.updated_at < before)
+                .order_by(_r.id)
+                .limit(limit)
+            )
+            return connection.execute(delete(_registrations).where(_r.id.in_(oldest))).rowcount
+
     # --- reading --------------------------------------------------------------------------------
 
     def registration(self, registration_id: str) -> Registration | None:
@@ -358,6 +375,12 @@ def _plugin_at(connection: Connection, submission: Submission) -> RowMapping | N
         .mappings()
         .first()
     )
+
+
+def _first_id_at(milliseconds: int) -> str:
+    """Return what no registration id made since then is below (RFC 9562 section 5.7)."""
+    time = f"{milliseconds:012x}"
+    return f"registration-{time[:8]}-{time[8:]}-7000"
 
 
 def _settle(connection: Connection, claim: Claim, **values: Any) -> Row[Any] | None:

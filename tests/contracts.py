@@ -308,6 +308,23 @@ class StoreContract:
         assert store.registrations(limit=10, filters={"status": "failed"}) == []
         assert [each.id for each in store.registrations(limit=10, filters={"version": "1.0.3"})] == [ids[3]]
 
+    def test_what_is_long_over_is_pruned_and_plugins_never(self, store: Store) -> None:
+        running = submit(store, a_parsed_submission())
+        claimed = submit(store, a_parsed_submission())
+        claim(store, claimed)
+        over = [submit(store, a_parsed_submission()) for _ in range(3)]
+        for each in over:
+            assert store.register(claim(store, each), digest_of(each.submission)) is not None
+        assert store.prune(older_than_s=60, limit=10) == 0
+        time.sleep(0.01)
+        assert store.prune(older_than_s=0, limit=2) == 2
+        assert [each.id for each in store.registrations(limit=10)] == [over[2].id, claimed.id, running.id]
+        assert store.prune(older_than_s=0, limit=2) == 1
+        assert {each.id for each in store.registrations(limit=10)} == {running.id, claimed.id}
+        assert len(store.plugins(limit=10)) == 3
+        (again,) = store.submit([(over[0].submission, "tests")])
+        assert isinstance(again, AlreadyRegistered)
+
     def test_settled_tells_only_of_final_ones(self, store: Store) -> None:
         running, done = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
         store.reject(claim(store, done), WRONG)

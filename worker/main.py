@@ -90,7 +90,7 @@ def create_app() -> Celery:
         sys.exit(str(error))
     celery = celery_app(settings)
     worker = Worker(settings)
-    add_tasks(celery, worker.verifier)
+    add_tasks(celery, worker.verifier, keep_registrations_s=settings.keep_registrations_s)
 
     def set_up_logs(**_: Any) -> None:
         configure_logs(service="worker")

@@ -1,4 +1,7 @@
-"""The sweep: rings again for what was missed, and never floods a backlog (invariants 7 and 11)."""
+"""What runs by the clock: the sweep, which rings again for what was missed, and the pruning of what is long over.
+
+The sweep never floods a backlog (invariants 7 and 11).
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -7,6 +10,7 @@ from shared.queues import IDS_PER_BELL
 from shared.registration import RegistrationId
 from shared.store import Store
 
+PRUNED_AT_ONCE = 1000
 MAX_WAITING = 64
 """The sweep adds no bell where this many wait already."""
 
@@ -29,3 +33,12 @@ def sweep(
     if due:
         ring(due)
         log.info("swept", rung_for=len(due))
+
+
+def prune(store: Store, *, older_than_s: float) -> None:
+    """Delete final registrations that are old, a bounded number in each transaction. Plugins stay."""
+    pruned = PRUNED_AT_ONCE
+    while pruned == PRUNED_AT_ONCE:
+        pruned = store.prune(older_than_s=older_than_s, limit=PRUNED_AT_ONCE)
+        if pruned:
+            log.info("pruned", registrations=pruned)

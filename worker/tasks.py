@@ -8,9 +8,9 @@ from celery import Celery
 
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
-from shared.queues import SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
+from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
 from shared.registration import RegistrationId
-from worker.sweep import sweep
+from worker.sweep import prune, sweep
 from worker.verify import Verifier
 
 PATIENCE_S = 0.5
@@ -19,8 +19,8 @@ PATIENCE_S = 0.5
 log = get_logger(__name__)
 
 
-def add_tasks(app: Celery, verifier: Callable[[], Verifier]) -> None:
-    """Give *app* the two tasks. *verifier* is asked when one runs, not when it is defined."""
+def add_tasks(app: Celery, verifier: Callable[[], Verifier], *, keep_registrations_s: float) -> None:
+    """Give *app* its tasks. *verifier* is asked when one runs, not when it is defined."""
 
     @app.task(name=VERIFY_TASK)
     def verify_bell(registration_ids: list[str]) -> None:
@@ -39,6 +39,10 @@ def add_tasks(app: Celery, verifier: Callable[[], Verifier]) -> None:
             ring=lambda ids: ring(app, ids),
             max_attempts=it.retry.max_attempts,
         )
+
+    @app.task(name=PRUNE_TASK)
+    def prune_old() -> None:
+        prune(verifier().store, older_than_s=keep_registrations_s)
 
 
 def answer_bell(

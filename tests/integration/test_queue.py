@@ -1,6 +1,7 @@
 """The queue on a real Valkey: bells carry ids alone, are counted without being taken, and never hold anybody up."""
 
 import base64
+import contextlib
 import json
 import socket
 import subprocess
@@ -91,3 +92,25 @@ def test_the_bell_never_waits_for_the_broker(valkey: tuple[Settings, psutil.Proc
     assert time.monotonic() - started < 1
     process.resume()
     until(lambda: client.llen(QUEUE), what="a bell in the queue")
+
+
+def test_a_sentinel_names_the_broker(valkey: tuple[Settings, psutil.Process, redis.Redis], tmp_path: Path) -> None:
+    _settings, _process, client = valkey
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        broker_port, port = one.getsockname()[1], two.getsockname()[1]
+    client.config_set("port", broker_port)
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(f"port {port}\nsentinel monitor ours 127.0.0.1 {broker_port} 1\ndir {tmp_path}\n")
+    server = _valkey(tmp_path / "unused.sock", tmp_path)[0]
+    with subprocess.Popen([server, str(configuration), "--sentinel"], stdout=subprocess.DEVNULL) as sentinel:
+        try:
+            app = celery_app(read_settings(broker_url=f"sentinel://127.0.0.1:{port}", broker_sentinel_master="ours"))
+
+            def rung() -> bool:
+                with contextlib.suppress(OperationalError):
+                    ring(app, some_ids(1))
+                return bool(client.llen(QUEUE))
+
+            until(rung, what="a bell through the sentinel")
+        finally:
+            sentinel.kill()

@@ -1,5 +1,6 @@
 """SQLite keeps the store's contract, and says no well when it cannot."""
 
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -134,3 +135,28 @@ def test_no_statement_is_logged_with_its_values(store: Store, database: Database
                 "INSERT INTO tokens VALUES (?, 'l', 's', 'read', '', 0, NULL, NULL)", (secret,)
             )
     assert "hunter2" not in str(raised.value)
+
+
+def test_an_embedded_store_is_copied_before_it_is_migrated(
+    store: Store, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration = store.submit([(a_parsed_submission(), "tests")])
+    scripts = tmp_path / "migrations"
+    shutil.copytree(database_module.MIGRATIONS, scripts)
+    next_version = f"{int(SCHEMA_VERSION) + 1:04}"
+    (scripts / "versions" / f"{next_version}_next.py").write_text(
+        f"revision, down_revision = {next_version!r}, {SCHEMA_VERSION!r}\n"
+        "def upgrade():\n"
+        "    from alembic import op\n"
+        "    op.execute('DELETE FROM registrations')\n"
+    )
+    monkeypatch.setattr(database_module, "MIGRATIONS", scripts)
+    monkeypatch.setattr(database_module, "SCHEMA_VERSION", next_version)
+    database.migrate()
+    database.check_schema()
+    assert store.registrations(limit=1) == []
+    monkeypatch.setattr(database_module, "SCHEMA_VERSION", SCHEMA_VERSION)
+    copy = open_database(f"sqlite:///{tmp_path / f'registry.db.schema-{SCHEMA_VERSION}.bak'}")
+    copy.check_schema()
+    assert len(Store(copy).registrations(limit=10)) == len(registration)
+    copy.close()
