@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from shared.logs import get_logger
 from shared.registration import RegistrationId
@@ -40,13 +41,20 @@ class Bell:
                 self._try(ids)
 
     def _try(self, ids: Sequence[RegistrationId]) -> None:
-        try:
+        with suppress(Exception):
+            self._ring(ids)
+            self._note_broker_back()
+            return
+        try:  # again, once: the first may only have met a connection that had died meanwhile
             self._ring(ids)
         except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
             if not self._broker_away:
                 log.warning("broker away, the sweep will ring", reason=type(error).__name__)
             self._broker_away = True
         else:
-            if self._broker_away:
-                log.info("broker back")
-            self._broker_away = False
+            self._note_broker_back()
+
+    def _note_broker_back(self) -> None:
+        if self._broker_away:
+            log.info("broker back")
+        self._broker_away = False

@@ -7,11 +7,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from starlette.requests import ClientDisconnect
 
 from api.config_schema import fault_in_schema
-from api.problems import Problem
+from api.problems import Problem, problem_of
 from api.services import Services, services
 from api.strict_json import loads_strictly
+from shared.egress import Egress
+from shared.errors import Rejected
 from shared.registration import Submission
 
 
@@ -23,14 +26,15 @@ async def submission(request: Request, it: Annotated[Services, Depends(services)
     """
     _require_json(request)
     body = await _read(request, max_bytes=it.settings.max_body_bytes)
-    return parse_submission(_strict_json(body))
+    return parse_submission(_strict_json(body), it.settings.egress)
 
 
-def parse_submission(document: object) -> Submission:
+def parse_submission(document: object, egress: Egress) -> Submission:
     """Return the submission that *document*, decoded JSON, spells.
 
     Raises:
-        Problem: 422, with a pointer for every bad field at once.
+        Problem: 422, with a pointer for every bad field at once. A URL that egress forbids, and
+            nothing else wrong, is told under its own code.
     """
     if not isinstance(document, dict):
         raise invalid_fields([{"pointer": "#", "detail": "must be a JSON object"}])
@@ -47,6 +51,11 @@ def parse_submission(document: object) -> Submission:
     fault = fault_in_schema(schema) if isinstance(schema, str) else None
     if fault is not None and not any(each["pointer"] == "#/configSchema" for each in bad):
         bad.append({"pointer": "#/configSchema", "detail": fault})
+    forbidden = _forbidden(document.get("artifactUrl"), egress)
+    if forbidden is not None and not any(each["pointer"] == "#/artifactUrl" for each in bad):
+        bad.append({"pointer": "#/artifactUrl", "detail": forbidden.detail})
+        if len(bad) == 1:
+            raise problem_of(forbidden.failure(), errors=bad)
     if parsed is None or bad:
         raise invalid_fields(bad)
     return parsed
@@ -60,11 +69,21 @@ def invalid_fields(errors: list[dict[str, str]]) -> Problem:
     )
 
 
+def _forbidden(url: object, egress: Egress) -> Rejected | None:
+    """Return why *url* may not be fetched, as far as the URL alone shows it."""
+    try:
+        if isinstance(url, str):
+            egress.check_url(url)
+    except Rejected as error:
+        return error
+    return None
+
+
 def _require_json(request: Request) -> None:
     header = Message()
     header["Content-Type"] = request.headers.get("Content-Type", "")
     charset = header.get_content_charset("utf-8")
-    if header.get_content_type() != "application/json" or charset != "utf-8":
+    if header.get_content_type() != "application/json" or charset not in {"utf-8", "utf8"}:
         raise Problem("unsupported-media-type", "Send the submission as Content-Type: application/json.")
 
 
@@ -74,10 +93,13 @@ async def _read(request: Request, *, max_bytes: int) -> bytes:
     if announced.isdigit() and int(announced[:19]) > max_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    except ClientDisconnect:
+        raise Problem("malformed-request", "The body broke off.") from None
     return bytes(body)
 
 

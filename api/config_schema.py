@@ -6,8 +6,10 @@ import jsonschema_rs
 
 from api.strict_json import loads_strictly
 
-MAX_PATTERN_BYTES = 64 * 1024
+MAX_PATTERN_BYTES = 4 * 2**20
 """How large one compiled pattern may get: a short one can be built to fill all memory."""
+MAX_PATTERNS = 32
+"""How many may be compiled: near that size each takes tens of milliseconds."""
 
 
 def fault_in_schema(text: str) -> str | None:
@@ -18,6 +20,8 @@ def fault_in_schema(text: str) -> str | None:
         return f"is not valid JSON: {error}"
     if not isinstance(schema, dict | bool):
         return "must hold a JSON Schema, which is an object, true or false"
+    if _patterns_in(schema) > MAX_PATTERNS:
+        return f"holds more than {MAX_PATTERNS} patterns"
     try:
         jsonschema_rs.validator_for(
             schema,
@@ -31,6 +35,20 @@ def fault_in_schema(text: str) -> str | None:
         reason = reason if len(reason) <= 200 else f"{reason[:100]} ... {reason[-100:]}"
         return f"is not a JSON Schema: {reason}"
     return None
+
+
+def _patterns_in(schema: object) -> int:
+    """Return how many patterns *schema* may hold: rather too many than too few, for data may look like one."""
+    count, unseen = 0, [schema]
+    while unseen:
+        part = unseen.pop()
+        if isinstance(part, dict):
+            by_name = part.get("patternProperties")
+            count += ("pattern" in part) + (len(by_name) if isinstance(by_name, dict) else 0)
+            unseen += part.values()
+        elif isinstance(part, list):
+            unseen += part
+    return count
 
 
 _REMOTE = "not present in a registry"

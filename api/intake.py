@@ -11,6 +11,7 @@ from shared.registration import Accepted, Outcome, RegistrationId, Submission
 from shared.store import Store
 
 MAX_GROUP = 64
+SUBMIT_WITHIN_S = 10
 MAX_WAITING = 4096
 """More submissions than this do not queue for the store: they are told to come again."""
 
@@ -41,7 +42,11 @@ class Intake:
             self._waiting.put_nowait(waiting)
         except asyncio.QueueFull:
             raise StoreUnavailable("Too many submissions are waiting for the store.") from None
-        return await waiting.answer
+        try:
+            async with asyncio.timeout(SUBMIT_WITHIN_S):
+                return await waiting.answer
+        except TimeoutError:
+            raise StoreUnavailable("The store takes too long.") from None
 
     async def run(self) -> None:
         """Commit group after group, for as long as the process lives."""
@@ -49,7 +54,9 @@ class Intake:
             group = [await self._waiting.get()]
             while len(group) < MAX_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
-            await self._commit(group)
+            # Who was told 503 meanwhile, or left, has given its submission up.
+            if wanted := [each for each in group if not each.answer.done()]:
+                await self._commit(wanted)
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:

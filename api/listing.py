@@ -3,7 +3,8 @@
 import base64
 import binascii
 import re
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -11,6 +12,14 @@ from pydantic.alias_generators import to_camel
 from api.body import invalid_fields
 from api.problems import Problem
 from shared.registration import ID
+
+
+class _Item(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=_Item)
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """A filter's value; PostgreSQL has no place for NUL."""
@@ -24,9 +33,8 @@ class PageQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=200, description="How many items to return at most")] = 50
     cursor: Annotated[str | None, Field(max_length=200, description="`nextCursor` of the page before")] = None
 
-    @property
-    def before(self) -> str | None:
-        """The id that the page begins below.
+    def before(self, kind: str) -> str | None:
+        """Return the id, of a *kind*, that the page begins below.
 
         Raises:
             Problem: 422, the cursor is none of ours.
@@ -37,7 +45,7 @@ class PageQuery(BaseModel):
             before = base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
         except (UnicodeError, binascii.Error):
             before = ""
-        if re.fullmatch(ID, before) is None:
+        if re.fullmatch(ID, before) is None or not before.startswith(f"{kind}-"):
             raise invalid_fields([{"parameter": "cursor", "detail": "is not a cursor of this list"}])
         return before
 
@@ -48,11 +56,16 @@ class PageQuery(BaseModel):
         return {column: str(value) for column, value in given.items()}
 
 
-def next_cursor(ids: list[str], limit: int) -> str | None:
-    """Return the cursor of the page after the one that holds *ids*, or None if that was the last."""
-    if len(ids) < limit:
-        return None
-    return base64.urlsafe_b64encode(ids[-1].encode("ascii")).decode("ascii")
+def a_page(found: Sequence[Listed], limit: int) -> tuple[list[Listed], str | None]:
+    """Return the page and its next cursor, from one item more than the page has, where there is one."""
+    if len(found) <= limit:
+        return list(found), None
+    return list(found[:limit]), cursor_of(found[limit - 1].id)
+
+
+def cursor_of(item_id: str) -> str:
+    """Return the cursor of the page that begins below *item_id*."""
+    return base64.urlsafe_b64encode(item_id.encode("ascii")).decode("ascii")
 
 
 def known_id(text: str) -> str:

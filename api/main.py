@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from api import plugins, registrations
 from api.access_log import AccessLog
@@ -22,7 +23,7 @@ from api.bell import Bell
 from api.body import invalid_fields
 from api.document import openapi_document
 from api.intake import Intake
-from api.problems import Problem, problem_of, problem_response
+from api.problems import Problem, documented, problem_of, problem_response
 from api.services import Services
 from api.throttle import Throttle
 from api.watch import Outcomes
@@ -35,7 +36,7 @@ from shared.store import Store
 from shared.tokens import Tokens
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> ASGIApp:
     """Return the app for *settings*, by default those of the environment.
 
     Exits with one sentence where a setting is bad or the store is not one to work with.
@@ -84,8 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(registrations.router)
     _add_health(app, database)
     _add_error_handlers(app)
-    app.add_middleware(AccessLog)
-    return app
+    return AccessLog(app)  # outside everything else, so that a surprise is logged as the 500 it is answered with
 
 
 def _when_told_to_stop(outcomes: Outcomes) -> None:
@@ -109,7 +109,12 @@ def _add_health(app: FastAPI, database: Database) -> None:
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"], summary="Whether submissions can be taken")
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether submissions can be taken",
+        responses=documented("store-unavailable"),
+    )
     def readyz() -> Response:
         try:
             database.check_schema()

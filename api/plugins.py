@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from api.auth import allowed, require_name
 from api.body import submission
-from api.listing import PageQuery, Text, known_id, next_cursor
-from api.prefer import Preference
+from api.listing import PageQuery, Text, a_page, known_id
+from api.prefer import PREFER, Preference
 from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.registrations import RegistrationView, as_json
 from api.services import Services, services
@@ -90,9 +90,17 @@ class RegisterQuery(BaseModel):
             "host-not-found",
             "forbidden-url",
             "forbidden-address",
+            "bad-response",
+            "bad-redirect",
+            "bad-certificate",
             "upstream-busy",
             "connect-failed",
+            "truncated",
+            "read-timeout",
+            "deadline-passed",
+            "attempts-used-up",
             "store-unavailable",
+            "internal-error",
         ),
     },
     openapi_extra={
@@ -100,18 +108,7 @@ class RegisterQuery(BaseModel):
             "required": True,
             "content": {"application/json": {"schema": Submission.model_json_schema(by_alias=True)}},
         },
-        "parameters": [
-            {
-                "name": "Prefer",
-                "in": "header",
-                "schema": {"type": "string"},
-                "description": "RFC 7240: `respond-async` answers 202 at once, `wait=N` waits N seconds at most (60)",
-                "examples": {
-                    "async": {"value": "respond-async"},
-                    "wait": {"value": "wait=10"},
-                },
-            }
-        ],
+        "parameters": [PREFER],
     },
 )
 async def register_plugin(
@@ -127,7 +124,6 @@ async def register_plugin(
     again is always safe: it joins the one in flight, or returns the plugin it became.
     """
     require_name(token, submitted.name)
-    it.settings.egress.check_url(submitted.artifact_url)
     if query.dry_run:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
     outcome = await it.intake.submit(submitted, token.label)
@@ -139,7 +135,8 @@ async def register_plugin(
     wait_s = preference.wait_s(it.settings.sync_wait_s)
     settled = await it.outcomes.wait(outcome.registration.id, wait_s)
     if settled is None:
-        return _accepted_answer(outcome.registration, preference)
+        current = await run_in_threadpool(it.store.registration, outcome.registration.id) if wait_s else None
+        return _accepted_answer(current or outcome.registration, preference)
     return await _settled_answer(it, settled, preference)
 
 
@@ -205,7 +202,13 @@ async def get_plugin(
     summary="Plugins, newest first",
     response_model=PluginPage,
     responses=documented(
-        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "invalid-fields", "store-unavailable"
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "invalid-fields",
+        "store-unavailable",
+        "internal-error",
     ),
 )
 async def list_plugins(
@@ -215,9 +218,12 @@ async def list_plugins(
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
     found = await run_in_threadpool(
-        lambda: it.store.plugins(limit=query.limit, before=query.before, filters=_lowered(query.filters))
+        lambda: it.store.plugins(
+            limit=query.limit + 1, before=query.before("plugin"), filters=_lowered(query.filters)
+        )
     )
-    return as_json(PluginPage(items=found, nextCursor=next_cursor([each.id for each in found], query.limit)))
+    shown, cursor = a_page(found, query.limit)
+    return as_json(PluginPage(items=shown, nextCursor=cursor))
 
 
 def _lowered(filters: dict[str, str]) -> dict[str, Any]:

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_WAIT_S = 60
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "RFC 7240: `respond-async` answers at once, `wait=N` waits N seconds at most (60)",
+    "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=10"}},
+}
+"""The header, as OpenAPI describes it."""
 MAX_CHARACTERS = 1000
 """How much of the header is looked at; what is said after that is not understood, which the RFC allows."""
 _PREFERENCES = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')

@@ -82,15 +82,17 @@ class Problem(Exception):
         }
 
 
-def problem_of(failure: Failure, registration_id: RegistrationId | None = None) -> Problem:
-    """Return the problem that tells a client of *failure*, and of the registration it befell."""
+def problem_of(
+    failure: Failure, registration_id: RegistrationId | None = None, *, errors: list[dict[str, str]] | None = None
+) -> Problem:
+    """Return the problem that tells a client of *failure*, and of the registration or the fields it befell."""
     where = {"instance": f"/api/v1/registrations/{registration_id}"} if registration_id else {}
     return Problem(
         failure.code,
         failure.detail,
         fault=failure.fault,
         retryable=failure.retryable,
-        members={"cause": failure.cause, **where, **failure.facts},
+        members={"cause": failure.cause, **where, **failure.facts, **({"errors": errors} if errors else {})},
     )
 
 

@@ -9,8 +9,8 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from api.auth import allowed
-from api.listing import PageQuery, Text, known_id, next_cursor
-from api.prefer import Preference
+from api.listing import PageQuery, Text, a_page, known_id
+from api.prefer import PREFER, Preference
 from api.problems import Problem, documented, problem_of
 from api.services import Services, services
 from shared.registration import PluginType, Registration, Status, Timestamp
@@ -80,9 +80,16 @@ class RegistrationQuery(PageQuery):
     "/api/v1/registrations/{registration_id}",
     operation_id="GetRegistration",
     summary="Where one registration stands",
+    openapi_extra={"parameters": [PREFER]},
     response_model=RegistrationView,
     responses=documented(
-        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "not-found", "store-unavailable"
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "not-found",
+        "store-unavailable",
+        "internal-error",
     ),
 )
 async def get_registration(
@@ -108,7 +115,13 @@ async def get_registration(
     summary="Registrations, newest first",
     response_model=RegistrationPage,
     responses=documented(
-        "malformed-request", "unauthorized", "forbidden", "too-many-requests", "invalid-fields", "store-unavailable"
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "invalid-fields",
+        "store-unavailable",
+        "internal-error",
     ),
 )
 async def list_registrations(
@@ -118,10 +131,13 @@ async def list_registrations(
 ) -> Response:
     """Filter by status, name (as uniqueness sees it) and version."""
     found = await run_in_threadpool(
-        lambda: it.store.registrations(limit=query.limit, before=query.before, filters=query.filters)
+        lambda: it.store.registrations(
+            limit=query.limit + 1, before=query.before("registration"), filters=query.filters
+        )
     )
-    items = [RegistrationView.of(each) for each in found]
-    return as_json(RegistrationPage(items=items, nextCursor=next_cursor([each.id for each in found], query.limit)))
+    shown, cursor = a_page(found, query.limit)
+    items = [RegistrationView.of(each) for each in shown]
+    return as_json(RegistrationPage(items=items, nextCursor=cursor))
 
 
 def as_json(value: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

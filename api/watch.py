@@ -6,7 +6,6 @@ from time import monotonic
 
 from fastapi.concurrency import run_in_threadpool
 
-from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.registration import Registration, RegistrationId
 from shared.store import Store
@@ -63,8 +62,8 @@ class Outcomes:
                 continue
             try:
                 settled = await run_in_threadpool(self._store.settled, list(self._waiting))
-            except StoreUnavailable as error:
-                log.warning("outcomes not read", reason=error.detail)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next poll may go well, and all wait for it
+                log.warning("outcomes not read", reason=str(error) or type(error).__name__)
                 settled = []
             for registration in settled:
                 for answer in self._waiting.get(registration.id, ()):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from requests.exceptions import InvalidHeader
 
 from cli.refusal import CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
 from cli.state import StateFolder
@@ -54,12 +55,17 @@ class Client:
     def _ask(self, method: str, path: str, **options: Any) -> Answer:
         try:
             response = self._session.request(method, self.url + path, timeout=70, **options)
+        except (UnicodeError, InvalidHeader) as error:
+            raise Refusal("REGISTRY_TOKEN holds characters that no token has.", NOT_AUTHORISED) from error
         except requests.RequestException as error:
             raise Refusal(
                 f"No registry answers at {self.url}: is it running, and is REGISTRY_URL right?", UNREACHABLE
             ) from error
         try:
-            return Answer(response.status_code, response.json() if response.content else {})
+            document = response.json() if response.content else {}
+            if not isinstance(document, dict) or (response.status_code >= 400 and "code" not in document):
+                raise ValueError("neither an answer nor a problem of ours")  # noqa: TRY301
+            return Answer(response.status_code, document)
         except ValueError as error:
             raise Refusal(
                 f"What answers at {self.url} is no plugin registry (status {response.status_code}).", UNREACHABLE
@@ -78,7 +84,7 @@ def client_from_environment() -> Client:
         raise Refusal(f"{error}.", USAGE) from error
     if settings.url is None and settings.token is None:
         state = StateFolder(settings.state_dir)
-        address, token = state.address(), state.token()
+        address, token = state.running_address(), state.token()
         if address and token:
             return Client(address, token)
     if settings.token is None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import click
 
-from cli.embedded import embedded_registry
+from cli.embedded import embedded_registry, end_on_sigterm
 from cli.refusal import REFUSED, REGISTERED, Refusal
 
 ARTIFACT_BYTES = 64 * 2**20
@@ -27,6 +27,9 @@ SERVED_BYTES_PER_S = 24 * 2**20
 @click.command()
 def demo() -> None:
     """Show a real artifact registered and a tampered one refused."""
+    end_on_sigterm()
+    for name in [name for name in os.environ if name.startswith("REGISTRY_")]:
+        del os.environ[name]  # a demonstration has settings, a store and a token of its own
     with tempfile.TemporaryDirectory(prefix="plugin-registry-demo-") as name:
         folder = Path(name)
         _say("Building a plugin archive of 64 MiB and a tampered copy of it ...")

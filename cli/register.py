@@ -5,11 +5,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from cli.client import Answer, Client, as_json, client_from_environment, refusal_of
-from cli.refusal import STILL_RUNNING, USAGE, Refusal
+from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
 
 POLL_S = 0.25
 _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
@@ -30,7 +31,9 @@ _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "co
 @click.option("--runtime", default="", help="Runtime environment the plugin needs.")
 @click.option("--config-schema", default="{}", help="JSON Schema of its configuration; @FILE reads a file.")
 @click.option("--wait/--no-wait", default=True, help="Wait for the outcome (the default), or print the id and go.")
-@click.option("--timeout", default=300.0, show_default=True, help="How long to wait, in seconds.")
+@click.option(
+    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0), help="How long to wait, in seconds."
+)
 @click.option("--dry-run", is_flag=True, help="Check token, fields, egress and conflict; change nothing.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
 def register(  # noqa: PLR0917  # one for each option
@@ -71,6 +74,14 @@ def register(  # noqa: PLR0917  # one for each option
             click.echo(as_json(answer.document) if json_wanted else answer.document["id"])
             return
         answer = follow(client, answer.document, timeout_s=timeout)
+        if answer.status == 202:
+            if json_wanted:
+                click.echo(as_json(answer.document))
+            raise Refusal(
+                f"Still {answer.document['status']} after {timeout:g} s: "
+                f"ask `plugin-registry status {answer.document['id']}`.",
+                STILL_RUNNING,
+            )
     _conclude(answer, json_wanted=json_wanted)
 
 
@@ -79,7 +90,7 @@ def register(  # noqa: PLR0917  # one for each option
 @click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
 def status(registration_id: str, json_wanted: bool) -> None:
     """Show where a registration stands."""
-    answer = client_from_environment().get(f"/api/v1/registrations/{registration_id}")
+    answer = client_from_environment().get(f"/api/v1/registrations/{quote(registration_id, safe='')}")
     if answer.status != 200:
         raise refusal_of(answer)
     if json_wanted:
@@ -129,28 +140,42 @@ def list_plugins(
 def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) -> Answer:
     """Return the plugin, or the problem, that *registration* comes to; show its progress on a terminal.
 
-    Raises:
-        Refusal: it was still running after *timeout_s*.
+    A registry that is away for a while is waited for like a registration that takes its time.
+
+    Returns:
+        after *timeout_s* the registration as it was last seen, as a 202.
     """
     give_up = time.monotonic() + timeout_s
     with _Progress(registration) as progress:
         while registration["status"] in {"queued", "verifying"}:
             if time.monotonic() > give_up:
-                raise Refusal(
-                    f"Still {registration['status']} after {timeout_s:g} s: "
-                    f"ask `plugin-registry status {registration['id']}`.",
-                    STILL_RUNNING,
-                )
+                return Answer(202, registration)
             time.sleep(POLL_S)
-            answer = client.get(f"/api/v1/registrations/{registration['id']}")
+            answer = _patient_get(client, f"/api/v1/registrations/{registration['id']}", give_up)
             if answer.status != 200:
-                return answer
+                return Answer(202, registration) if answer.status >= 500 else answer
             registration = answer.document
             progress.show(registration)
     if registration["status"] == "registered":
-        return client.get(f"/api/v1/plugins/{registration['pluginId']}")
+        return _patient_get(client, f"/api/v1/plugins/{registration['pluginId']}", give_up)
     problem = registration["problem"]
     return Answer(problem["status"], problem)
+
+
+def _patient_get(client: Client, path: str, give_up: float) -> Answer:
+    """Return the answer to a GET; while there is none, or the registry is not well, ask again until *give_up*."""
+    while True:
+        try:
+            answer = client.get(path)
+            if answer.status < 500:
+                return answer
+        except Refusal as error:
+            if error.exit_code != UNREACHABLE:
+                raise
+            answer = Answer(503, {})
+        if time.monotonic() > give_up:
+            return answer
+        time.sleep(POLL_S)
 
 
 class _Progress:

@@ -34,6 +34,23 @@ class StateFolder:
         Raises:
             Refusal: it is not ours, not writable, or another registry runs on it.
         """
+        self.make()
+        try:
+            self._lock = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise Refusal(f"The state folder {self.path} cannot be used: {error.strerror}.") from error
+        if not _locked(self._lock):
+            self._lock.close()
+            where = self.address() or "an address it has not told yet"
+            raise Refusal(f"Another plugin-registry runs on {self.path}, at {where}.")
+        self._end_strays()
+
+    def make(self) -> None:
+        """Make sure that the folder is there, for its owner alone, and ours.
+
+        Raises:
+            Refusal: it cannot be, or it holds something else.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             marker = self.path / MARKER
@@ -43,19 +60,18 @@ class StateFolder:
                         f"{self.path} holds other files and no registry: name an empty or a new folder with --state."
                     )
                 marker.write_text(json.dumps({"what": "state of a plugin-registry"}) + "\n")
-            self._lock = (self.path / "lock").open("a+")
+            self.path.chmod(0o700)
         except OSError as error:
             raise Refusal(f"The state folder {self.path} cannot be used: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            where = self.address() or "an address it has not told yet"
-            raise Refusal(f"Another plugin-registry runs on {self.path}, at {where}.") from None
-        self._end_strays()
+
+    def running_address(self) -> str | None:
+        """Return the address of the registry that runs on this folder now, and not one that a crash left behind."""
+        with suppress(OSError), (self.path / "lock").open("a+") as lock:
+            return None if _locked(lock) else self.address()
+        return None
 
     def address(self) -> str | None:
-        """Return the address of the registry that runs on this folder, if it has said so."""
+        """Return the address that was last told here."""
         with suppress(OSError):
             return self.address_file.read_text().strip() or None
         return None
@@ -110,3 +126,12 @@ class StateFolder:
                         process.kill()
                         strays.append(process)
         psutil.wait_procs(strays, timeout=5)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock *file*; return whether nobody else holds it. The lock goes when the file is closed, or we are killed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

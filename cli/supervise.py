@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,22 +57,29 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running. To be used from the main thread: the kernel ties a child to the thread that made it."""
+    """Keeps children running; *say* is told of each death: who, how, and the seconds until the next start.
 
-    def __init__(self, children: Sequence[Child], *, say: Callable[[str], None]) -> None:
+    To be used from the main thread: the kernel ties a child to the thread that made it.
+    """
+
+    def __init__(self, children: Sequence[Child], *, say: Callable[[str, str, float], None]) -> None:
         self._children = children
         self._say = say
         self.on_change: Callable[[dict[str, int]], None] = lambda _pids: None
 
     def step(self) -> None:
-        """Start what is due, and notice what has died."""
+        """Start what is due, and notice what has died. Nothing here may end us: a full disk least of all."""
         now = time.monotonic()
         for child in self._children:
             if child.process is not None and not child.running:
-                self._note_death(child, now)
+                self._note_death(child, _ending(child.process.returncode), now)
             if child.process is None and now >= child.due:
-                child.start()
-                self.on_change(self.pids())
+                try:
+                    child.start()
+                except OSError as error:
+                    self._note_death(child, f"it could not be started: {error.strerror}", now)
+                with suppress(OSError):
+                    self.on_change(self.pids())
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the children that live."""
@@ -82,25 +90,31 @@ class Supervisor:
         return max(self._children, key=lambda child: child.deaths)
 
     def stop(self) -> None:
-        """End all children, the last first, each within its time; what does not end is killed."""
-        for child in reversed(self._children):
-            if child.running and child.process:
-                child.process.send_signal(signal.SIGTERM)
-                try:
-                    child.process.wait(STOP_WITHIN_S)
-                except subprocess.TimeoutExpired:
-                    self._say(f"{child.name} did not end in {STOP_WITHIN_S} s and is killed")
-                    child.process.kill()
-                    child.process.wait()
+        """End all children, the first one last: the others need it to leave. What does not end in time is killed."""
+        _end([child for child in self._children[1:] if child.running])
+        _end([child for child in self._children[:1] if child.running])
 
-    def _note_death(self, child: Child, now: float) -> None:
-        assert child.process is not None  # noqa: S101  # step looked
+    def _note_death(self, child: Child, how: str, now: float) -> None:
         child.deaths = 1 if now - child.started > HEALTHY_AFTER_S else child.deaths + 1
         delay_s = BACKOFF_S[min(child.deaths, len(BACKOFF_S)) - 1]
         child.due = now + delay_s
-        how = _ending(child.process.returncode)
         child.process = None
-        self._say(f"{child.name} ended ({how}); it is started again in {delay_s:g} s")
+        with suppress(OSError, ValueError):  # ValueError: stderr is closed
+            self._say(child.name, how, delay_s)
+
+
+def _end(children: Sequence[Child]) -> None:
+    for child in children:
+        if child.process:
+            child.process.send_signal(signal.SIGTERM)
+    give_up = time.monotonic() + STOP_WITHIN_S
+    for child in children:
+        if child.process:
+            try:
+                child.process.wait(max(0, give_up - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
 
 
 def _ending(returncode: int) -> str:

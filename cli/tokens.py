@@ -28,7 +28,7 @@ def token() -> None:
 )
 @click.option("--names", multiple=True, help="Only plugins named like this, such as 'nginx-*'; repeatable.")
 @click.option("--expires-in", help="How long it is valid: 90d, 12h, 30m, 45s. For ever, if left out.")
-@click.option("--label", default="", help="Whose it is: shown in lists, and with what it submits.")
+@click.option("--label", default="", help="Whose it is: shown in lists, and kept with what it submits.")
 @click.option("--state", help="State folder of the embedded registry.")
 def create(
     scopes: tuple[Scope, ...], names: tuple[str, ...], expires_in: str | None, label: str, state: str | None
@@ -67,11 +67,15 @@ def revoke(token_id: str, state: str | None) -> None:
 def _tokens(state: str | None) -> Iterator[Tokens]:
     try:
         settings = read_settings(**({"state_dir": state} if state else {}))
+        if settings.default_store is not None and not settings.default_store.exists():
+            raise Refusal(f"There is no store in {settings.state_dir} yet: start `plugin-registry up` there first.")
         database = open_database(settings.database_url)
         database.check_schema()
         yield Tokens(database)
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
+    except ValueError as error:
+        raise Refusal(f"--names: {error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
 

@@ -1,10 +1,11 @@
 """`up`: the whole registry on this machine, until told to stop."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from cli.embedded import curl_example, embedded_registry, run_until_told
+from cli.embedded import curl_example, embedded_registry, end_on_sigterm, run_until_told
 from cli.refusal import USAGE, Refusal
 from shared.settings import BadSettings, read_settings
 
@@ -20,8 +21,9 @@ def up(host: str, port: int, state: Path | None, workers: int) -> None:
         folder = read_settings(**({"state_dir": state} if state else {})).state_dir
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
+    end_on_sigterm()
     with embedded_registry(folder, host=host, port=port, workers=workers) as (address, opened, supervisor):
-        bearer = f'-H "Authorization: Bearer $(cat {opened.token_file})"'
+        bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(str(opened.token_file))})"'
         click.echo(f"Plugin registry at {address}  (API documentation: {address}/docs)")
         click.echo(f"State in {opened.path}, a token for everything in {opened.token_file}")
         click.echo(f"\nList what is registered:\n  curl {address}/api/v1/plugins {bearer}")

@@ -122,7 +122,10 @@ class Egress:
         Raises:
             ForbiddenUrl, ForbiddenAddress: as `check_url`.
         """
-        target = self.check_url(url)
+        try:
+            target = self.check_url(url)
+        except (ForbiddenUrl, ForbiddenAddress) as error:
+            raise type(error)(f"The artifact's host redirects to where it may not: {error.detail}") from error
         if origin.scheme == "https" and target.scheme != "https":
             raise ForbiddenUrl("The artifact's host redirects from https to http.")
         return target

@@ -51,6 +51,9 @@ def configure_logs(*, service: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    for own_way in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(own_way).handlers = []
+        logging.getLogger(own_way).propagate = True
     for chatty in (
         "urllib3",
         "alembic",

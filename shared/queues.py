@@ -14,6 +14,10 @@ from shared.registration import RegistrationId
 from shared.settings import Settings
 
 QUEUE = "registry.bells"
+CLOCK_QUEUE = "registry.clock"
+"""What runs by the clock has a queue of its own, so that it is not counted among the bells."""
+TICK_LIVES_S = 7200
+"""Ticks that nobody took are dropped after this: longer than any clock of ours is wrong, shorter than a night."""
 VERIFY_TASK = "registry.verify"
 SWEEP_TASK = "registry.sweep"
 PRUNE_TASK = "registry.prune"
@@ -60,7 +64,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
         "broker_connection_timeout": 2,
         "broker_transport_options": _transport_options(settings),
-        "task_queues": [_queue(settings)],
+        "task_queues": [_queue(QUEUE, settings), _queue(CLOCK_QUEUE, settings)],
+        "task_routes": {SWEEP_TASK: {"queue": CLOCK_QUEUE}, PRUNE_TASK: {"queue": CLOCK_QUEUE}},
         "broker_heartbeat": 10,  # RabbitMQ: a link that died in silence is noticed after twice this
         "task_default_queue": QUEUE,
         "task_acks_late": True,
@@ -75,8 +80,12 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_soft_shutdown_timeout": 5.0,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_schedule": {
-            "sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s},
-            "prune": {"task": PRUNE_TASK, "schedule": PRUNE_EVERY_S},
+            "sweep": {
+                "task": SWEEP_TASK,
+                "schedule": settings.sweep_interval_s,
+                "options": {"expires": TICK_LIVES_S},
+            },
+            "prune": {"task": PRUNE_TASK, "schedule": PRUNE_EVERY_S, "options": {"expires": TICK_LIVES_S}},
         },
         "beat_max_loop_interval": min(5.0, settings.sweep_interval_s),
         "enable_utc": True,
@@ -102,10 +111,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _queue(settings: Settings) -> Queue:
-    """Return the one queue: on RabbitMQ a quorum queue, which survives the loss of a node."""
+def _queue(name: str, settings: Settings) -> Queue:
+    """Return a queue: on RabbitMQ a quorum queue, which survives the loss of a node."""
     arguments = {"x-queue-type": "quorum"} if _is_amqp(settings) else None
-    return Queue(QUEUE, queue_arguments=arguments)
+    return Queue(name, routing_key=name, queue_arguments=arguments)
 
 
 def _is_amqp(settings: Settings) -> bool:

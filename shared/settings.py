@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     connect_timeout_s: Seconds = 5
     read_timeout_s: Seconds = 30
 
-    max_downloads_per_host: Annotated[int, Field(ge=1)] = 16
+    worker_threads: Annotated[int, Field(ge=1, le=2000)] = 256
+    max_downloads_per_host: Annotated[int, Field(ge=1)] = 32
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     retry_base_s: Seconds = 2
@@ -98,6 +99,12 @@ class Settings(BaseSettings):
     def egress(self) -> Egress:
         """The egress policy these settings spell."""
         return Egress(self.egress_schemes, self.egress_ports, self.egress_allow_networks)
+
+    @property
+    def default_store(self) -> Path | None:
+        """The file of the store in the state folder, if that is the store."""
+        file = self.state_dir / "registry.db"
+        return file if self.database_url == f"sqlite:///{file}" else None
 
     @property
     def embedded_store(self) -> bool:

@@ -344,11 +344,6 @@ class Store:
             rows = connection.execute(_page(_plugins, limit, before, filters)).all()
         return [plugin_of(row._mapping) for row in rows]
 
-    def ping(self) -> None:
-        """Make sure the database answers."""
-        with self._database.read() as connection:
-            connection.execute(select(_NOW))
-
     def _select_registrations(self, *conditions: Any) -> list[Registration]:
         with self._database.read() as connection:
             rows = connection.execute(select(_registrations).where(*conditions)).all()

@@ -29,6 +29,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _ALPHABET = string.digits + string.ascii_letters
 _ID_LETTERS, _SECRET_LETTERS, _CHECK_LETTERS = 12, 40, 6
 _FORM = re.compile(rf"prg_[0-9A-Za-z]{{{_ID_LETTERS + _SECRET_LETTERS + _CHECK_LETTERS}}}")
+_PATTERN = re.compile(r"[A-Za-z0-9 ._*?-]+")
 _NOBODY = hashlib.sha256(secrets.token_bytes()).hexdigest()
 _tokens = TokenRow.__table__
 _NOW = NowMs()
@@ -94,7 +95,14 @@ class Tokens:
         names: Collection[str] = (),
         lifetime_s: float | None = None,
     ) -> Credential:
-        """Store a new token and return its credential, which cannot be had again."""
+        """Store a new token and return its credential, which cannot be had again.
+
+        Raises:
+            ValueError: a pattern can match no name, or is none.
+        """
+        for pattern in names:
+            if _PATTERN.fullmatch(pattern) is None:
+                raise ValueError(f"{pattern!r} is no pattern of names: use letters, digits, spaces, . _ - * and ?")
         credential = mint()
         with self._database.write() as connection:
             connection.execute(

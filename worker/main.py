@@ -7,7 +7,7 @@ import threading
 import warnings
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 
 from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
@@ -101,12 +101,17 @@ def create_app() -> Celery:
         except (SchemaMismatch, StoreUnavailable) as error:
             sys.exit(str(error))
 
-    def leave(**_: Any) -> None:
-        worker.leave()
+    class Leave(bootsteps.StartStopStep):
+        """Puts back what is under way whenever the worker stops, told to or not, before it waits for its threads."""
 
+        requires = ("celery.worker.components:Pool",)
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
+            worker.leave()
+
+    celery.steps["worker"].add(Leave)
     signals.setup_logging.connect(set_up_logs, weak=False)
     signals.worker_init.connect(refuse_bad_store, weak=False)
-    signals.worker_shutting_down.connect(leave, weak=False)
     return celery
 
 

@@ -27,7 +27,7 @@ def add_tasks(app: Celery, verifier: Callable[[], Verifier], *, keep_registratio
         answer_bell(
             [RegistrationId(each) for each in registration_ids],
             verify=verifier().verify,
-            hand_back=lambda rest: ring(app, rest),
+            hand_back=lambda registration_id: ring(app, [registration_id]),
         )
 
     @app.task(name=SWEEP_TASK)
@@ -49,10 +49,10 @@ def answer_bell(
     registration_ids: Sequence[RegistrationId],
     *,
     verify: Callable[[RegistrationId], None],
-    hand_back: Callable[[Sequence[RegistrationId]], None],
+    hand_back: Callable[[RegistrationId], None],
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Verify a bell's registrations in turn; if that takes longer than a moment, hand the rest back.
+    """Verify a bell's registrations in turn; if that takes longer than a moment, hand the rest back, each by itself.
 
     So a slow artifact holds up nobody, and quick ones share one message. A store that is away leaves
     the rest to the sweep.
@@ -77,11 +77,9 @@ def _next(rest: deque[RegistrationId]) -> RegistrationId | None:
         return None
 
 
-def _hand_back_rest(rest: deque[RegistrationId], hand_back: Callable[[Sequence[RegistrationId]], None]) -> None:
-    ids = list(iter(lambda: _next(rest), None))
-    if not ids:
-        return
-    try:
-        hand_back(ids)
-    except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
-        log.warning("bell not handed back", registrations=len(ids), reason=type(error).__name__)
+def _hand_back_rest(rest: deque[RegistrationId], hand_back: Callable[[RegistrationId], None]) -> None:
+    for registration_id in iter(lambda: _next(rest), None):
+        try:
+            hand_back(registration_id)
+        except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
+            log.warning("bell not handed back", registration=registration_id, reason=type(error).__name__)

@@ -16,7 +16,7 @@ def document(registry: Registry) -> dict[str, Any]:
 def test_the_operation_has_its_documented_name_and_statuses(registry: Registry) -> None:
     operation = document(registry)["paths"]["/api/v1/plugins"]["post"]
     assert operation["operationId"] == "RegisterPlugin"
-    statuses = {"200", "202", "204", "400", "401", "403", "409", "413", "415", "422", "502", "503"}
+    statuses = {"200", "202", "204", "400", "401", "403", "409", "413", "415", "422", "429", "500", "502", "503"}
     assert set(operation["responses"]) == statuses
     assert operation["security"] == [{"HTTPBearer": []}]
 

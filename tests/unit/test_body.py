@@ -6,6 +6,7 @@ import pytest
 
 from api.body import parse_submission
 from api.problems import Problem
+from shared.egress import Egress
 
 DECLARED = {
     "name": "nginx-log-collector",
@@ -20,7 +21,7 @@ DECLARED = {
 
 def _problem(document: object) -> Problem:
     with pytest.raises(Problem) as refused:
-        parse_submission(document)
+        parse_submission(document, Egress())
     assert refused.value.status == 422
     assert refused.value.document["code"] == "invalid-fields"
     return refused.value
@@ -34,12 +35,12 @@ def _errors(document: object) -> dict[str, str]:
 
 
 def test_a_good_document_is_a_submission() -> None:
-    assert parse_submission(DECLARED).model_dump(mode="json") == DECLARED
+    assert parse_submission(DECLARED, Egress()).model_dump(mode="json") == DECLARED
 
 
 def test_the_schema_and_the_runtime_may_be_left_out() -> None:
     required = {name: value for name, value in DECLARED.items() if name not in {"configSchema", "pluginRuntime"}}
-    assert parse_submission(required).config_schema == "{}"
+    assert parse_submission(required, Egress()).config_schema == "{}"
 
 
 @pytest.mark.parametrize("document", [None, [], "{}", 1, True, [DECLARED]], ids=repr)
@@ -124,5 +125,20 @@ def test_no_value_of_a_client_is_repeated() -> None:
 @pytest.mark.parametrize("name", ["config_schema", "plugin_type", "plugin_runtime", "artifact_url"])
 def test_a_field_has_its_documented_name_and_no_other(name: str) -> None:
     with pytest.raises(Problem) as raised:
-        parse_submission({"name": "a", "version": "1.0.0", name: "not json"})
+        parse_submission({"name": "a", "version": "1.0.0", name: "not json"}, Egress())
     assert {"pointer": f"#/{name}", "detail": "is not a field of a submission"} in raised.value.document["errors"]
+
+
+def test_a_forbidden_url_is_among_the_bad_fields() -> None:
+    errors = _errors(DECLARED | {"artifactUrl": "ftp://example.com/a", "version": "x"})
+    assert set(errors) == {"#/version", "#/artifactUrl"}
+
+
+@pytest.mark.parametrize(
+    ("url", "code"), [("ftp://example.com/a", "forbidden-url"), ("https://10.0.0.1/a", "forbidden-address")]
+)
+def test_a_forbidden_url_alone_has_a_code_of_its_own(url: str, code: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parse_submission(DECLARED | {"artifactUrl": url}, Egress())
+    assert refused.value.document["code"] == code
+    assert [each["pointer"] for each in refused.value.document["errors"]] == ["#/artifactUrl"]

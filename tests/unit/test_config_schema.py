@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -120,22 +119,36 @@ def test_no_file_is_ever_read(tmp_path: Path) -> None:
         "((a{1000}){1000}){1000}",
         "(((((a{50}){50}){50}){50}){50}){50}",
         "(?=a)((a{1000}){1000}){1000}",
-        r"(\w{100}){20}",
-        r"\w{50}" * 200,
+        r"(.{1,200}){50}",
         "(" * 5000 + ")" * 5000,
     ],
     ids=lambda pattern: pattern[:40],
 )
 @pytest.mark.parametrize("key", ["pattern", "patternProperties"])
+@pytest.mark.timeout(10)
 def test_a_pattern_built_to_fill_the_memory_is_refused_at_once(key: str, pattern: str) -> None:
-    begun = time.monotonic()
     fault = fault_in_schema(json.dumps({key: pattern if key == "pattern" else {pattern: {}}}))
     assert fault is not None
     assert fault.startswith("is not a JSON Schema")
-    assert time.monotonic() - begun < 2
 
 
+@pytest.mark.timeout(10)
 def test_a_pattern_that_would_backtrack_for_ever_costs_nothing_because_it_is_not_run() -> None:
-    begun = time.monotonic()
     fault_in_schema(json.dumps({"pattern": "^(a+)+$", "default": "a" * 100 + "b", "examples": ["a" * 100 + "b"]}))
-    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("pattern", ["^.{1,255}$", r"^\S{1,100}$", r"\p{L}{2}", r"^(?=.*\d)[\w]{8,64}$"])
+def test_an_ordinary_pattern_is_kept(pattern: str) -> None:
+    assert fault_in_schema(json.dumps({"pattern": pattern})) is None
+
+
+@pytest.mark.timeout(10)  # compiling all of them takes longer
+def test_more_patterns_than_are_compiled_in_a_moment_are_refused() -> None:
+    many = [f"^.{{1,1000}}{n}" for n in range(2000)]
+    for schema in (
+        {"allOf": [{"pattern": each} for each in many]},
+        {"patternProperties": dict.fromkeys(many, True)},
+        {"properties": {each: {"items": {"pattern": each}} for each in many}},
+    ):
+        assert "patterns" in str(fault_in_schema(json.dumps(schema)))
+    assert fault_in_schema(json.dumps({"allOf": [{"pattern": f"a{n}"} for n in range(32)]})) is None

@@ -1,38 +1,55 @@
 """Lists by page: a cursor leads to where it was made, and nothing else is one."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api.listing import PageQuery, next_cursor
+from api.listing import PageQuery, a_page, cursor_of, known_id
 from api.problems import Problem
 
 ID = "plugin-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"
+
+
+@dataclass(frozen=True)
+class Item:
+    id: str
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["plugin", "registration"]), st.uuids(), st.integers(1, 200))
 def test_a_cursor_leads_back_to_the_last_id_of_its_page(kind: str, number: object, limit: int) -> None:
     last = f"{kind}-{number}"
-    cursor = next_cursor([ID] * (limit - 1) + [last], limit)
+    shown, cursor = a_page([Item(ID)] * (limit - 1) + [Item(last), Item(ID)], limit)
+    assert [each.id for each in shown][-1] == last
     assert cursor is not None
-    assert PageQuery(cursor=cursor).before == last
+    assert PageQuery(cursor=cursor).before(kind) == last
+    with pytest.raises(Problem):
+        PageQuery(cursor=cursor).before("registration" if kind == "plugin" else "plugin")
 
 
 def test_a_cursor_needs_no_escaping_in_a_query() -> None:
-    cursor = next_cursor([ID], 1)
-    assert cursor is not None
+    cursor = cursor_of(ID)
     assert cursor.replace("-", "").replace("_", "").rstrip("=").isalnum()
 
 
-@pytest.mark.parametrize("count", [0, 1, 49])
-def test_a_page_that_is_not_full_is_the_last(count: int) -> None:
-    assert next_cursor([ID] * count, 50) is None
+@pytest.mark.parametrize("count", [0, 1, 49, 50])
+def test_a_page_that_nothing_follows_is_the_last(count: int) -> None:
+    assert a_page([Item(ID)] * count, 50) == ([Item(ID)] * count, None)
+
+
+@pytest.mark.parametrize("text", ["", "plugin-", "plugin-none", f"{ID}\x00", f"{ID} ", ID.upper()])
+def test_what_has_no_form_of_an_id_is_not_found_without_the_store(text: str) -> None:
+    assert known_id(ID) == ID
+    with pytest.raises(Problem) as refused:
+        known_id(text)
+    assert refused.value.status == 404
 
 
 def test_without_a_cursor_the_list_begins_at_its_beginning() -> None:
-    assert PageQuery().before is None
+    assert PageQuery().before("plugin") is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +58,7 @@ def test_without_a_cursor_the_list_begins_at_its_beginning() -> None:
 )
 def test_a_cursor_that_is_none_of_ours_is_refused_and_named(cursor: str) -> None:
     with pytest.raises(Problem) as refused:
-        _ = PageQuery(cursor=cursor).before
+        _ = PageQuery(cursor=cursor).before("plugin")
     assert refused.value.status == 422
     assert refused.value.document["errors"] == [{"parameter": "cursor", "detail": "is not a cursor of this list"}]
 
@@ -70,4 +87,4 @@ def test_only_what_was_given_filters() -> None:
 @pytest.mark.parametrize("cursor", ["AAAA", "", "cGx1Z2lu", "cGx1Z2luLW5vbmU="])
 def test_a_forged_cursor_never_reaches_the_store(cursor: str) -> None:
     with pytest.raises(Problem):
-        _ = PageQuery(cursor=cursor).before
+        _ = PageQuery(cursor=cursor).before("plugin")
