@@ -158,7 +158,7 @@ def _children(
     quiet: bool,
 ) -> list[Child]:
     broker = state.socket_path()
-    broker.parent.mkdir(mode=0o700, exist_ok=True)
+    (state.path / "valkey").mkdir(mode=0o700, exist_ok=True)
     broker.unlink(missing_ok=True)
     environment |= {
         "REGISTRY_BROKER_URL": f"redis+socket://{broker}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import a_submission
 from tests.origin import Served
-from tests.running import Registry, run
+from tests.running import Registry, run, until
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
@@ -118,3 +118,36 @@ def test_tokens_are_listed_but_not_shown(registry: Registry) -> None:
     assert token[4:16] in listed
     assert token[16:] not in listed
     assert registry.cli("token", "revoke", "nobody", "--state", str(registry.state)).returncode == 2
+
+
+def test_an_empty_or_strange_pattern_makes_no_token(registry: Registry) -> None:
+    for pattern in ("", "[a.z]*", "a\nb"):
+        made = registry.cli(
+            "token", "create", "--state", str(registry.state), "--scope", "register", "--names", pattern
+        )
+        assert made.returncode == 2
+        assert made.stdout == ""
+
+
+def test_a_registry_that_is_away_for_a_moment_is_waited_for(
+    registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    submission, served = artifact(gate=gate)
+
+    def restart_the_api_meanwhile() -> None:
+        until(lambda: served.requests, what="the download")
+        registry.child("api.main").kill()
+        gate.set()
+
+    threading.Thread(target=restart_the_api_meanwhile, daemon=True).start()
+    done = registry.cli("register", *options(submission))
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_id_is_never_a_path_and_a_strange_token_is_told(registry: Registry) -> None:
+    done = registry.cli("status", "../../../healthz")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    strange = registry.cli("list", token="prg_\u65e5\u672c")
+    assert strange.returncode == 4
+    assert "Traceback" not in strange.stderr

@@ -1,6 +1,7 @@
 """The embedded registry starts, survives, stops and refuses as it should."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
-from tests.running import run, running_registry, until
+from tests.running import COMMAND, Registry, clean_environment, run, running_registry, until
 
 
 def one_sentence(output: str) -> str:
@@ -144,9 +145,12 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     assert "newer plugin-registry" in one_sentence(done.stderr)
 
 
-def test_a_deep_state_folder_works_too(tmp_path: Path) -> None:
-    with running_registry(tmp_path / ("d" * 120) / "state") as registry:
-        assert registry.get("/readyz").status_code == 200
+def test_a_deep_state_folder_works_too(origin: Origin, tmp_path: Path) -> None:
+    served = Served(body=b"deep" * 100)
+    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
+    with running_registry(tmp_path / ("d" * 120) / "state", env=open_loopback(origin.port)) as registry:
+        assert registry.register(submission).status_code == 200
+        assert registry.child("valkey-server")
 
 
 def test_secrets_of_the_state_are_for_its_owner(tmp_path: Path) -> None:
@@ -178,3 +182,73 @@ def test_no_query_userinfo_or_token_reaches_a_log(origin: Origin, tmp_path: Path
         if path.is_file() and path.stat().st_size
     )
     assert b"http://" not in broker_files, "no URL is ever in the broker (invariant 9)"
+
+
+def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*COMMAND, "up", "--port", "0", "--state", str(tmp_path / "state")],
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=writer,
+    )
+    try:
+        os.close(writer)
+        os.close(reader)  # nobody will ever read what it says
+        until((tmp_path / "state" / "address").exists, within_s=60)
+        registry = Registry(
+            process, (tmp_path / "state" / "address").read_text().strip(), tmp_path / "state", tmp_path
+        )
+        before = registry.child("beat")
+        before.kill()
+        until(lambda: registry.child("beat").pid != before.pid, what="a new beat")
+        assert registry.get("/readyz").status_code == 200
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_an_address_that_a_crash_left_behind_is_not_trusted_with_the_token(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running_registry(state) as registry:
+        registry.process.kill()
+        registry.process.wait()
+    assert (state / "address").exists()
+    with socket.create_server(("127.0.0.1", 0)) as somebody_else:
+        somebody_else.settimeout(0.5)
+        (state / "address").write_text(f"http://127.0.0.1:{somebody_else.getsockname()[1]}\n")
+        assert run("list", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 4
+        with pytest.raises(TimeoutError):
+            somebody_else.accept()
+
+
+def test_a_folder_may_be_migrated_before_its_first_start_and_has_no_tokens_before_that(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = run("token", "create", "--scope", "read", "--state", str(state))
+    assert done.returncode == 1
+    assert "no store" in one_sentence(done.stderr)
+    assert not state.exists()
+    assert run("migrate", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 0
+    with running_registry(state, env={"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}) as up:
+        assert "holds other files" not in up.output.read_text()
+
+
+def test_a_token_of_a_store_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running_registry(state) as first:
+        token = first.token
+        first.stop()
+    for file in state.glob("registry.db*"):
+        file.unlink()
+    with running_registry(state) as second:
+        assert second.token != token
+        assert second.get("/api/v1/plugins").status_code == 200
+
+
+def test_the_demo_ends_well_whatever_the_environment_says(tmp_path: Path) -> None:
+    env = {"REGISTRY_DATABASE_URL": "mysql://nowhere/", "REGISTRY_MAX_ARTIFACT_BYTES": "1", "TMPDIR": str(tmp_path)}
+    done = run("demo", env=env, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Registered nginx-log-collector 2.1.0" in done.stdout
+    assert "digest-mismatch" in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
