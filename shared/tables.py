@@ -27,7 +27,21 @@ _WHERE_IN_FLIGHT: Mapping[str, Any] = {
 _MILLISECONDS = BigInteger
 
 
-class RegistrationRow(SQLModel, table=True):
+class _Submitted(SQLModel):
+    """The columns of what was submitted, which a registration and its plugin share."""
+
+    fingerprint: str
+    name: str
+    name_key: str
+    version: str
+    plugin_type: str
+    artifact_url: str
+    checksum: str
+    config_schema: str = Field(sa_type=Text)
+    plugin_runtime: str
+
+
+class RegistrationRow(_Submitted, table=True):
     """One registration, from acceptance on."""
 
     __tablename__ = "registrations"
@@ -41,15 +55,6 @@ class RegistrationRow(SQLModel, table=True):
     __table__: ClassVar[Table]
 
     id: str = Field(primary_key=True)
-    fingerprint: str
-    name: str
-    name_key: str
-    version: str
-    plugin_type: str
-    artifact_url: str
-    checksum: str
-    config_schema: str = Field(sa_type=Text)
-    plugin_runtime: str
     submitted_by: str
 
     status: str
@@ -68,7 +73,7 @@ class RegistrationRow(SQLModel, table=True):
     failure: str | None = Field(sa_type=Text)
 
 
-class PluginRow(SQLModel, table=True):
+class PluginRow(_Submitted, table=True):
     """One verified record; it never changes."""
 
     __tablename__ = "plugins"
@@ -83,15 +88,6 @@ class PluginRow(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     registration_id: str
-    fingerprint: str
-    name: str
-    name_key: str
-    version: str
-    plugin_type: str
-    artifact_url: str
-    checksum: str
-    config_schema: str = Field(sa_type=Text)
-    plugin_runtime: str
     artifact_bytes: int = Field(sa_type=BigInteger)
     registered_at: int = Field(sa_type=_MILLISECONDS)
 

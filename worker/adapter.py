@@ -95,16 +95,7 @@ class _HTTPConnection(HTTPConnection):
         return self._dial(self._dns_host, self.port)
 
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = StrictResponse
-
-    def __init__(self, *args: Any, dial: Dial, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._dial = dial
-
-    def _new_conn(self) -> socket.socket:
-        return self._dial(self._dns_host, self.port)
-
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
     def connect(self) -> None:
         """Connect and shake hands; whatever fails in that, but for a bad certificate, is a failed connection."""
         try:
