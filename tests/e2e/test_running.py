@@ -191,6 +191,7 @@ def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Pat
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=writer,
+        text=True,
     )
     try:
         os.close(writer)
