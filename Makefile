@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install -q -p $(BIN)/python,$(BIN)/python -m pip install -q)
 STATE ?=
 
-.PHONY: setup run demo test check format lock clean
+.PHONY: setup run demo test check format lock clean compose-demo
 
 setup: .venv/.dev
 
@@ -32,6 +32,10 @@ demo: .venv/.runtime
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest
+
+# The many-machine shape, for real: needs a Docker engine, or podman with podman-compose.
+compose-demo:
+	@$(PYTHON) deploy/compose_demo.py
 
 check: .venv/.dev
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports

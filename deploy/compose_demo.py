@@ -1,0 +1,376 @@
+# ruff: noqa: INP001, S310, S603, T201
+"""Runs compose.yaml for real: a registration, a refusal, and a worker killed in the middle of a download.
+
+It needs Docker with Compose, or podman and podman-compose, and nothing of Python beyond the standard library.
+`PYTHON_IMAGE`, `POSTGRES_IMAGE` and `VALKEY_IMAGE` name other base images than compose.yaml's; `PIP_CERT` names the
+certificates to trust while the image is built. It ends with 0 only if all went as it should, and takes
+everything down again except the built image.
+"""
+
+import hashlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+PROJECT = Path(__file__).resolve().parent.parent
+IMAGE = "plugin-registry:demo"
+WORKERS = 2
+ORIGIN_PORT = 8000
+ARTIFACT_BYTES = 24 * 2**20
+SLOW_S = 12
+
+# What serves the artifacts, in a container of its own on the stack's network: the same bytes on every path,
+# /tampered with one bit changed and /slow at a rate that leaves time to kill whoever downloads it.
+ORIGIN = f"""
+import random, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+good = random.Random(2).randbytes({ARTIFACT_BYTES})
+tampered = bytearray(good)
+tampered[len(good) // 2] ^= 1
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = bytes(tampered) if self.path == "/tampered.tar.gz" else good
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        parts = 100
+        for start in range(0, len(body), len(body) // parts + 1):
+            self.wfile.write(body[start : start + len(body) // parts + 1])
+            time.sleep({SLOW_S} / parts if self.path == "/slow.tar.gz" else 0)
+
+ThreadingHTTPServer(("", {ORIGIN_PORT}), Handler).serve_forever()
+"""
+
+
+class Failed(Exception):
+    """The demo did not go as it should; the message says where."""
+
+
+class Stack:
+    """The stack under a name of its own, through whichever engine is there."""
+
+    def __init__(self, engine: str, compose: list[str], folder: Path) -> None:
+        self.engine = engine
+        self.name = f"plugin-registry-demo-{os.getpid()}"
+        self.port = _free_port()
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("REGISTRY_", "COMPOSE_"))},
+            "POSTGRES_PASSWORD": f"@/:{secrets.token_urlsafe(24)}",  # what a URL would have to escape
+            "REGISTRY_PORT": str(self.port),
+            "REGISTRY_IMAGE": IMAGE,
+        }
+        changes: dict[str, Any] = {"networks": {"default": {"external": True, "name": self.name}}}
+        if certificates := os.environ.get("PIP_CERT"):
+            changes["secrets"] = {"pip_cert": {"file": certificates}}
+            changes["services"] = {"api": {"build": {"secrets": ["pip_cert"]}}}
+        override = folder / "compose.demo.json"
+        override.write_text(json.dumps(changes))
+        self._compose = [*compose, "-p", self.name, "-f", str(PROJECT / "compose.yaml"), "-f", str(override)]
+        self._log = folder / "engine.log"
+
+    def compose(self, *arguments: str, timeout_s: float = 300) -> str:
+        """Run compose with *arguments* and return what it printed."""
+        return self._run([*self._compose, *arguments], timeout_s)
+
+    def run(self, *arguments: str, timeout_s: float = 120) -> str:
+        """Run the engine's command with *arguments* and return what it printed."""
+        return self._run([self.engine, *arguments], timeout_s)
+
+    def containers(self, service: str = "", *, all_of_them: bool = False) -> list[str]:
+        """Return the ids of the stack's containers, or of one service's."""
+        labels = [f"com.docker.compose.project={self.name}"]
+        labels += [f"com.docker.compose.service={service}"] if service else []
+        filters = [word for label in labels for word in ("--filter", f"label={label}")]
+        return self.run("ps", *(["--all"] if all_of_them else []), "--quiet", *filters).split()
+
+    def healthy(self, container: str) -> bool:
+        """Whether a container's health check says that it is well."""
+        if self.engine == "podman":  # it runs health checks by a systemd timer, and not everywhere is a systemd
+            command = [self.engine, "healthcheck", "run", container]
+            return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+        return self.run("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
+
+    def said(self) -> str:
+        """Return what the engine and the containers said."""
+        logs = [self._log.read_text(errors="replace") if self._log.exists() else ""]
+        for container in self.containers(all_of_them=True):
+            name = self.run("inspect", "--format", "{{.Name}}", container).strip()
+            found = subprocess.run([self.engine, "logs", "--tail", "30", container], capture_output=True, check=False)
+            logs.append(f"--- {name}\n{(found.stdout + found.stderr).decode(errors='replace')}")
+        return "\n".join(logs)
+
+    def _run(self, command: list[str], timeout_s: float) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=PROJECT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{' '.join(command)} did not end within {timeout_s:.0f} s.") from error
+        with self._log.open("a") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout[-20_000:]}{done.stderr[-20_000:]}\n")
+        if done.returncode:
+            raise Failed(f"{' '.join(command)} ended with {done.returncode}.")
+        return done.stdout
+
+
+class Client:
+    """The registry as any client sees it."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._token = token
+
+    def register(self, name: str, url: str, checksum: str, *, prefer: str) -> tuple[int, dict[str, Any]]:
+        """Submit a plugin; return the status and the answer."""
+        submission = {
+            "name": name,
+            "version": "2.1.0",
+            "pluginType": "log",
+            "artifactUrl": url,
+            "checksum": checksum,
+            "configSchema": "{}",
+            "pluginRuntime": "go",
+        }
+        return self.ask("/api/v1/plugins", json.dumps(submission).encode(), Prefer=prefer)
+
+    def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
+        """Send a request; return the status and the answer."""
+        headers |= {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self._address + path, data=body, headers=headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=70) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except (OSError, ValueError):
+            return 0, {}
+
+
+def main() -> None:
+    """Run the demo."""
+    engine, compose = _find_engine()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="plugin-registry-compose-") as folder:
+        stack = Stack(engine, compose, Path(folder))
+        failure: Failed | None = None
+        try:
+            _demonstrate(stack)
+        except Failed as error:
+            print(stack.said(), file=sys.stderr)
+            failure = error
+        finally:
+            _say("Taking everything down ...")
+            left = _take_down(stack)
+        remains = f" This could not be taken down: {', '.join(left)}." if left else ""
+        if failure is not None:
+            _refuse(f"The demo failed: {failure}{remains}")
+        if left:
+            _refuse(f"The demo went well, but was not taken down.{remains}")
+    _say("All of it went as it should: registered, refused, and registered although a worker was killed.")
+
+
+def _demonstrate(stack: Stack) -> None:
+    _say(f"Building the image, with {stack.engine} ...")
+    stack.compose("build", "api", timeout_s=1800)
+    stack.run("network", "create", stack.name)
+    origin = _start_origin(stack)
+
+    _say(f"Starting PostgreSQL, Valkey, migrate, beat, the api and {WORKERS} workers ...")
+    stack.environment |= {
+        "REGISTRY_EGRESS_SCHEMES": "http",
+        "REGISTRY_EGRESS_PORTS": str(ORIGIN_PORT),
+        "REGISTRY_EGRESS_ALLOW_NETWORKS": f"{origin}/32",
+    }
+    _start(stack)
+    client = _client_when_ready(stack)
+    for service, count in {"postgres": 1, "valkey": 1, "api": 1, "worker": WORKERS, "beat": 1}.items():
+        _wait_for_health(stack, service, count)
+        _say(f"   {service}: {count} healthy")
+    _check(_migrated(stack), "migrate should have ended with 0")
+    _say("   migrate: ended with 0")
+
+    url = f"http://{origin}:{ORIGIN_PORT}"
+    checksum = f"sha256:{hashlib.sha256(random.Random(2).randbytes(ARTIFACT_BYTES)).hexdigest()}"  # noqa: S311
+    _say("1. The real artifact.")
+    status, plugin = client.register("nginx-log-collector", f"{url}/good.tar.gz", checksum, prefer="wait=60")
+    _check((status, plugin.get("checksum")) == (200, checksum), f"it should be registered: {status} {plugin}")
+    _say(f"   200, {plugin['id']}")
+
+    _say("2. A tampered copy, under the digest of the real one.")
+    status, refusal = client.register("tampered", f"{url}/tampered.tar.gz", checksum, prefer="wait=60")
+    _check((status, refusal.get("code")) == (422, "digest-mismatch"), f"it should be refused: {status} {refusal}")
+    _say(f"   422, {refusal['code']}: declared {refusal['declared'][:19]}..., computed {refusal['computed'][:19]}...")
+
+    _say("3. A slow one, whose worker is killed midway.")
+    _kill_midway(stack, client, f"{url}/slow.tar.gz", checksum)
+
+    _, listed = client.ask("/api/v1/plugins")
+    names = sorted(each["name"] for each in listed.get("items", []))
+    _check(names == ["nginx-log-collector", "slow"], f"the list should hold the two that match, but holds {names}")
+
+
+def _start_origin(stack: Stack) -> str:
+    """Start what serves the artifacts, and return its address: the workers may reach that and nothing else."""
+    name = f"{stack.name}-origin"
+    stack.run("run", "--detach", "--name", name, "--network", stack.name, IMAGE, "python3", "-c", ORIGIN)
+    networks = json.loads(stack.run("inspect", "--format", "{{json .NetworkSettings.Networks}}", name))
+    address: str = networks[stack.name]["IPAddress"]
+    _check(bool(address), "the container of the artifacts has no address")
+    return address
+
+
+def _client_when_ready(stack: Stack) -> Client:
+    address = f"http://127.0.0.1:{stack.port}"
+    _until(lambda: Client(address, "").ask("/readyz")[0] == 200, "the api to be ready", within_s=180)
+    token = stack.compose(
+        *("exec", "-T", "api", "plugin-registry", "token", "create"),
+        *("--scope", "register", "--scope", "read", "--label", "demo"),
+    )
+    return Client(address, token.split()[-1])
+
+
+def _start(stack: Stack) -> None:
+    up = ["up", "--detach", "--no-build", "--scale", f"worker={WORKERS}"]
+    if stack.engine == "docker":
+        stack.compose(*up)
+        return
+    # podman before 4.6 knows no condition "healthy", and none starts what depends on a container that has ended
+    # well and depended on another: here it is we who wait for what `depends_on` says.
+    stack.compose(*up, "--no-deps", "postgres", "valkey")
+    for service in ("postgres", "valkey"):
+        _wait_for_health(stack, service, 1)
+    stack.compose(*up, "--no-deps", "migrate")
+    _until(lambda: _migrated(stack), "migrate to end with 0", within_s=60)
+    stack.compose(*up, "--no-deps", "api", "worker", "beat")
+
+
+def _migrated(stack: Stack) -> bool:
+    (migrate,) = stack.containers("migrate", all_of_them=True)
+    state = stack.run("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", migrate).strip()
+    return state == "exited 0"
+
+
+def _wait_for_health(stack: Stack, service: str, count: int) -> None:
+    def all_healthy() -> bool:
+        found = stack.containers(service)
+        return len(found) == count and all(stack.healthy(each) for each in found)
+
+    _until(all_healthy, f"{count} healthy {service}", within_s=120)
+
+
+def _kill_midway(stack: Stack, client: Client, url: str, checksum: str) -> None:
+    status, accepted = client.register("slow", url, checksum, prefer="respond-async")
+    _check(status == 202, f"it should be accepted: {status} {accepted}")
+    path = f"/api/v1/registrations/{accepted['id']}"
+
+    def registration() -> dict[str, Any]:
+        return client.ask(path)[1]
+
+    _until(lambda: registration().get("bytesDownloaded", 0) > 0, "the slow download to begin", within_s=60)
+    query = f"SELECT claimed_by FROM registrations WHERE id = '{accepted['id']}'"  # noqa: S608  # our own id
+    claimed_by = stack.compose(
+        *("exec", "-T", "postgres", "psql", "--username=registry", "--tuples-only", "--no-align", "-c", query)
+    ).split()[-1]
+    container = claimed_by.rpartition(":")[0]  # a container's host name is the beginning of its id
+    before = registration()
+    _check(before["status"] == "verifying", f"it should be downloading still: {before}")
+    stack.run("kill", "--signal", "KILL", container)
+    megabytes = before["bytesDownloaded"] / 2**20
+    _say(f"   killed worker {container} after {megabytes:.0f} of {ARTIFACT_BYTES // 2**20} MiB")
+
+    _until(lambda: registration().get("status") in {"registered", "rejected", "failed"}, "its end", within_s=180)
+    after = registration()
+    _check(after["status"] == "registered" and after["attempts"] > 1, f"it should be registered: {after}")
+    _say(f"   {after['status']} all the same, with attempt {after['attempts']}: {after['pluginId']}")
+
+
+def _take_down(stack: Stack) -> list[str]:
+    """Remove what the demo made; return what is left all the same."""
+    for do, arguments in (
+        (stack.compose, ["down", "--volumes", "--remove-orphans", "--timeout", "10"]),
+        (stack.run, ["rm", "--force", "--volumes", f"{stack.name}-origin"]),
+        (stack.run, ["network", "rm", stack.name]),
+    ):
+        try:
+            do(*arguments)
+        except Failed as error:
+            print(error, file=sys.stderr)
+    return [
+        *stack.containers(all_of_them=True),
+        *stack.run("volume", "ls", "--quiet", "--filter", f"name={stack.name}").split(),
+        *stack.run("network", "ls", "--quiet", "--filter", f"name={stack.name}").split(),
+    ]
+
+
+def _find_engine() -> tuple[str, list[str]]:
+    if all(_works("docker", *words) for words in (["info"], ["compose", "version"])):
+        return "docker", ["docker", "compose"]
+    if not (_works("podman", "info") and _works("podman-compose", "--version")):
+        sys.exit(
+            "The compose demo needs a Docker engine with Compose, or podman and podman-compose: neither answers here."
+        )
+    return "podman", ["podman-compose", "--in-pod", "false"]
+
+
+def _works(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _until(condition: Callable[[], bool], what: str, *, within_s: float) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > give_up:
+            raise Failed(f"waited {within_s:.0f} s for {what} in vain.")
+        time.sleep(0.5)
+
+
+def _check(truth: bool, otherwise: str) -> None:
+    if not truth:
+        raise Failed(otherwise)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)
+
+
+def _refuse(words: str) -> NoReturn:
+    sys.exit(words)
+
+
+if __name__ == "__main__":
+    main()
