@@ -1,6 +1,7 @@
 """What tests of every kind share: a store, an artifact host, a running registry."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -17,6 +18,28 @@ from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
 
 _numbers = count(1)
+
+
+def amqp_url() -> str:
+    """Return where a RabbitMQ is to be had: TEST_AMQP_URL, or the standard port of this machine."""
+    return os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a RabbitMQ where none is; with TEST_AMQP_URL set it is required."""
+    if "TEST_AMQP_URL" in os.environ or _listening("127.0.0.1", 5672):
+        return
+    left_out = [item for item in items if item.get_closest_marker("rabbitmq")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _listening(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def open_loopback(port: int) -> dict[str, str]:
