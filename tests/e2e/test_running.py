@@ -45,7 +45,7 @@ def test_a_crash_leaves_nobody_behind_and_the_next_start_goes_on(origin: Origin,
     served = Served(body=b"y" * 100)
     submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
     with running_registry(state, env=env) as first:
-        first.child("celery").suspend()
+        first.child("worker-1").suspend()
         children = psutil.Process(first.process.pid).children(recursive=True)
         accepted = first.register(submission, prefer="respond-async").json()
         first.process.kill()
@@ -72,7 +72,7 @@ def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path
         bystander.kill()
 
 
-@pytest.mark.parametrize("name", ["worker-1", "api.main", "beat"])
+@pytest.mark.parametrize("name", ["worker-1", "api.main", "--schedule"])
 def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, tmp_path: Path, name: str) -> None:
     served = Served(body=b"z" * 100)
     submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
@@ -80,8 +80,10 @@ def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, tmp
         before = registry.child(name)
         before.kill()
         until(lambda: registry.child(name).pid != before.pid, what="a new child")
-        assert registry.register(submission).status_code == 200
-        assert re.search(r"SIGKILL.*child ended, it is started again", registry.output.read_text())
+        accepted = registry.register(submission, prefer="respond-async").json()
+        assert registry.final(accepted["id"], within_s=60)["status"] == "registered"
+        said = r"SIGKILL.*child ended, it is started again"
+        until(lambda: re.search(said, registry.output.read_text()), what="a word about it")
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -200,9 +202,9 @@ def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Pat
         registry = Registry(
             process, (tmp_path / "state" / "address").read_text().strip(), tmp_path / "state", tmp_path
         )
-        before = registry.child("beat")
+        before = registry.child("--schedule")
         before.kill()
-        until(lambda: registry.child("beat").pid != before.pid, what="a new beat")
+        until(lambda: registry.child("--schedule").pid != before.pid, what="a new beat")
         assert registry.get("/readyz").status_code == 200
     finally:
         process.terminate()
