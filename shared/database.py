@@ -2,8 +2,10 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Engine,
+    Transaction,
     create_engine,
     event,
     inspect,
@@ -29,6 +32,8 @@ BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
 
 
+RETRY_BEGIN_S = 0.001
+"""How often a writer asks SQLite whether the other process is done."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x706C7567696E  # "plugin": any number that all of us agree on
 
@@ -62,10 +67,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # SQLite has one writer. Within a process its threads queue here, first come first served,
-        # instead of meeting in SQLite's busy handler, which sleeps and is not fair.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
         self.dialect = engine.dialect.name
+        self._shared = SharedCommits(engine) if self.dialect == "sqlite" else None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -74,7 +77,7 @@ class Database:
         Raises:
             StoreUnavailable: the database could not take it.
         """
-        with self._my_turn(), _translated(), self._engine.begin() as connection:
+        with _translated(), self._shared.write() if self._shared else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -139,17 +142,130 @@ class Database:
         """Close every connection of the pool."""
         self._engine.dispose()
 
+
+@dataclass
+class _Commit:
+    """A transaction that several blocks share, one after the other, and its end, for which they wait together."""
+
+    connection: Connection
+    transaction: Transaction
+    blocks: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+
+    @property
+    def driver(self) -> sqlite3.Connection:
+        """The connection as SQLite's own module has it."""
+        driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+        return driver
+
+    @property
+    def alive(self) -> bool:
+        """Whether SQLite has not rolled back by itself, as it does when the disk is full."""
+        return self.driver.in_transaction
+
+
+@contextmanager
+def _savepoint(driver: sqlite3.Connection) -> Iterator[None]:
+    """Undo what the block wrote, if it fails. Not through SQLAlchemy, where it costs as much as a write."""
+    driver.execute("SAVEPOINT block")
+    try:
+        yield
+    except BaseException:
+        if driver.in_transaction:
+            driver.execute("ROLLBACK TO block")
+            driver.execute("RELEASE block")
+        raise
+    driver.execute("RELEASE block")
+
+
+class SharedCommits:
+    """Write transactions on SQLite. It has one writer, and a commit waits for the disk.
+
+    So the threads of a process queue here, first come first served, instead of meeting in SQLite's busy handler,
+    which sleeps and is not fair; and those that wait at the same time share one commit. Each block
+    has a savepoint of its own: one that fails takes no other along. None returns before the commit
+    that holds its changes is on disk.
+    """
+
+    MAX_BLOCKS = 64
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._turn = threading.Lock()
+        self._commit: _Commit | None = None
+        self._waiting = 0
+        self._counting = threading.Lock()
+
     @contextmanager
-    def _my_turn(self) -> Iterator[None]:
-        if self._turn is None:
-            yield
-            return
-        if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
-            raise StoreUnavailable("The store is busy: other transactions took too long.")
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection, and return when what was written with it is committed.
+
+        Raises:
+            StoreUnavailable: other transactions took too long.
+            DBAPIError: SQLite refused; then nothing of this block was written.
+        """
+        self._take_turn()
         try:
-            yield
+            commit = self._commit or self._begin()
+            commit.blocks += 1
+            try:
+                with _savepoint(commit.driver):
+                    yield commit.connection
+            finally:
+                # Whoever waits goes on with this transaction, and ends it.
+                if not self._waiting or commit.blocks >= self.MAX_BLOCKS or not commit.alive:
+                    self._end(commit)
         finally:
             self._turn.release()
+        self._wait_for(commit)
+
+    def _take_turn(self) -> None:
+        with self._counting:
+            self._waiting += 1
+        try:
+            if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
+                raise StoreUnavailable("The store is busy: other transactions took too long.")
+        finally:
+            with self._counting:
+                self._waiting -= 1
+
+    def _begin(self) -> _Commit:
+        connection = self._engine.connect()
+        try:
+            self._commit = _Commit(connection, connection.begin())
+        except BaseException:
+            connection.close()
+            raise
+        return self._commit
+
+    def _end(self, commit: _Commit) -> None:
+        """Commit for all who took part; it is for each of them to raise what went wrong."""
+        self._commit = None
+        try:
+            if commit.alive:
+                commit.transaction.commit()
+            else:  # a commit would do nothing now, and succeed
+                commit.error = StoreUnavailable("The store could not keep this transaction.")
+        except BaseException as error:  # noqa: BLE001
+            commit.error = error
+        finally:
+            if commit.error is not None:
+                commit.connection.invalidate()  # whatever it is in the middle of ends with it
+            commit.connection.close()
+            commit.over.set()
+
+    def _wait_for(self, commit: _Commit) -> None:
+        while not commit.over.wait(0.05):
+            # Whoever waited has given up: then nobody else is there to end what we began.
+            if self._turn.acquire(blocking=False):
+                try:
+                    if self._commit is commit:
+                        self._end(commit)
+                finally:
+                    self._turn.release()
+        if commit.error is not None:
+            raise commit.error
 
 
 def open_database(url: str) -> Database:
@@ -198,8 +314,29 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE: a writer takes its place before it reads, so no transaction fails halfway for another's sake.
-    read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    driver: Any = connection.connection.driver_connection
+    if connection.get_execution_options().get("read_only", False):
+        driver.execute("BEGIN")
+    else:
+        _begin_immediate(driver)
+
+
+def _begin_immediate(driver: sqlite3.Connection) -> None:
+    """Begin as soon as no other process writes. SQLite's own waiting sleeps for up to 100 ms at a time."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(RETRY_BEGIN_S)
+            else:
+                return
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000}")
 
 
 def _schema_version(connection: Connection) -> str | None:
@@ -231,5 +368,5 @@ def _translated() -> Iterator[None]:
         yield
     except (IntegrityError, ProgrammingError, DataError):
         raise  # ours to mend, not the database's
-    except (DBAPIError, PoolTimeout) as error:
+    except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
         raise StoreUnavailable("The store cannot be reached or cannot take this now.") from error

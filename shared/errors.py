@@ -1,9 +1,9 @@
 """What can go wrong, as classes: the root a failure derives from is its retry policy.
 
 `Rejected` is final and somebody's to mend, `Unavailable` may pass and is tried again,
-`Conflict` lost a race for a name. Adapters translate foreign exceptions with ``from``; the core
-never sees `requests` or SQLAlchemy. None of these derives from `OSError`, because urllib3 turns
-those into retries.
+`Conflict` lost a race for a name, `Canceled` is what an operator wished. Adapters translate foreign
+exceptions with ``from``; the core never sees `requests` or SQLAlchemy. None of these derives from
+`OSError`, because urllib3 turns those into retries.
 """
 
 from collections.abc import Mapping
@@ -176,6 +176,13 @@ class DeadlinePassed(Unavailable):
     """The attempt was not done after FETCH_DEADLINE_S."""
 
     code = "deadline-passed"
+
+
+class Canceled(RegistryError):
+    """An operator ended the registration before it was final by itself."""
+
+    code = "canceled"
+    retryable = True
 
 
 class AttemptsUsedUp(Unavailable):

@@ -23,6 +23,8 @@ SWEEP_TASK = "registry.sweep"
 PRUNE_TASK = "registry.prune"
 PRUNE_EVERY_S = 3600.0
 IDS_PER_BELL = 32
+CONFIRMED_WITHIN_S = 5.0
+"""How long RabbitMQ may take to say that it has a message. Without this limit py-amqp waits for ever."""
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -38,9 +40,16 @@ def ring(app: Celery, registration_ids: Sequence[RegistrationId]) -> None:
     Raises:
         kombu.exceptions.OperationalError: the broker did not take a bell within its time limits.
     """
-    for start in range(0, len(registration_ids), IDS_PER_BELL):
-        ids = registration_ids[start : start + IDS_PER_BELL]
-        app.send_task(VERIFY_TASK, args=(list(ids),), retry=False)
+    with app.producer_or_acquire() as producer:
+        try:
+            for start in range(0, len(registration_ids), IDS_PER_BELL):
+                bell = (list(registration_ids[start : start + IDS_PER_BELL]),)
+                app.send_task(
+                    VERIFY_TASK, args=bell, producer=producer, retry=False, confirm_timeout=CONFIRMED_WITHIN_S
+                )
+        except Exception:
+            producer.connection.collect()  # or the pool would go on handing out a link that died in silence
+            raise
 
 
 def bells_waiting(app: Celery) -> int:
@@ -58,6 +67,7 @@ def bells_waiting(app: Celery) -> int:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
+    tick = {"expires": TICK_LIVES_S, "confirm_timeout": CONFIRMED_WITHIN_S}
     return {
         "broker_url": settings.broker_url or None,
         "broker_connection_retry_on_startup": True,
@@ -67,6 +77,10 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_queues": [_queue(QUEUE, settings), _queue(CLOCK_QUEUE, settings)],
         "task_routes": {SWEEP_TASK: {"queue": CLOCK_QUEUE}, PRUNE_TASK: {"queue": CLOCK_QUEUE}},
         "broker_heartbeat": 10,  # RabbitMQ: a link that died in silence is noticed after twice this
+        # A worker may be back before RabbitMQ knows that its old link is dead, and an exclusive queue would be locked
+        # then: Celery's worker ends over that. Unused ones expire by themselves.
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
         "task_default_queue": QUEUE,
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,  # the lease is the truth, so a bell need not be held early
@@ -83,9 +97,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "sweep": {
                 "task": SWEEP_TASK,
                 "schedule": settings.sweep_interval_s,
-                "options": {"expires": TICK_LIVES_S},
+                "options": tick,
             },
-            "prune": {"task": PRUNE_TASK, "schedule": PRUNE_EVERY_S, "options": {"expires": TICK_LIVES_S}},
+            "prune": {"task": PRUNE_TASK, "schedule": PRUNE_EVERY_S, "options": tick},
         },
         "beat_max_loop_interval": min(5.0, settings.sweep_interval_s),
         "enable_utc": True,
@@ -94,8 +108,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if _is_amqp(settings):
-        # A bell counts as rung when the broker has it, and a black-holed broker must not hold the ringer.
-        return {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
+        # A bell counts as rung when the broker has it. There is a read_timeout as well, which py-amqp does not heed.
+        return {"confirm_publish": True, "write_timeout": 5}
     sentinel = {"master_name": settings.broker_sentinel_master} if settings.broker_url.startswith("sentinel") else {}
     return sentinel | {
         # Above the longest attempt: a bell given back earlier would only be refused at the claim.

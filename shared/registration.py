@@ -31,7 +31,7 @@ RegistrationId = NewType("RegistrationId", str)
 PluginId = NewType("PluginId", str)
 """``plugin-`` and a UUIDv7."""
 
-ID = r"(?:plugin|registration)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ID = r"(?:plugin|registration|action)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 # The pattern semver.org gives for SemVer 2.0.0, with \d spelled out because ours is Unicode-aware.
 SEMVER = (
@@ -45,13 +45,14 @@ HEX_DIGITS = 64  # of a SHA-256
 
 
 class Status(StrEnum):
-    """Where a registration stands; the last three are final (invariant 3)."""
+    """Where a registration stands; the last four are final (invariant 3)."""
 
     QUEUED = "queued"
     VERIFYING = "verifying"
     REGISTERED = "registered"
     REJECTED = "rejected"
     FAILED = "failed"
+    CANCELED = "canceled"
 
     @property
     def final(self) -> bool:
@@ -60,6 +61,8 @@ class Status(StrEnum):
 
 
 IN_FLIGHT = frozenset({Status.QUEUED, Status.VERIFYING})
+RETRYABLE = frozenset({Status.REJECTED, Status.FAILED, Status.CANCELED})
+"""What an operator may have tried again, as a new registration."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,12 @@ class Registration:
     plugin_id: PluginId | None
     failure: Failure | None
     """Why it ended, or why the last attempt did not."""
+    retry_of: RegistrationId | None = None
+    """The registration that this one tries again."""
+    claimed_at: datetime | None = None
+    progressed_at: datetime | None = None
+    """When the last byte was seen to arrive."""
+    claimed_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,28 @@ class Claim:
     epoch: int
     attempt: int
     submission: Submission
+    trace: str | None = None
+    """The W3C traceparent of the request that submitted it, where requests are traced."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Who acts: the label and the id of a token."""
+
+    label: str
+    token_id: str
+
+
+@dataclass(frozen=True)
+class Action:
+    """What an operator did: *by* is the label of a token, *became* the registration that a retry made."""
+
+    id: str
+    at: datetime
+    by: str
+    what: str
+    registration_id: str
+    became: str | None
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
 
     bad_tokens_a_minute: Annotated[int, Field(ge=0)] = 60
     requests_a_minute: Annotated[int, Field(ge=0)] = 60_000
+    metrics_open: bool = False
+    traces: bool = False
 
     egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
     egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)

@@ -6,19 +6,21 @@ own (invariant 8). Every method may raise `StoreUnavailable`; then nothing was c
 commit's reply was lost, asking again gives the same answer.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Row,
-    RowMapping,
     Select,
-    Table,
     case,
     delete,
+    insert,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
@@ -28,13 +30,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils import uuid7
 
 from shared.database import Database, NowMs
-from shared.errors import AttemptsUsedUp, Conflict, Failure
+from shared.errors import AttemptsUsedUp, Canceled, Conflict, Failure
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
+    Action,
     AlreadyRegistered,
     Claim,
     Digest,
+    Operator,
     Outcome,
     Plugin,
     Progress,
@@ -43,21 +47,34 @@ from shared.registration import (
     Status,
     Submission,
     Taken,
-    normalised,
+)
+from shared.statements import (
+    CLAIM,
+    JOINED,
+    first_id_at,
+    in_flight,
+    page,
+    queueing,
+    settle,
+    standing_in_the_way,
+    writing_plugin,
 )
 from shared.tables import (
-    IN_FLIGHT_SQL,
+    ActionRow,
     PluginRow,
     RegistrationRow,
-    failure_text,
+    failure_columns,
+    moment,
     plugin_of,
     registration_of,
     submission_columns,
     submission_of,
 )
+from shared.tallies import add_tallies
 
 _registrations = RegistrationRow.__table__
 _plugins = PluginRow.__table__
+_actions = ActionRow.__table__
 _r = _registrations.c
 _p = _plugins.c
 _NOW = NowMs()
@@ -68,57 +85,70 @@ class Store:
 
     def __init__(self, database: Database, *, ring_again_after_s: float = 10) -> None:
         self._database = database
-        self._insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
+        upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._ring_again_ms = int(ring_again_after_s * 1000)
+        self._queue = queueing(upsert, self._ring_again_ms)
+        self._write_plugin = writing_plugin(upsert)
+        # SQLite is told which index to use: without statistics it would take the one by status, and sort a backlog.
+        source = "registrations INDEXED BY to_ring" if database.dialect == "sqlite" else "registrations"
+        self._overdue: Select[tuple[Any]] = (
+            select(literal_column("id"))
+            .select_from(sql(source))
+            .where(in_flight(), literal_column("ring_at", BigInteger) <= _NOW)
+        )
 
     # --- submitting -----------------------------------------------------------------------------
 
-    def submit(self, submissions: Sequence[tuple[Submission, str]]) -> list[Outcome]:
+    def submit(
+        self, submissions: Sequence[tuple[Submission, str]], *, traces: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
         """Accept *submissions*, each with the label of its submitter, all or none.
 
         An identical submission in flight is joined; an identical or conflicting plugin is
-        returned instead of a registration.
+        returned instead of a registration. *traces* holds the traceparent of each, where there is one.
         """
+        wanted = [
+            _Wanted(submission, by, trace=trace)
+            for (submission, by), trace in zip(submissions, traces or [None] * len(submissions), strict=True)
+        ]
         with self._database.write() as connection:
-            return [self._submit(connection, submission, by) for submission, by in submissions]
+            return self._submit_all(connection, wanted)
 
     def preview(self, submission: Submission) -> AlreadyRegistered | Taken | None:
         """Return what stands in the way of *submission*, if anything does; change nothing."""
         with self._database.read() as connection:
-            return _standing(connection, submission)
+            return standing_in_the_way(connection, [submission]).get(submission.fingerprint)
 
-    def _submit(self, connection: Connection, submission: Submission, by: str) -> Outcome:
-        # First the row, then the look at the plugins. The other way round, on PostgreSQL, an identical
+    def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        while missing := [each for each in enumerate(wanted) if each[0] not in outcomes]:
+            outcomes |= self._submit(connection, dict(missing))
+        return [outcomes[place] for place in range(len(wanted))]
+
+    def _submit(self, connection: Connection, wanted: Mapping[int, "_Wanted"]) -> dict[int, Outcome]:
+        """Return the outcome of each of *wanted*, but for one that was in flight and ended just now."""
+        # First the rows, then the look at the plugins. The other way round, on PostgreSQL, an identical
         # registration that settles between the two statements would be seen by neither.
-        inserted = connection.execute(
-            self._insert(_registrations)
-            .values(
-                id=f"registration-{uuid7()}",
-                submitted_by=by,
-                status=Status.QUEUED,
-                epoch=0,
-                attempts=0,
-                due_at=_NOW,
-                ring_at=_NOW + self._ring_again_ms,
-                bytes_downloaded=0,
-                created_at=_NOW,
-                updated_at=_NOW,
-                **submission_columns(submission),
-            )
-            .on_conflict_do_nothing(index_elements=["fingerprint"], index_where=sql(IN_FLIGHT_SQL))
-            .returning(_registrations)
-        ).first()
-        standing = _standing(connection, submission)
-        if standing is not None:
-            if inserted is not None:
-                connection.execute(delete(_registrations).where(_r.id == inserted.id))
-            return standing
-        if inserted is not None:
-            return Accepted(registration_of(inserted._mapping), new=True)
-        in_flight = connection.execute(
-            select(_registrations).where(_r.fingerprint == submission.fingerprint, _in_flight())
-        ).one()
-        return Accepted(registration_of(in_flight._mapping), new=False)
+        rows = {place: each.columns for place, each in wanted.items()}
+        in_order = sorted(rows.values(), key=lambda row: row["fingerprint"])  # so that two processes cannot deadlock
+        inserted = {row.id: row for row in connection.execute(self._queue, in_order)}
+        standing = standing_in_the_way(connection, [each.submission for each in wanted.values()])
+        unwanted = [row["id"] for row in rows.values() if row["id"] in inserted and row["fingerprint"] in standing]
+        if unwanted:
+            connection.execute(delete(_registrations).where(_r.id.in_(unwanted)))
+        others = {row["fingerprint"] for row in rows.values() if row["id"] not in inserted} - standing.keys()
+        found = connection.execute(JOINED, {"fingerprints": [*others]}) if others else ()
+        joined = {row.fingerprint: row for row in found}
+        outcomes: dict[int, Outcome] = {}
+        for place, row in rows.items():
+            fingerprint = row["fingerprint"]
+            if fingerprint in standing:
+                outcomes[place] = standing[fingerprint]
+            elif row["id"] in inserted:
+                outcomes[place] = Accepted(registration_of(inserted[row["id"]]._mapping), new=True)
+            elif fingerprint in joined:
+                outcomes[place] = Accepted(registration_of(joined[fingerprint]._mapping), new=False)
+        return outcomes
 
     # --- verifying ------------------------------------------------------------------------------
 
@@ -130,27 +160,17 @@ class Store:
         The attempt is counted here and not when it ends, so that an artifact which kills workers
         runs out of attempts (invariant 6).
         """
-        lease_end = _NOW + int(lease_s * 1000)
+        asked = {
+            "registration_id": registration_id,
+            "worker": worker,
+            "lease_ms": int(lease_s * 1000),
+            "max_attempts": max_attempts,
+        }
         with self._database.write() as connection:
-            row = connection.execute(
-                update(_registrations)
-                .where(_r.id == registration_id, _in_flight(), _r.due_at <= _NOW, _r.attempts < max_attempts)
-                .values(
-                    status=Status.VERIFYING,
-                    epoch=_r.epoch + 1,
-                    attempts=_r.attempts + 1,
-                    due_at=lease_end,
-                    ring_at=lease_end,
-                    claimed_by=worker,
-                    bytes_downloaded=0,
-                    artifact_bytes=None,
-                    updated_at=_NOW,
-                )
-                .returning(_registrations)
-            ).first()
+            row = connection.execute(CLAIM, asked).first()
         if row is None:
             return None
-        return Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping))
+        return Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace)
 
     def renew(self, progress: Sequence[Progress], *, lease_s: float) -> set[tuple[RegistrationId, int]]:
         """Extend the leases of claims and note their progress, in one statement.
@@ -173,6 +193,9 @@ class Store:
                 .values(
                     due_at=lease_end,
                     ring_at=lease_end,
+                    progressed_at=case(
+                        (_r.bytes_downloaded < case(downloaded, value=_r.id), _NOW), else_=_r.progressed_at
+                    ),
                     bytes_downloaded=case(downloaded, value=_r.id),
                     artifact_bytes=case(announced, value=_r.id),
                     updated_at=_NOW,
@@ -189,55 +212,50 @@ class Store:
         """
         plugin_id = f"plugin-{uuid7()}"
         with self._database.write() as connection:
-            settled = _settle(
+            settled = settle(
                 connection,
                 claim,
                 status=Status.REGISTERED,
                 plugin_id=plugin_id,
                 failure=None,
+                cause=None,
                 bytes_downloaded=digest.size_bytes,
                 artifact_bytes=digest.size_bytes,
             )
             if settled is None:
                 return None
             written = connection.execute(
-                self._insert(_plugins)
-                .values(
-                    id=plugin_id,
-                    registration_id=claim.registration_id,
-                    artifact_bytes=digest.size_bytes,
-                    registered_at=_NOW,
+                self._write_plugin,
+                {
+                    "id": plugin_id,
+                    "registration_id": claim.registration_id,
+                    "artifact_bytes": digest.size_bytes,
                     **submission_columns(claim.submission),
-                )
-                .on_conflict_do_nothing(index_elements=["name_key", "version"])
-                .returning(_p.id)
+                },
             ).first()
             if written is None:  # invariant 2: the first plugin of that name and version stands
-                standing = _plugin_at(connection, claim.submission)
-                assert standing is not None  # noqa: S101  # plugins are never deleted
-                conflict = Conflict.with_plugin(standing["id"], standing["checksum"]).failure()
+                standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
+                conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
                 settled = connection.execute(
                     update(_registrations)
                     .where(_r.id == claim.registration_id)
-                    .values(status=Status.REJECTED, plugin_id=None, failure=failure_text(conflict))
+                    .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
                     .returning(_registrations)
                 ).one()
         return registration_of(settled._mapping)
 
     def reject(self, claim: Claim, failure: Failure) -> bool:
         """Settle *claim* as rejected; return whether it was still ours."""
-        return self._end(claim, status=Status.REJECTED, failure=failure_text(failure))
+        return self._end(claim, status=Status.REJECTED, **failure_columns(failure))
 
     def fail(self, claim: Claim, failure: Failure) -> bool:
         """Settle *claim* as failed, its attempts used up; return whether it was still ours."""
-        return self._end(claim, status=Status.FAILED, failure=failure_text(failure))
+        return self._end(claim, status=Status.FAILED, **failure_columns(failure))
 
     def postpone(self, claim: Claim, failure: Failure, *, delay_s: float) -> bool:
         """Put *claim* back to be tried again after *delay_s*; return whether it was still ours."""
         again_at = _NOW + int(delay_s * 1000)
-        return self._end(
-            claim, status=Status.QUEUED, failure=failure_text(failure), due_at=again_at, ring_at=again_at
-        )
+        return self._end(claim, status=Status.QUEUED, **failure_columns(failure), due_at=again_at, ring_at=again_at)
 
     def release(self, claim: Claim, *, soon: bool) -> bool:
         """Put *claim* back as if it had not been made; return whether it was still ours.
@@ -256,7 +274,55 @@ class Store:
 
     def _end(self, claim: Claim, **values: Any) -> bool:
         with self._database.write() as connection:
-            return _settle(connection, claim, **values) is not None
+            return settle(connection, claim, **values) is not None
+
+    # --- operating ------------------------------------------------------------------------------
+
+    def retry(self, registrations: Sequence[Registration], by: Operator) -> list[Outcome]:
+        """Submit anew what *registrations* submitted, all or none, and record who had it done.
+
+        Each is a new registration with attempts of its own, for a final state never changes (invariant 3). What
+        stands in its way is returned instead, as by `submit`.
+        """
+        wanted = [_Wanted(each.submission, by.label, retry_of=each.id) for each in registrations]
+        with self._database.write() as connection:
+            outcomes = self._submit_all(connection, wanted)
+            became = {
+                old.id: outcome.registration.id
+                for old, outcome in zip(registrations, outcomes, strict=True)
+                if isinstance(outcome, Accepted) and outcome.new
+            }
+            _record(connection, by, "retry", became)
+        return outcomes
+
+    def cancel(self, registration_id: RegistrationId, by: Operator) -> Registration | None:
+        """End a registration that is in flight, and record who did; return it, or None if it is not.
+
+        Its worker finds its claim gone when it next renews its lease, and stops.
+        """
+        failure = Canceled("An operator canceled this registration. The same submission may be sent again.").failure()
+        with self._database.write() as connection:
+            row = connection.execute(
+                update(_registrations)
+                .where(_r.id == registration_id, in_flight())
+                .values(status=Status.CANCELED, updated_at=_NOW, **failure_columns(failure))
+                .returning(_registrations)
+            ).first()
+            if row is None:
+                return None
+            _record(connection, by, "cancel", {registration_id: None})
+        return registration_of(row._mapping)
+
+    def actions(self, *, limit: int, before: str | None = None, registration_id: str | None = None) -> list[Action]:
+        """Return a page of what operators did, newest first: up to *limit* with ids below *before*."""
+        found = select(_actions).order_by(_actions.c.id.desc()).limit(limit)
+        if before is not None:
+            found = found.where(_actions.c.id < before)
+        if registration_id is not None:
+            found = found.where(_actions.c.registration_id == registration_id)
+        with self._database.read() as connection:
+            rows = connection.execute(found).all()
+        return [Action(row.id, moment(row.at), row.by, row.what, row.registration_id, row.became) for row in rows]
 
     # --- sweeping -------------------------------------------------------------------------------
 
@@ -267,7 +333,7 @@ class Store:
         """
         if limit <= 0:
             return []
-        overdue = select(_r.id).where(_in_flight(), _r.ring_at <= _NOW).order_by(_r.ring_at).limit(limit)
+        overdue = self._overdue.order_by(literal_column("ring_at")).limit(limit)
         with self._database.write() as connection:
             rows = connection.execute(
                 update(_registrations)
@@ -285,8 +351,13 @@ class Store:
         with self._database.write() as connection:
             rows = connection.execute(
                 update(_registrations)
-                .where(_in_flight(), _r.ring_at <= _NOW, _r.due_at <= _NOW, _r.attempts >= max_attempts)
-                .values(status=Status.FAILED, failure=failure_text(failure), updated_at=_NOW)
+                .where(_r.id.in_(self._overdue), in_flight(), _r.due_at <= _NOW, _r.attempts >= max_attempts)
+                .values(
+                    status=Status.FAILED,
+                    **failure_columns(failure),
+                    updated_at=_NOW,
+                    leases_lost=_r.leases_lost + case((_r.status == Status.VERIFYING, 1), else_=0),
+                )
                 .returning(_r.id)
             ).all()
         return [row.id for row in rows]
@@ -302,11 +373,16 @@ class Store:
             # Ids begin with the time they were made, so the primary key finds the old ones by itself.
             oldest = (
                 select(_r.id)
-                .where(_r.id < _first_id_at(before), _r.status.not_in([*IN_FLIGHT]), _r.updated_at < before)
+                .where(
+                    _r.id < first_id_at(before), _r.status.not_in([*IN_FLIGHT]), _r.updated_at < before, _r.counted
+                )
                 .order_by(_r.id)
                 .limit(limit)
             )
-            return connection.execute(delete(_registrations).where(_r.id.in_(oldest))).rowcount
+            gone = connection.execute(delete(_registrations).where(_r.id.in_(oldest)).returning(_r.status)).all()
+            by_status = Counter(row.status for row in gone)
+            add_tallies(connection, {("kept", (status,)): -number for status, number in by_status.items()})
+            return len(gone)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -315,19 +391,38 @@ class Store:
         rows = self._select_registrations(_r.id == registration_id)
         return rows[0] if rows else None
 
+    def registration_of_plugin(self, plugin_id: str) -> Registration | None:
+        """Return the registration that became a plugin, unless it was pruned."""
+        of_plugin = select(_p.registration_id).where(_p.id == plugin_id).scalar_subquery()
+        rows = self._select_registrations(_r.id == of_plugin)
+        return rows[0] if rows else None
+
+    def some(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
+        """Return those of *registration_ids* that there are."""
+        return self._select_registrations(_r.id.in_(list(registration_ids)))
+
     def settled(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
         """Return those of *registration_ids* that have reached a final state."""
         return self._select_registrations(_r.id.in_(list(registration_ids)), _r.status.not_in([*IN_FLIGHT]))
 
     def registrations(
-        self, *, limit: int, before: str | None = None, filters: Mapping[str, str] | None = None
+        self,
+        *,
+        limit: int,
+        before: str | None = None,
+        filters: Mapping[str, str] | None = None,
+        since_ms: int | None = None,
     ) -> list[Registration]:
         """Return a page of registrations, newest first: up to *limit* with ids below *before*.
 
-        *filters* hold columns and the value each must have; ``name`` is compared as uniqueness sees it.
+        *filters* hold columns and the value each must have; ``name`` is compared as uniqueness sees it. None was
+        submitted before *since_ms*, milliseconds since the epoch.
         """
+        found = page(_registrations, limit, before, filters)
+        if since_ms is not None:
+            found = found.where(_r.id >= first_id_at(since_ms))
         with self._database.read() as connection:
-            rows = connection.execute(_page(_registrations, limit, before, filters)).all()
+            rows = connection.execute(found).all()
         return [registration_of(row._mapping) for row in rows]
 
     def plugin(self, plugin_id: str) -> Plugin | None:
@@ -341,7 +436,7 @@ class Store:
     ) -> list[Plugin]:
         """Return a page of plugins, as `registrations` does."""
         with self._database.read() as connection:
-            rows = connection.execute(_page(_plugins, limit, before, filters)).all()
+            rows = connection.execute(page(_plugins, limit, before, filters)).all()
         return [plugin_of(row._mapping) for row in rows]
 
     def _select_registrations(self, *conditions: Any) -> list[Registration]:
@@ -350,50 +445,39 @@ class Store:
         return [registration_of(row._mapping) for row in rows]
 
 
-def _in_flight() -> Any:
-    return sql(IN_FLIGHT_SQL)  # in the words of the partial indexes, so that they are used
+@dataclass(frozen=True)
+class _Wanted:
+    """A registration to be: what was submitted, by whom, and why."""
+
+    submission: Submission
+    by: str
+    retry_of: RegistrationId | None = None
+    trace: str | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        """Its row, with an id of its own."""
+        return {
+            "id": f"registration-{uuid7()}",
+            "submitted_by": self.by,
+            "retry_of": self.retry_of,
+            "trace": self.trace,
+            **submission_columns(self.submission),
+        }
 
 
-def _standing(connection: Connection, submission: Submission) -> AlreadyRegistered | Taken | None:
-    row = _plugin_at(connection, submission)
-    if row is None:
-        return None
-    same = row["fingerprint"] == submission.fingerprint
-    return AlreadyRegistered(plugin_of(row)) if same else Taken(plugin_of(row))
-
-
-def _plugin_at(connection: Connection, submission: Submission) -> RowMapping | None:
-    return (
-        connection.execute(
-            select(_plugins).where(_p.name_key == submission.name_key, _p.version == submission.version)
-        )
-        .mappings()
-        .first()
-    )
-
-
-def _first_id_at(milliseconds: int) -> str:
-    """Return what no registration id made since then is below (RFC 9562 section 5.7)."""
-    time = f"{milliseconds:012x}"
-    return f"registration-{time[:8]}-{time[8:]}-7000"
-
-
-def _settle(connection: Connection, claim: Claim, **values: Any) -> Row[Any] | None:
-    """Write a worker's word on *claim*. The fence is here, once, for every such write (invariant 4)."""
-    return connection.execute(
-        update(_registrations)
-        .where(_r.id == claim.registration_id, _r.status == Status.VERIFYING, _r.epoch == claim.epoch)
-        .values(updated_at=_NOW, **values)
-        .returning(_registrations)
-    ).first()
-
-
-def _page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:
-    """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest."""
-    page = select(table).order_by(table.c.id.desc()).limit(limit)
-    if before is not None:
-        page = page.where(table.c.id < before)
-    for column, value in (filters or {}).items():
-        condition = table.c.name_key == normalised(value) if column == "name" else table.c[column] == value
-        page = page.where(condition)
-    return page
+def _record(connection: Connection, by: Operator, what: str, became: Mapping[RegistrationId, str | None]) -> None:
+    """Note that *by* did *what* to each registration in *became*, and what that made of it."""
+    rows = [
+        {
+            "id": f"action-{uuid7()}",
+            "by": by.label,
+            "token_id": by.token_id,
+            "what": what,
+            "registration_id": registration_id,
+            "became": new_id,
+        }
+        for registration_id, new_id in became.items()
+    ]
+    if rows:
+        connection.execute(insert(_actions).values(at=_NOW), rows)

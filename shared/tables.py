@@ -5,7 +5,6 @@ not validate; what enters was parsed before it came here.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -16,15 +15,17 @@ from sqlmodel import Field, SQLModel
 from shared.errors import Failure
 from shared.registration import Plugin, Registration, Status, Submission
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
-_WHERE_IN_FLIGHT: Mapping[str, Any] = {
-    "sqlite_where": text(IN_FLIGHT_SQL),
-    "postgresql_where": text(IN_FLIGHT_SQL),
-}
+UNCOUNTED_SQL = "status NOT IN ('queued', 'verifying') AND NOT counted"
 _MILLISECONDS = BigInteger
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Return what makes an index hold only the rows for which *condition* is true."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class _Submitted(SQLModel):
@@ -41,21 +42,31 @@ class _Submitted(SQLModel):
     plugin_runtime: str
 
 
+SUBMITTED = tuple(_Submitted.model_fields)
+"""The names of these columns."""
+
+
 class RegistrationRow(_Submitted, table=True):
     """One registration, from acceptance on."""
 
     __tablename__ = "registrations"
     __table_args__ = (
         # Joining: of identical submissions one is in flight at a time, whoever commits first.
-        Index("one_in_flight", "fingerprint", unique=True, **_WHERE_IN_FLIGHT),
-        Index("to_ring", "ring_at", **_WHERE_IN_FLIGHT),
+        Index("one_in_flight", "fingerprint", unique=True, **_where(IN_FLIGHT_SQL)),
+        Index("to_ring", "ring_at", **_where(IN_FLIGHT_SQL)),
         Index("registrations_by_status", "status", "id"),
         Index("registrations_by_name", "name_key", "id"),
+        Index("registrations_by_cause", "cause", "id", **_where("cause IS NOT NULL")),
+        Index("registrations_to_count", "id", **_where(UNCOUNTED_SQL)),
     )
     __table__: ClassVar[Table]
 
     id: str = Field(primary_key=True)
     submitted_by: str
+    retry_of: str | None
+    """The registration that an operator had tried again as this one."""
+    trace: str | None
+    """The W3C traceparent of the request that submitted it, where requests are traced."""
 
     status: str
     epoch: int
@@ -65,12 +76,21 @@ class RegistrationRow(_Submitted, table=True):
     ring_at: int = Field(sa_type=_MILLISECONDS)
     """When the sweep rings for it, should nobody have claimed it until then."""
     claimed_by: str | None
+    claimed_at: int | None = Field(sa_type=_MILLISECONDS)
+    progressed_at: int | None = Field(sa_type=_MILLISECONDS)
+    """When the last byte was seen to arrive."""
+    leases_lost: int = Field(sa_column_kwargs={"server_default": "0"})
+    """How often its lease ran out, and another claim was made."""
     bytes_downloaded: int = Field(sa_type=BigInteger)
     artifact_bytes: int | None = Field(sa_type=BigInteger)
     created_at: int = Field(sa_type=_MILLISECONDS)
     updated_at: int = Field(sa_type=_MILLISECONDS)
     plugin_id: str | None
     failure: str | None = Field(sa_type=Text)
+    cause: str | None
+    """The failure's cause, once more: to find and count by."""
+    counted: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether the tallies hold it; only a final one ever is."""
 
 
 class PluginRow(_Submitted, table=True):
@@ -108,6 +128,83 @@ class TokenRow(SQLModel, table=True):
     revoked_at: int | None = Field(sa_type=_MILLISECONDS)
 
 
+class TallyRow(SQLModel, table=True):
+    """How often something happened since the store was made: what metrics are read from."""
+
+    __tablename__ = "tallies"
+    __table__: ClassVar[Table]
+
+    name: str = Field(primary_key=True)
+    labels: str = Field(primary_key=True)
+    """A JSON list of label values."""
+    value: int = Field(sa_type=BigInteger)
+
+
+class PeriodRow(SQLModel, table=True):
+    """How many registrations settled in one period, by what: a status in each minute, a host in each hour."""
+
+    __tablename__ = "periods"
+    __table__: ClassVar[Table]
+
+    kind: str = Field(primary_key=True)
+    begun_at: int = Field(sa_type=_MILLISECONDS, primary_key=True)
+    label: str = Field(primary_key=True)
+    settled: int
+    failed: int
+    bytes: int = Field(sa_type=BigInteger)
+    verifying_ms: int = Field(sa_type=BigInteger)
+
+
+class WorkerRow(SQLModel, table=True):
+    """A worker process, and when it was last heard of."""
+
+    __tablename__ = "workers"
+    __table__: ClassVar[Table]
+
+    id: str = Field(primary_key=True)
+    threads: int
+    started_at: int = Field(sa_type=_MILLISECONDS)
+    seen_at: int = Field(sa_type=_MILLISECONDS)
+
+
+class MarkRow(SQLModel, table=True):
+    """When something last ran."""
+
+    __tablename__ = "marks"
+    __table__: ClassVar[Table]
+
+    name: str = Field(primary_key=True)
+    at: int = Field(sa_type=_MILLISECONDS)
+
+
+class ActionRow(SQLModel, table=True):
+    """What an operator did, to which registration, by which token."""
+
+    __tablename__ = "actions"
+    __table_args__ = (Index("actions_by_registration", "registration_id", "id"),)
+    __table__: ClassVar[Table]
+
+    id: str = Field(primary_key=True)
+    at: int = Field(sa_type=_MILLISECONDS)
+    by: str
+    token_id: str
+    what: str
+    registration_id: str
+    became: str | None
+    """The registration that a retried one is tried again as."""
+
+
+class SessionRow(SQLModel, table=True):
+    """A browser that signed in to the operations page; of its secret only a SHA-256 is kept."""
+
+    __tablename__ = "sessions"
+    __table__: ClassVar[Table]
+
+    secret_sha256: str = Field(primary_key=True)
+    token_id: str
+    expires_at: int = Field(sa_type=_MILLISECONDS)
+
+
 def submission_columns(submission: Submission) -> dict[str, Any]:
     """Return the columns that registrations and plugins share."""
     return {
@@ -143,6 +240,10 @@ def registration_of(row: RowMapping) -> Registration:
         next_attempt_at=moment(row["due_at"]) if status is Status.QUEUED else None,
         plugin_id=row["plugin_id"],
         failure=failure_of(row["failure"]),
+        retry_of=row["retry_of"],
+        claimed_at=moment(row["claimed_at"]) if row["claimed_at"] is not None else None,
+        progressed_at=moment(row["progressed_at"]) if row["progressed_at"] is not None else None,
+        claimed_by=row["claimed_by"],
     )
 
 
@@ -152,9 +253,9 @@ def plugin_of(row: RowMapping) -> Plugin:
     return Plugin.model_construct(**{**fields, "registered_at": moment(row["registered_at"])})
 
 
-def failure_text(failure: Failure) -> str:
-    """Return *failure* as it is kept in its column."""
-    return json.dumps(asdict(failure))
+def failure_columns(failure: Failure) -> dict[str, str]:
+    """Return *failure* as it is kept in its columns."""
+    return {"failure": json.dumps(asdict(failure)), "cause": failure.cause}
 
 
 def failure_of(stored: str | None) -> Failure | None:

@@ -11,13 +11,13 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from sqlalchemy import RowMapping, func, insert, select, update
+from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 
 from shared.database import Database, NowMs
 from shared.registration import normalised
@@ -119,28 +119,26 @@ class Tokens:
         return credential
 
     def authenticate(self, text: str) -> Token | None:
-        """Return the token that *text* proves, or None: malformed, unknown, expired and revoked look the same.
+        """Return the token that *text* proves, if it does."""
+        return self.authenticate_all([text])[0]
+
+    def authenticate_all(self, texts: Sequence[str]) -> list[Token | None]:
+        """Return the token that each of *texts* proves; malformed, unknown, expired and revoked ones look the same.
 
         Nothing is cached: a revoked token is refused from the next request on.
         """
-        credential = parse(text)
-        if credential is None:
-            return None
+        credentials = [parse(text) for text in texts]
+        ids = {credential.id for credential in credentials if credential is not None}
         with self._database.read() as connection:
-            row = (
-                connection.execute(
-                    select(_tokens, (_tokens.c.expires_at <= _NOW).label("expired")).where(
-                        _tokens.c.id == credential.id
-                    )
-                )
-                .mappings()
-                .first()
-            )
-        known = row["secret_sha256"] if row is not None else _NOBODY
-        proven = hmac.compare_digest(_sha256(credential.secret), known)
-        if row is None or not proven or row["expired"] or row["revoked_at"] is not None:
-            return None
-        return _token(row)
+            rows = connection.execute(_KNOWN, {"ids": [*ids]}).mappings().all() if ids else ()
+        known = {row["id"]: row for row in rows}
+        return [_proven(each, known.get(each.id)) if each is not None else None for each in credentials]
+
+    def valid(self, token_id: str) -> Token | None:
+        """Return the token of this id, unless it has expired or was revoked."""
+        with self._database.read() as connection:
+            row = connection.execute(_KNOWN, {"ids": [token_id]}).mappings().first()
+        return _token(row) if row is not None and _good(row) else None
 
     def list(self) -> list[Token]:
         """Return every token, the oldest first."""
@@ -157,6 +155,22 @@ class Tokens:
                 .values(revoked_at=func.coalesce(_tokens.c.revoked_at, _NOW))
             )
             return found.rowcount > 0
+
+
+_KNOWN = select(_tokens, (_tokens.c.expires_at <= _NOW).label("expired")).where(
+    _tokens.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+def _proven(credential: Credential, row: RowMapping | None) -> Token | None:
+    known = row["secret_sha256"] if row is not None else _NOBODY
+    proven = hmac.compare_digest(_sha256(credential.secret), known)
+    return _token(row) if row is not None and proven and _good(row) else None
+
+
+def _good(row: RowMapping) -> bool:
+    """Whether the token in a row of `_KNOWN` has neither expired nor been revoked."""
+    return not row["expired"] and row["revoked_at"] is None
 
 
 def _token(row: RowMapping) -> Token:

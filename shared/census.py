@@ -1,0 +1,60 @@
+"""Census: which worker processes live. Each says so every few seconds; who has not for a while is gone."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shared.database import Database, NowMs
+from shared.tables import RegistrationRow, WorkerRow
+
+SEEN_EVERY_S = 2.0
+GONE_AFTER_S = 7.0
+"""Three that were missed, and a moment."""
+FORGOTTEN_AFTER_S = 3600.0
+"""Until then a worker that is gone without a word is still shown, as gone."""
+
+_workers = WorkerRow.__table__
+_w = _workers.c
+_r = RegistrationRow.__table__.c
+_NOW = NowMs()
+
+
+@dataclass(frozen=True)
+class WorkerSeen:
+    """A worker process: how many downloads it may hold and holds, and when it was last heard of."""
+
+    id: str
+    threads: int
+    holding: int
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+
+
+class Census:
+    """The workers. Every method is one transaction and may raise `StoreUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
+        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW)
+        self._seen = self._seen.on_conflict_do_update(
+            index_elements=["id"], set_={"seen_at": _NOW, "threads": self._seen.excluded.threads}
+        )
+
+    def here(self, worker: str, *, threads: int) -> None:
+        """Note that *worker* lives."""
+        with self._database.write() as connection:
+            connection.execute(self._seen, {"id": worker, "threads": threads})
+
+    def gone(self, worker: str) -> None:
+        """Note that *worker* has left."""
+        with self._database.write() as connection:
+            connection.execute(delete(_workers).where(_w.id == worker))
+
+    def forget(self) -> None:
+        """Delete those that went without a word long ago."""
+        with self._database.write() as connection:
+            connection.execute(delete(_workers).where(_w.seen_at < _NOW - int(FORGOTTEN_AFTER_S * 1000)))

@@ -1,0 +1,161 @@
+"""The store's statements, those of the hot path built once: building one costs more than running it.
+
+Private to `shared/store.py` and what stands beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ClauseElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    case,
+    select,
+    update,
+)
+from sqlalchemy import text as sql
+
+from shared.database import NowMs
+from shared.registration import AlreadyRegistered, Claim, Status, Submission, Taken, normalised
+from shared.tables import IN_FLIGHT_SQL, SUBMITTED, PluginRow, RegistrationRow, plugin_of
+
+_registrations = RegistrationRow.__table__
+_plugins = PluginRow.__table__
+_r = _registrations.c
+_p = _plugins.c
+_NOW = NowMs()
+
+
+def in_flight() -> Any:
+    """Return the condition that a registration is not final."""
+    return sql(IN_FLIGHT_SQL)  # in the words of the partial indexes, so that they are used
+
+
+def queueing(insert: Callable[[Table], Any], ring_again_ms: int) -> Any:
+    """Return the statement that queues registrations, but for those of which an identical one is in flight."""
+    return (
+        insert(_registrations)
+        .values(
+            status=Status.QUEUED,
+            epoch=0,
+            attempts=0,
+            due_at=_NOW,
+            ring_at=_NOW + ring_again_ms,
+            bytes_downloaded=0,
+            created_at=_NOW,
+            updated_at=_NOW,
+            leases_lost=0,
+            counted=False,
+            **{column: bindparam(column) for column in ("id", "submitted_by", "retry_of", "trace", *SUBMITTED)},
+        )
+        .on_conflict_do_nothing(index_elements=["fingerprint"], index_where=sql(IN_FLIGHT_SQL))
+        .returning(_registrations)
+    )
+
+
+def writing_plugin(insert: Callable[[Table], Any]) -> Any:
+    """Return the statement that writes a plugin, unless its name and version are taken."""
+    return (
+        insert(_plugins)
+        .values(
+            registered_at=_NOW,
+            **{column: bindparam(column) for column in ("id", "registration_id", "artifact_bytes", *SUBMITTED)},
+        )
+        .on_conflict_do_nothing(index_elements=["name_key", "version"])
+        .returning(_p.id)
+    )
+
+
+CLAIM = (
+    update(_registrations)
+    .where(
+        _r.id == bindparam("registration_id"),
+        in_flight(),
+        _r.due_at <= _NOW,
+        _r.attempts < bindparam("max_attempts"),
+    )
+    .values(
+        status=Status.VERIFYING,
+        epoch=_r.epoch + 1,
+        attempts=_r.attempts + 1,
+        due_at=_NOW + bindparam("lease_ms", type_=BigInteger),
+        ring_at=_NOW + bindparam("lease_ms", type_=BigInteger),
+        claimed_by=bindparam("worker"),
+        claimed_at=_NOW,
+        progressed_at=_NOW,
+        leases_lost=_r.leases_lost + case((_r.status == Status.VERIFYING, 1), else_=0),
+        bytes_downloaded=0,
+        artifact_bytes=None,
+        updated_at=_NOW,
+    )
+    .returning(_registrations)
+)
+JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
+# Not pairs in a list of pairs: for those SQLite looks at every plugin there is.
+_PLUGINS_AT = select(_plugins).where(
+    _p.name_key.in_(bindparam("names", expanding=True)), _p.version.in_(bindparam("versions", expanding=True))
+)
+
+
+def standing_in_the_way(
+    connection: Connection, submissions: Iterable[Submission]
+) -> dict[str, AlreadyRegistered | Taken]:
+    """Return the plugins that stand where *submissions* want to, by the fingerprint of these."""
+    wanted = {submission.fingerprint: (submission.name_key, submission.version) for submission in submissions}
+    names, versions = ({name[part] for name in wanted.values()} for part in (0, 1))
+    found = connection.execute(_PLUGINS_AT, {"names": [*names], "versions": [*versions]}).mappings().all()
+    rows = {(row["name_key"], row["version"]): row for row in found}
+    return {
+        fingerprint: (AlreadyRegistered if rows[name]["fingerprint"] == fingerprint else Taken)(plugin_of(rows[name]))
+        for fingerprint, name in wanted.items()
+        if name in rows
+    }
+
+
+def first_id_at(milliseconds: int) -> str:
+    """Return what no registration id made since then is below (RFC 9562 section 5.7)."""
+    time = f"{milliseconds:012x}"
+    return f"registration-{time[:8]}-{time[8:]}-7000"
+
+
+def settle(connection: Connection, claim: Claim, **values: Any) -> Row[Any] | None:
+    """Write a worker's word on *claim*, fenced (invariant 4)."""
+    plain = {column: value for column, value in values.items() if not isinstance(value, ClauseElement)}
+    statement = _fenced(tuple(plain))
+    if len(plain) < len(values):
+        statement = statement.values({column: values[column] for column in values.keys() - plain.keys()})
+    asked = {"claimed_id": claim.registration_id, "claimed_epoch": claim.epoch}
+    return connection.execute(statement, asked | {f"new_{column}": value for column, value in plain.items()}).first()
+
+
+@cache
+def _fenced(columns: tuple[str, ...]) -> Update:
+    """Return the statement that sets *columns* of a live claim. The fence is here, once, for every such write."""
+    return (
+        update(_registrations)
+        .where(
+            _r.id == bindparam("claimed_id"),
+            _r.status == Status.VERIFYING,
+            _r.epoch == bindparam("claimed_epoch"),
+        )
+        .values(updated_at=_NOW, **{column: bindparam(f"new_{column}") for column in columns})
+        .returning(_registrations)
+    )
+
+
+def page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:
+    """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest."""
+    found = select(table).order_by(table.c.id.desc()).limit(limit)
+    if before is not None:
+        found = found.where(table.c.id < before)
+    for column, value in (filters or {}).items():
+        condition = table.c.name_key == normalised(value) if column == "name" else table.c[column] == value
+        found = found.where(condition)
+    return found
