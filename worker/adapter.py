@@ -12,6 +12,7 @@ from typing import Any
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import SSLError
@@ -38,6 +39,16 @@ class EgressAdapter(HTTPAdapter):
     def get(self, request: PreparedRequest, *, timeout: tuple[float, float], verify: bool | str) -> Response:
         """Send *request* and return its response as soon as the head of that is there."""
         return self.send(request, stream=True, timeout=timeout, verify=verify, proxies=self._proxies)
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        """Return *resp* as a response of requests. Cookies are not looked at: none is kept."""
+        response = Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw = resp
+        response.url = req.url or ""
+        response.request = req
+        return response
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         """Make the pools that dial our way."""

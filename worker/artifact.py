@@ -7,7 +7,7 @@ from typing import Protocol
 
 from worker.attempts import Attempt
 
-Piece = tuple[int, bytes]
+Piece = tuple[int, bytes | memoryview]
 """Bytes of an artifact, and the offset they begin at: where the last piece ended, or 0 to begin again."""
 
 HEAD_BYTES = 256 * 1024

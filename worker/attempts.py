@@ -2,7 +2,7 @@
 
 Two threads keep them. The watchdog shuts the socket of an attempt whose deadline or lease has
 passed; it talks to nothing, so nothing can delay it. The heartbeat renews all leases and notes all
-progress in one statement a second (invariant 8); it may wait for the store as long as that takes.
+progress in one statement, about once a second (invariant 8); it may wait for the store as long as that takes.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from shared.registration import Claim, Progress
 from shared.store import Store
 
 WATCH_EVERY_S = 0.1
-RENEW_EVERY_S = 1.0
+RENEW_EVERY_S = 0.75
+"""A canceled download stops when its claim cannot be renewed: within a second, the store's answer included."""
 SAFETY_S = 1.0
 """How long before its lease ends a worker stops by itself."""
 
@@ -83,8 +84,8 @@ class Attempt:
         self.check()
 
     @property
-    def fields(self) -> dict[str, object]:
-        """What names this attempt in a log."""
+    def fields(self) -> dict[str, str | int]:
+        """What names this attempt in logs and traces."""
         claim = self.claim
         return {"registration": claim.registration_id, "epoch": claim.epoch, "attempt": claim.attempt}
 
@@ -116,7 +117,7 @@ class Attempts:
             ("watchdog", self._watch, WATCH_EVERY_S),
             ("heartbeat", self._renew, RENEW_EVERY_S),
         ):
-            threading.Thread(target=_repeat, args=(step, every_s), name=name, daemon=True).start()
+            threading.Thread(target=repeat, args=(step, every_s), name=name, daemon=True).start()
 
     @property
     def leaving(self) -> bool:
@@ -180,13 +181,14 @@ class Attempts:
                 attempt.cut_off(LeaseLost("another worker has the claim, or it was settled"))
 
 
-def _repeat(step: Callable[[], None], every_s: float) -> None:
+def repeat(step: Callable[[], None], every_s: float) -> None:
+    """Take *step* every so many seconds, for as long as the process lives, whatever comes of it."""
     while True:
         time.sleep(every_s)
         try:
             step()
         except Exception:  # these threads must outlive any surprise
-            log.exception("an attempt could not be looked after")
+            log.exception("what runs by the clock here failed")
 
 
 def _shut(wire: socket.socket) -> None:

@@ -129,7 +129,7 @@ class Fetcher:
     def _get(self, url: str, target: Target, attempt: Attempt, more: Mapping[str, str]) -> requests.Response:
         # Not through a Session: that reads redirects' bodies, keeps cookies and looks at the environment.
         request = requests.Request("GET", url, headers={**_HEADERS, **more}).prepare()
-        if request.url is None or self._egress.check_url(request.url) != target:
+        if request.url != url and (request.url is None or self._egress.check_url(request.url) != target):
             raise ForbiddenUrl("artifactUrl can be read in more than one way: write it plainly.")
         timeout = (attempt.remaining_s(self._connect_timeout_s), attempt.remaining_s(self._read_timeout_s))
         return self._adapter.get(request, timeout=timeout, verify=self._verify)

@@ -2,19 +2,64 @@
 
 import http.client
 import re
+import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import requests
 
 from shared.errors import BadResponse, Truncated
 
-CHUNK_BYTES = 64 * 1024
 BROKE_HTTP = "The artifact's host broke the rules of HTTP."
 BROKE_OFF = "The connection to the artifact's host broke before the artifact was complete."
 _MAX_LINE_BYTES = 4096
 _MAX_TRAILER_LINES = 100
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+
+
+Chunk = bytes | memoryview
+
+
+class Pace:
+    """Reads a stream in pieces that grow while it is fast.
+
+    A slow download holds little memory and shows each byte of its progress; a fast one costs few calls.
+    Every chunk is a buffer of its own, which whoever gets it may keep.
+    """
+
+    SMALL_BYTES = 16 * 1024
+    LARGE_BYTES = 1024 * 1024
+    FAST_BYTES_A_S = 8 * 1024 * 1024
+    """Who sends so much in a second, over four pieces, is read in pieces of twice the size."""
+    PATIENCE_S = 0.25
+    """Who takes so long over one piece is read in small ones again."""
+
+    def __init__(self) -> None:
+        self.size = self.SMALL_BYTES
+        self._begun, self._arrived = time.monotonic(), 0
+
+    def read(self, stream: BufferedReader, at_most: int | None) -> Chunk:
+        """Return up to *at_most* bytes, as many as fit this pace; none at the end of the stream."""
+        size = self.size if at_most is None else min(self.size, at_most)
+        before = time.monotonic()
+        if self.size == self.SMALL_BYTES:
+            chunk: Chunk = stream.read1(size)
+        else:
+            buffer = bytearray(size)
+            chunk = memoryview(buffer)[: stream.readinto(buffer)]
+        self._note(len(chunk), before, time.monotonic())
+        return chunk
+
+    def _note(self, count: int, before: float, now: float) -> None:
+        self._arrived += count
+        if now - before > self.PATIENCE_S:
+            self.size = self.SMALL_BYTES
+        elif self._arrived < 4 * self.size:
+            return
+        elif self._arrived >= self.FAST_BYTES_A_S * (now - self._begun):
+            self.size = min(2 * self.size, self.LARGE_BYTES)
+        self._begun, self._arrived = now, 0
 
 
 def announced_bytes(response: requests.Response) -> int | None:
@@ -35,21 +80,31 @@ def announced_bytes(response: requests.Response) -> int | None:
     return int(lengths[0][:20])
 
 
-def body_of(response: requests.Response) -> Iterator[bytes]:
+def body_of(response: requests.Response) -> Iterator[Chunk]:
     """Yield the body of *response* as it arrives, exactly as served, until its proper end.
 
     Raises:
         Truncated: it ended before that.
         BadResponse: its chunks are malformed.
     """
+    stream = response.raw._fp.fp  # type: ignore[union-attr]  # it is there before the body is read
     if response.raw.chunked:
-        yield from dechunked(response.raw._fp.fp)  # type: ignore[union-attr]  # it is there before the body is read
+        yield from dechunked(stream)
         return
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+    left = announced_bytes(response)
+    pace = Pace()
+    while left is None or left > 0:
+        chunk = pace.read(stream, left)
+        if not chunk:
+            if left is None:
+                return
+            raise Truncated(BROKE_OFF)
+        if left is not None:
+            left -= len(chunk)
         yield chunk
 
 
-def dechunked(stream: BinaryIO) -> Iterator[bytes]:
+def dechunked(stream: BufferedReader) -> Iterator[Chunk]:
     """Yield what the chunks in *stream* hold (RFC 9112 section 7.1).
 
     urllib3 takes for a size what `int` does: ``-1`` then reads all there is into memory, and
@@ -58,9 +113,10 @@ def dechunked(stream: BinaryIO) -> Iterator[bytes]:
     Raises:
         Truncated, BadResponse: as `body_of`.
     """
+    pace = Pace()
     while left := _chunk_size(stream):
         while left:
-            chunk = stream.read1(min(left, CHUNK_BYTES))  # type: ignore[attr-defined]  # it is buffered
+            chunk = pace.read(stream, left)
             if not chunk:
                 raise Truncated(BROKE_OFF)
             left -= len(chunk)
@@ -73,14 +129,14 @@ def dechunked(stream: BinaryIO) -> Iterator[bytes]:
     raise BadResponse(BROKE_HTTP)
 
 
-def _chunk_size(stream: BinaryIO) -> int:
+def _chunk_size(stream: BufferedReader) -> int:
     found = _CHUNK_SIZE.fullmatch(_line(stream))
     if found is None:
         raise BadResponse(BROKE_HTTP)
     return int(found[1], 16)
 
 
-def _line(stream: BinaryIO) -> bytes:
+def _line(stream: BufferedReader) -> bytes:
     line = stream.readline(_MAX_LINE_BYTES)
     if not line.endswith(b"\n"):
         raise BadResponse(BROKE_HTTP) if len(line) == _MAX_LINE_BYTES else Truncated(BROKE_OFF)

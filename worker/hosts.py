@@ -10,18 +10,30 @@ MAX_PARKED = 1024
 """Registrations remembered for each busy host; those beyond are left to the sweep."""
 
 
+PATIENCE_S = 0.1
+"""How long a claim waits for a slot before it is put back."""
+
+
 class Hosts:
     """Slots by host. Who finds none is parked, and taken on by whoever leaves one."""
 
-    def __init__(self, slots_each: int) -> None:
+    def __init__(self, slots_each: int, *, patience_s: float = PATIENCE_S) -> None:
         self._slots_each = slots_each
+        self._patience_s = patience_s
         self._taken: Counter[str] = Counter()
         self._parked: defaultdict[str, OrderedDict[RegistrationId, None]] = defaultdict(OrderedDict)
         self._lock = threading.Lock()
+        self._freed: defaultdict[str, threading.Condition] = defaultdict(lambda: threading.Condition(self._lock))
 
     def enter(self, host: str) -> bool:
-        """Take a slot of *host*; return whether there was one."""
+        """Take a slot of *host*; return whether there was one.
+
+        Where downloads are quick there soon is: to wait a moment costs less than to put a claim back and make it
+        again. Where some are parked already they are not quick, and nobody waits.
+        """
         with self._lock:
+            if self._taken[host] >= self._slots_each and not self._parked.get(host):
+                self._freed[host].wait_for(lambda: self._taken[host] < self._slots_each, self._patience_s)
             if self._taken[host] >= self._slots_each:
                 return False
             self._taken[host] += 1
@@ -40,8 +52,11 @@ class Hosts:
         """Give a slot of *host* back; return who is parked the longest, for the caller to take on."""
         with self._lock:
             self._taken[host] -= 1
+            if host in self._freed:
+                self._freed[host].notify()
             if self._taken[host] <= 0:
                 del self._taken[host]
+                self._freed.pop(host, None)
             waiting = self._parked.get(host)
             if not waiting:
                 self._parked.pop(host, None)

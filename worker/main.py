@@ -1,28 +1,39 @@
 """Composition root of the worker: ``celery -A worker.main worker --pool threads`` and ``... beat``."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import socket
 import sys
 import threading
 import warnings
+from functools import cached_property
 from typing import Any
 
 from celery import Celery, bootsteps, signals
 
-from shared.database import SchemaMismatch, open_database
+from shared.census import Census
+from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs
 from shared.queues import celery_app
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
+from shared.tallies import Tallies
+from shared.tracing import TracingNotInstalled, start_tracing
 from worker.adapter import Dial, EgressAdapter
 from worker.attempts import Attempts
 from worker.connect import Dialer, ProxyDialer, Resolver
 from worker.fetch import Fetcher
 from worker.hosts import Hosts
+from worker.lost_broker import outlive_broker
+from worker.presence import Presence
 from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier
+
+_M_ARENA_MAX = -8  # malloc.h
 
 
 class Worker:
@@ -32,6 +43,12 @@ class Worker:
         self._settings = settings
         self._verifier: Verifier | None = None
         self._building = threading.Lock()
+        self._presence = Presence(lambda: Census(self.database), worker_name())
+
+    @cached_property
+    def database(self) -> Database:
+        """The connections to the store that everything here shares."""
+        return open_database(self._settings.database_url)
 
     def verifier(self) -> Verifier:
         """Return this process's verifier.
@@ -41,19 +58,35 @@ class Worker:
         """
         with self._building:
             if self._verifier is None:
-                self._verifier = build_verifier(self._settings)
+                self._verifier = build_verifier(self._settings, self.database)
                 self._verifier.attempts.start()
             return self._verifier
+
+    def arrive(self, *, threads: int) -> None:
+        """Let operators see that this process is here, for *threads* downloads at once."""
+        self._presence.arrive(threads)
 
     def leave(self) -> None:
         """Cut off what is under way, so that it is put back at once."""
         if self._verifier is not None:
             self._verifier.attempts.leave()
+        self._presence.leave()
 
 
-def build_verifier(settings: Settings) -> Verifier:
-    """Compose a verifier from *settings*."""
-    database = open_database(settings.database_url)
+def keep_few_arenas() -> None:
+    """Have glibc's malloc share two arenas: hundreds of threads would keep one each for what they have freed."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library has no such thing
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def worker_name() -> str:
+    """Return what this process is called in claims and in the census."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def build_verifier(settings: Settings, database: Database | None = None) -> Verifier:
+    """Compose a verifier from *settings*, over connections of its own where none are given."""
+    database = database or open_database(settings.database_url)
     database.check_schema()
     store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
     timeout_s, resolve = settings.connect_timeout_s, Resolver()
@@ -76,7 +109,7 @@ def build_verifier(settings: Settings) -> Verifier:
         attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
         hosts=Hosts(settings.max_downloads_per_host),
         retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_name(),
         lease_s=settings.lease_s,
         max_bytes=settings.max_artifact_bytes,
     )
@@ -88,30 +121,45 @@ def create_app() -> Celery:
         settings = read_settings()
     except BadSettings as error:
         sys.exit(str(error))
+    outlive_broker()
+    keep_few_arenas()
     celery = celery_app(settings)
     worker = Worker(settings)
-    add_tasks(celery, worker.verifier, keep_registrations_s=settings.keep_registrations_s)
+    add_tasks(
+        celery,
+        worker.verifier,
+        tallies=lambda: Tallies(worker.database),
+        census=lambda: Census(worker.database),
+        keep_registrations_s=settings.keep_registrations_s,
+    )
 
     def set_up_logs(**_: Any) -> None:
         configure_logs(service="worker")
 
-    def refuse_bad_store(**_: Any) -> None:
+    def begin(**_: Any) -> None:
         try:
             open_database(settings.database_url).check_schema()
-        except (SchemaMismatch, StoreUnavailable) as error:
+            if settings.traces:
+                start_tracing("worker")
+        except (SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
             sys.exit(str(error))
 
-    class Leave(bootsteps.StartStopStep):
+    class ComeAndGo(bootsteps.StartStopStep):
         """Puts back what is under way whenever the worker stops, told to or not, before it waits for its threads."""
 
         requires = ("celery.worker.components:Pool",)
 
+        def start(self, parent: Any) -> None:
+            gc.collect()
+            gc.freeze()  # what is loaded by now stays: no collection need look at it again
+            worker.arrive(threads=parent.concurrency)
+
         def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
             worker.leave()
 
-    celery.steps["worker"].add(Leave)
+    celery.steps["worker"].add(ComeAndGo)
     signals.setup_logging.connect(set_up_logs, weak=False)
-    signals.worker_init.connect(refuse_bad_store, weak=False)
+    signals.worker_init.connect(begin, weak=False)
     return celery
 
 

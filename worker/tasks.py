@@ -1,15 +1,18 @@
 """The Celery adapter: decode, call, done."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from celery import Celery
 
+from shared.census import Census
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
 from shared.registration import RegistrationId
+from shared.tallies import Tallies
 from worker.sweep import prune, sweep
 from worker.verify import Verifier
 
@@ -19,15 +22,22 @@ PATIENCE_S = 0.5
 log = get_logger(__name__)
 
 
-def add_tasks(app: Celery, verifier: Callable[[], Verifier], *, keep_registrations_s: float) -> None:
-    """Give *app* its tasks. *verifier* is asked when one runs, not when it is defined."""
+def add_tasks(
+    app: Celery,
+    verifier: Callable[[], Verifier],
+    *,
+    tallies: Callable[[], Tallies],
+    census: Callable[[], Census],
+    keep_registrations_s: float,
+) -> None:
+    """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
 
     @app.task(name=VERIFY_TASK)
     def verify_bell(registration_ids: list[str]) -> None:
         answer_bell(
             [RegistrationId(each) for each in registration_ids],
             verify=verifier().verify,
-            hand_back=lambda registration_id: ring(app, [registration_id]),
+            hand_back=lambda registration_ids: ring(app, registration_ids),
         )
 
     @app.task(name=SWEEP_TASK)
@@ -39,47 +49,87 @@ def add_tasks(app: Celery, verifier: Callable[[], Verifier], *, keep_registratio
             ring=lambda ids: ring(app, ids),
             max_attempts=it.retry.max_attempts,
         )
+        tallies().count()
+        tallies().mark("sweep")
 
     @app.task(name=PRUNE_TASK)
     def prune_old() -> None:
         prune(verifier().store, older_than_s=keep_registrations_s)
+        tallies().forget()
+        census().forget()
 
 
 def answer_bell(
     registration_ids: Sequence[RegistrationId],
     *,
     verify: Callable[[RegistrationId], None],
-    hand_back: Callable[[RegistrationId], None],
+    hand_back: Callable[[Sequence[RegistrationId]], None],
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Verify a bell's registrations in turn; if that takes longer than a moment, hand the rest back, each by itself.
+    """Verify a bell's registrations in turn; if one takes longer than a moment, hand the rest back as two bells.
 
-    So a slow artifact holds up nobody, and quick ones share one message. A store that is away leaves
-    the rest to the sweep.
+    So a slow artifact holds up nobody, and quick ones share one message: were all of a full bell slow, each would be
+    begun after five moments. A store that is away leaves the rest to the sweep.
     """
-    rest = deque(registration_ids)
-    patience = threading.Timer(patience_s, _hand_back_rest, (rest, hand_back))
-    if len(rest) > 1:
-        patience.start()
+    bell = _Bell(registration_ids, hand_back, patience_s)
     try:
-        while registration_id := _next(rest):
+        while registration_id := bell.next():
             verify(registration_id)
     except StoreUnavailable as error:
         log.warning("bell not answered", reason=error.detail)
     finally:
-        patience.cancel()
+        bell.over()
 
 
-def _next(rest: deque[RegistrationId]) -> RegistrationId | None:
-    try:
-        return rest.popleft()  # not asked first: the timer's thread may have taken them all meanwhile
-    except IndexError:
-        return None
+class _Bell:
+    """A bell that is being answered, and the timer that sees whether one of its artifacts takes long."""
 
+    def __init__(
+        self,
+        rest: Sequence[RegistrationId],
+        hand_back: Callable[[Sequence[RegistrationId]], None],
+        patience_s: float,
+    ) -> None:
+        self._rest = deque(rest)
+        self._hand_back = hand_back
+        self._patience_s = patience_s
+        self._begun = time.monotonic()
+        self._timer: threading.Timer | None = None
+        if len(self._rest) > 1:
+            self._look_after(patience_s)
 
-def _hand_back_rest(rest: deque[RegistrationId], hand_back: Callable[[RegistrationId], None]) -> None:
-    for registration_id in iter(lambda: _next(rest), None):
+    def next(self) -> RegistrationId | None:
+        """Return who is next, if anybody is left."""
+        self._begun = time.monotonic()
+        return self._take()
+
+    def over(self) -> None:
+        """Stop looking."""
+        self._rest.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _take(self) -> RegistrationId | None:
         try:
-            hand_back(registration_id)
-        except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
-            log.warning("bell not handed back", registration=registration_id, reason=type(error).__name__)
+            return self._rest.popleft()  # not asked first: the timer's thread may have taken them all meanwhile
+        except IndexError:
+            return None
+
+    def _look_after(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._look)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _look(self) -> None:
+        patience_left_s = self._begun + self._patience_s - time.monotonic()
+        if patience_left_s > 0:
+            if self._rest:
+                self._look_after(patience_left_s)
+            return
+        rest = list(iter(self._take, None))
+        for half in (rest[::2], rest[1::2]):
+            try:
+                if half:
+                    self._hand_back(half)
+            except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
+                log.warning("bell not handed back", registrations=half, reason=type(error).__name__)

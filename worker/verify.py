@@ -10,6 +10,7 @@ from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
 from shared.registration import Claim, Digest, RegistrationId
 from shared.store import Store
+from shared.tracing import note, span
 from worker.artifact import Fetch, Seen
 from worker.attempts import Attempt, Attempts, LeaseLost, Released
 from worker.diagnose import explained
@@ -70,7 +71,8 @@ class Verifier:
     def _attempt(self, claim: Claim, attempt: Attempt) -> None:
         """Make one attempt, unless it is ended from outside."""
         try:
-            self._judge(claim, attempt)
+            with span("verify", parent=claim.trace, role="consumer", **attempt.fields):
+                self._judge(claim, attempt)
         except LeaseLost as loss:
             log.warning("claim lost", reason=str(loss), **attempt.fields)
         except Released:
@@ -80,14 +82,16 @@ class Verifier:
     def _judge(self, claim: Claim, attempt: Attempt) -> None:
         """Download the artifact, compare the digests, and settle the claim accordingly."""
         try:
-            with self.fetch(claim.submission.artifact_url, attempt) as download:
+            with span("fetch"), self.fetch(claim.submission.artifact_url, attempt) as download:
                 computed = digest(download.pieces, max_bytes=self.max_bytes)
             self._compare(claim, computed, download.seen)
         except RegistryError as error:
             self._give_up(claim, attempt, error)
             return
-        settled = _insist(attempt, lambda: self.store.register(claim, computed))
+        with span("settle"):
+            settled = _insist(attempt, lambda: self.store.register(claim, computed))
         outcome = settled.status if settled else "lost"
+        note({"outcome": outcome, "bytes": computed.size_bytes})
         log.info("settled", outcome=outcome, bytes=computed.size_bytes, **attempt.fields)
 
     def _compare(self, claim: Claim, computed: Digest, seen: Seen) -> None:
@@ -115,6 +119,7 @@ class Verifier:
             ours = _insist(attempt, lambda: self.store.fail(claim, failure))
         else:
             ours = _insist(attempt, lambda: self.store.reject(claim, failure))
+        note({"code": failure.code, "cause": failure.cause})
         log.info(
             "attempt failed",
             code=failure.code,
