@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
@@ -24,22 +23,31 @@ def allowed(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
         it: Annotated[Services, Depends(services)],
         _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Token:
-        _refuse_secrets_in(request)
-        token = await run_in_threadpool(it.tokens.authenticate, _presented(request))
-        if token is None:
-            it.throttle.bad_token_from(request.client.host if request.client else "")
-            raise _unauthorized()
-        it.throttle.request_with(token.id)
-        if token.scopes.isdisjoint(scopes):
-            wanted = " or ".join(scopes)
-            raise Problem(
-                "forbidden",
-                f"This needs a token of scope {wanted}.",
-                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
-            )
-        return token
+        return await authenticate(request, it, *scopes)
 
     return authenticated
+
+
+async def authenticate(request: Request, it: Services, *scopes: Scope) -> Token:
+    """Return the token that *request* shows, if it has any of *scopes*.
+
+    Raises:
+        Problem: 400, 401, 403 or 429.
+    """
+    _refuse_secrets_in(request)
+    token = await it.callers.whose(_presented(request))
+    if token is None:
+        it.throttle.bad_token_from(request.client.host if request.client else "")
+        raise _unauthorized()
+    it.throttle.request_with(token.id)
+    if token.scopes.isdisjoint(scopes):
+        wanted = " or ".join(scopes)
+        raise Problem(
+            "forbidden",
+            f"This needs a token of scope {wanted}.",
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
+        )
+    return token
 
 
 def require_name(token: Token, name: str) -> None:
@@ -54,7 +62,9 @@ def require_name(token: Token, name: str) -> None:
 
 
 def _refuse_secrets_in(request: Request) -> None:
-    if any(name in _SECRET_PARAMETERS or value.startswith("prg_") for name, value in request.query_params.items()):
+    if request.scope["query_string"] and any(
+        name in _SECRET_PARAMETERS or value.startswith("prg_") for name, value in request.query_params.items()
+    ):
         raise Problem(
             "malformed-request",
             "A token in a URL ends up in logs: revoke this one, and send another as 'Authorization: Bearer prg_...'.",

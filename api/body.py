@@ -1,31 +1,31 @@
 """The body of a submission: read under a limit, as strict JSON, parsed once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.message import Message
-from typing import Annotated
+from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
 from api.config_schema import fault_in_schema
 from api.problems import Problem, problem_of
-from api.services import Services, services
+from api.services import Services
 from api.strict_json import loads_strictly
 from shared.egress import Egress
 from shared.errors import Rejected
 from shared.registration import Submission
 
 
-async def submission(request: Request, it: Annotated[Services, Depends(services)]) -> Submission:
+async def submission(request: Request, it: Services) -> Submission:
     """Return the submission in *request*.
 
     Raises:
         Problem: 400, 413, 415 or 422; the last lists every bad field.
     """
     _require_json(request)
-    body = await _read(request, max_bytes=it.settings.max_body_bytes)
+    body = await read_body(request, max_bytes=it.settings.max_body_bytes)
     return parse_submission(_strict_json(body), it.settings.egress)
 
 
@@ -69,6 +69,16 @@ def invalid_fields(errors: list[dict[str, str]]) -> Problem:
     )
 
 
+def invalid_query(errors: Iterable[Mapping[str, Any]]) -> Problem:
+    """Return the problem that lists all of pydantic's *errors* about query parameters."""
+    return invalid_fields(
+        [
+            {"parameter": str(each["loc"][-1]), "detail": str(each["msg"]).removeprefix("Value error, ")}
+            for each in errors
+        ]
+    )
+
+
 def _forbidden(url: object, egress: Egress) -> Rejected | None:
     """Return why *url* may not be fetched, as far as the URL alone shows it."""
     try:
@@ -80,15 +90,23 @@ def _forbidden(url: object, egress: Egress) -> Rejected | None:
 
 
 def _require_json(request: Request) -> None:
+    content_type = request.headers.get("Content-Type", "")
+    if content_type == "application/json":
+        return
     header = Message()
-    header["Content-Type"] = request.headers.get("Content-Type", "")
+    header["Content-Type"] = content_type
     charset = header.get_content_charset("utf-8")
     if header.get_content_type() != "application/json" or charset not in {"utf-8", "utf8"}:
         raise Problem("unsupported-media-type", "Send the submission as Content-Type: application/json.")
 
 
-async def _read(request: Request, *, max_bytes: int) -> bytes:
-    too_large = Problem("body-too-large", f"A submission may have {max_bytes} bytes at most.")
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """Return the body of *request*.
+
+    Raises:
+        Problem: 413, it is larger than *max_bytes*; 400, it broke off.
+    """
+    too_large = Problem("body-too-large", f"The body may have {max_bytes} bytes at most.")
     announced = request.headers.get("Content-Length", "0")
     if announced.isdigit() and int(announced[:19]) > max_bytes:
         raise too_large

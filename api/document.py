@@ -14,7 +14,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 for status, response in list(operation["responses"].items()):
                     if status >= "400":
-                        response["content"].pop("application/json", None)
+                        for other in ("application/json", "text/event-stream", "text/html"):
+                            response["content"].pop(other, None)
                         if not response["content"]:  # FastAPI's own 422, of a path that is always valid
                             del operation["responses"][status]
         app.openapi_schema = document

@@ -10,7 +10,7 @@ from shared.errors import RegistryError, StoreUnavailable
 from shared.registration import Accepted, Outcome, RegistrationId, Submission
 from shared.store import Store
 
-MAX_GROUP = 64
+MAX_GROUP = 128
 SUBMIT_WITHIN_S = 10
 MAX_WAITING = 4096
 """More submissions than this do not queue for the store: they are told to come again."""
@@ -20,6 +20,7 @@ MAX_WAITING = 4096
 class _Waiting:
     submission: Submission
     by: str
+    trace: str | None
     answer: asyncio.Future[Outcome]
 
 
@@ -31,13 +32,13 @@ class Intake:
         self._ring = ring
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
-    async def submit(self, submission: Submission, by: str) -> Outcome:
-        """Return what became of *submission*, once that is committed (invariant 1).
+    async def submit(self, submission: Submission, by: str, *, trace: str | None = None) -> Outcome:
+        """Return what became of *submission*, once that is committed (invariant 1). *trace* goes along with it.
 
         Raises:
             StoreUnavailable: it was not stored.
         """
-        waiting = _Waiting(submission, by, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(submission, by, trace, asyncio.get_running_loop().create_future())
         try:
             self._waiting.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -60,7 +61,8 @@ class Intake:
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            outcomes = await run_in_threadpool(self._store.submit, [(each.submission, each.by) for each in group])
+            submissions, traces = [(each.submission, each.by) for each in group], [each.trace for each in group]
+            outcomes = await run_in_threadpool(lambda: self._store.submit(submissions, traces=traces))
         except Exception as error:  # noqa: BLE001  # each of the group is told; none may wait for ever
             reason = error if isinstance(error, RegistryError) else _surprise(error)
             for each in group:

@@ -3,9 +3,11 @@
 import base64
 import binascii
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Protocol, TypeVar
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -52,7 +54,7 @@ class PageQuery(BaseModel):
     @property
     def filters(self) -> dict[str, str]:
         """Column -> wanted value, of the filters that were given."""
-        given = self.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True, by_alias=False)
+        given = self.model_dump(mode="json", exclude={"limit", "cursor", "since"}, exclude_none=True, by_alias=False)
         return {column: str(value) for column, value in given.items()}
 
 
@@ -66,6 +68,17 @@ def a_page(found: Sequence[Listed], limit: int) -> tuple[list[Listed], str | Non
 def cursor_of(item_id: str) -> str:
     """Return the cursor of the page that begins below *item_id*."""
     return base64.urlsafe_b64encode(item_id.encode("ascii")).decode("ascii")
+
+
+async def refuse_repeats(request: Request) -> None:
+    """Refuse a query that gives a parameter twice: of two filters one would be heeded, and nobody could tell which.
+
+    Raises:
+        Problem: 422, with each such parameter.
+    """
+    counts = Counter(name for name, _value in request.query_params.multi_items())
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise invalid_fields([{"parameter": name, "detail": "must be given once"} for name in repeated])
 
 
 def known_id(text: str) -> str:

@@ -1,39 +1,50 @@
 """Composition root of the api: ``uvicorn --factory api.main:create_app``."""
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from api import plugins, registrations
+from api import metrics, operations, page, plugins, registrations
 from api.access_log import AccessLog
+from api.answers import Answers
 from api.bell import Bell
-from api.body import invalid_fields
+from api.body import invalid_query
+from api.callers import Callers
 from api.document import openapi_document
+from api.following import Following
 from api.intake import Intake
-from api.problems import Problem, documented, problem_of, problem_response
+from api.problems import Problem, answer_to, documented, problem_of, problem_response
 from api.services import Services
+from api.shortcut import Shortcut
+from api.sight import Sight
 from api.throttle import Throttle
 from api.watch import Outcomes
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
-from shared.queues import celery_app, ring
+from shared.overview import Overviews
+from shared.queues import bells_waiting, celery_app, ring
+from shared.sessions import Sessions
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
+from shared.tallies import Tallies
 from shared.tokens import Tokens
+from shared.tracing import TracingNotInstalled, start_tracing
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -44,32 +55,43 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     configure_logs(service="api")
     try:
         settings = settings or read_settings()
+        if settings.traces:
+            start_tracing("api")
         database = open_database(settings.database_url)
         database.check_schema()
-    except (BadSettings, SchemaMismatch, StoreUnavailable) as error:
+    except (BadSettings, SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
         sys.exit(str(error))
 
     celery = celery_app(settings)
     bell = Bell(lambda ids: ring(celery, ids))
     store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
+    tokens = Tokens(database)
+    sessions, answers = Sessions(database, tokens), Answers()
     it = Services(
         settings,
         store,
-        Tokens(database),
+        Callers(tokens),
         Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
         Intake(store, bell.ring),
         Outcomes(store),
+        Following(store),
+        Sight(Overviews(database), Tallies(database), answers, lambda: bells_waiting(celery), sessions=sessions.good),
+        bell.ring,
+        sessions,
     )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: to look at it again and again held up one answer in a hundred
         bell.start()
-        _when_told_to_stop(it.outcomes)
+        _when_told_to_stop(it.leave)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(it.intake.run()), tasks.create_task(it.outcomes.run())]
+            running = [tasks.create_task(each.run()) for each in (it.intake, it.outcomes, it.following, it.sight)]
             yield
             for task in running:
                 task.cancel()
+        await run_in_threadpool(it.sight.count_answers)
         database.close()
 
     app = FastAPIOffline(
@@ -83,13 +105,17 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     app.include_router(plugins.router)
     app.include_router(registrations.router)
+    app.include_router(operations.router)
+    app.include_router(metrics.router)
+    app.include_router(page.router)
     _add_health(app, database)
     _add_error_handlers(app)
-    return AccessLog(app)  # outside everything else, so that a surprise is logged as the 500 it is answered with
+    short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
+    return AccessLog(short, answers)  # outside everything else, so that a surprise is logged as the 500 it is
 
 
-def _when_told_to_stop(outcomes: Outcomes) -> None:
-    """Answer waiting requests as soon as SIGTERM or SIGINT comes; then let uvicorn's own handler go on."""
+def _when_told_to_stop(leave: Callable[[], None]) -> None:
+    """Have *leave* answer waiting requests as soon as SIGTERM or SIGINT comes, before uvicorn's own handler."""
     if threading.current_thread() is not threading.main_thread():
         return  # in a test's thread: signals are not ours there
     loop = asyncio.get_running_loop()
@@ -97,7 +123,7 @@ def _when_told_to_stop(outcomes: Outcomes) -> None:
         before = signal.getsignal(number)
 
         def stop(number: int, frame: FrameType | None, before: Any = before) -> None:
-            loop.call_soon_threadsafe(outcomes.leave)
+            loop.call_soon_threadsafe(leave)
             if callable(before):
                 before(number, frame)
 
@@ -125,23 +151,16 @@ def _add_health(app: FastAPI, database: Database) -> None:
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
-    async def problem(_request: Request, error: Problem) -> Response:
-        return problem_response(error)
+    async def problem(request: Request, error: Problem) -> Response:
+        return page.problem_page(request, error) or answer_to(error)
 
     @app.exception_handler(RegistryError)
-    async def failure(_request: Request, error: RegistryError) -> Response:
-        return problem_response(problem_of(error.failure()))
+    async def failure(request: Request, error: RegistryError) -> Response:
+        return page.problem_page(request, problem_of(error.failure())) or answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(_request: Request, error: RequestValidationError) -> Response:
-        return problem_response(
-            invalid_fields(
-                [
-                    {"parameter": str(each["loc"][-1]), "detail": each["msg"].removeprefix("Value error, ")}
-                    for each in error.errors()
-                ]
-            )
-        )
+        return problem_response(invalid_query(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def refused(_request: Request, error: HTTPException) -> Response:
@@ -149,12 +168,5 @@ def _add_error_handlers(app: FastAPI) -> None:
         return problem_response(Problem(code, f"{error.detail}.", headers=error.headers))
 
     @app.exception_handler(Exception)
-    async def surprise(_request: Request, _error: Exception) -> Response:
-        return problem_response(
-            Problem(
-                "internal-error",
-                "The registry failed in a way it did not expect; its log says more. Nothing was lost.",
-                fault="registry",
-                retryable=True,
-            )
-        )
+    async def surprise(_request: Request, error: Exception) -> Response:
+        return answer_to(error)

@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
-from api.auth import allowed, require_name
-from api.body import submission
-from api.listing import PageQuery, Text, a_page, known_id
+from api.auth import allowed, authenticate, require_name
+from api.body import invalid_query, submission
+from api.listing import PageQuery, Text, a_page, known_id, refuse_repeats
 from api.prefer import PREFER, Preference
 from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.registrations import RegistrationView, as_json
@@ -18,6 +18,7 @@ from api.services import Services, services
 from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
+    Outcome,
     Plugin,
     PluginType,
     Registration,
@@ -26,6 +27,7 @@ from shared.registration import (
     Taken,
 )
 from shared.tokens import Token
+from shared.tracing import note, span
 
 router = APIRouter(tags=["plugins"])
 
@@ -46,12 +48,26 @@ class PluginQuery(PageQuery):
     checksum: Annotated[Text | None, Field(max_length=71)] = None
 
 
+DRY_RUN: dict[str, Any] = {
+    "name": "dryRun",
+    "in": "query",
+    "required": False,
+    "schema": {
+        "type": "boolean",
+        "title": "Dryrun",
+        "default": False,
+        "description": "Check token, fields, egress and conflict; change nothing",
+    },
+    "description": "Check token, fields, egress and conflict; change nothing",
+}
+
+
 class RegisterQuery(BaseModel):
     """The query of RegisterPlugin."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
-    dry_run: Annotated[bool, Field(description="Check token, fields, egress and conflict; change nothing")] = False
+    dry_run: bool = False
 
 
 @router.post(
@@ -81,6 +97,7 @@ class RegisterQuery(BaseModel):
             "forbidden",
             "too-many-requests",
             "conflict",
+            "canceled",
             "body-too-large",
             "unsupported-media-type",
             "invalid-fields",
@@ -108,35 +125,56 @@ class RegisterQuery(BaseModel):
             "required": True,
             "content": {"application/json": {"schema": Submission.model_json_schema(by_alias=True)}},
         },
-        "parameters": [PREFER],
+        "parameters": [DRY_RUN, PREFER],
+        "security": [{"HTTPBearer": []}],
     },
 )
-async def register_plugin(
-    request: Request,
-    it: Annotated[Services, Depends(services)],
-    token: Annotated[Token, Depends(allowed("register"))],
-    query: Annotated[RegisterQuery, Query()],
-    submitted: Annotated[Submission, Depends(submission)],
-) -> Response:
+async def register_plugin(request: Request) -> Response:
     """The registry downloads `artifactUrl`, hashes it, and answers 200 only when it matches `checksum`.
 
     The answer is held back for up to 30 seconds; `Prefer` changes that. Sending the same submission
     again is always safe: it joins the one in flight, or returns the plugin it became.
     """
+    # By hand, not as FastAPI's dependencies: to work those out costs more than all that follows (decision 0012).
+    it = await services(request)
+    token = await authenticate(request, it, "register")
+    dry_run = await _wants_dry_run(request)
+    submitted = await submission(request, it)
     require_name(token, submitted.name)
-    if query.dry_run:
+    if dry_run:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
-    outcome = await it.intake.submit(submitted, token.label)
+    with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:
+        outcome = await it.intake.submit(submitted, token.label, trace=trace)
+        return await _answer(it, outcome, Preference.parse(request.headers.getlist("Prefer")))
+
+
+async def _wants_dry_run(request: Request) -> bool:
+    """Whether the query asks for a dry run; it holds nothing else.
+
+    Raises:
+        Problem: 422.
+    """
+    if not request.scope["query_string"]:
+        return False
+    await refuse_repeats(request)
+    try:
+        return RegisterQuery.model_validate(dict(request.query_params)).dry_run
+    except ValidationError as error:
+        raise invalid_query(error.errors()) from error
+
+
+async def _answer(it: Services, outcome: Outcome, preference: Preference) -> Response:
+    """Answer with what stands already, or what comes of the registration within the wait."""
     if isinstance(outcome, AlreadyRegistered):
-        return _plugin_answer(outcome.plugin)
+        return plugin_answer(outcome.plugin)
     if isinstance(outcome, Taken):
         raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
-    preference = Preference.parse(request.headers.getlist("Prefer"))
+    note({"registration": outcome.registration.id})
     wait_s = preference.wait_s(it.settings.sync_wait_s)
     settled = await it.outcomes.wait(outcome.registration.id, wait_s)
     if settled is None:
         current = await run_in_threadpool(it.store.registration, outcome.registration.id) if wait_s else None
-        return _accepted_answer(current or outcome.registration, preference)
+        return accepted_answer(current or outcome.registration, preference)
     return await _settled_answer(it, settled, preference)
 
 
@@ -144,24 +182,26 @@ async def _settled_answer(it: Services, settled: Registration, preference: Prefe
     if settled.status is Status.REGISTERED and settled.plugin_id is not None:
         plugin = await run_in_threadpool(it.store.plugin, settled.plugin_id)
         assert plugin is not None  # noqa: S101  # invariant 5
-        return _plugin_answer(plugin, preference)
+        return plugin_answer(plugin, preference)
     assert settled.failure is not None  # noqa: S101  # every other final state has its reason
     raise problem_of(settled.failure, settled.id)
 
 
-def _plugin_answer(plugin: Plugin, preference: Preference | None = None) -> Response:
+def plugin_answer(plugin: Plugin, preference: Preference | None = None) -> Response:
+    """Return the 200 that is *plugin*."""
     applied = preference.applied if preference else {}
     return as_json(plugin, headers={"Location": f"/api/v1/plugins/{plugin.id}", **applied})
 
 
-def _accepted_answer(registration: Registration, preference: Preference) -> Response:
+def accepted_answer(registration: Registration, preference: Preference | None = None) -> Response:
+    """Return the 202 that tells where *registration* can be asked for."""
     return as_json(
         RegistrationView.of(registration),
         status=202,
         headers={
             "Location": f"/api/v1/registrations/{registration.id}",
             "Retry-After": str(RETRY_AFTER_S),
-            **preference.applied,
+            **(preference.applied if preference else {}),
         },
     )
 
@@ -169,7 +209,7 @@ def _accepted_answer(registration: Registration, preference: Preference) -> Resp
 def _dry_run_answer(standing: AlreadyRegistered | Taken | None) -> Response:
     """Answer 204: nothing was verified, so nothing may be answered that says so."""
     if isinstance(standing, AlreadyRegistered):
-        return _plugin_answer(standing.plugin)
+        return plugin_answer(standing.plugin)
     if isinstance(standing, Taken):
         raise Conflict.with_plugin(standing.plugin.id, standing.plugin.checksum)
     return Response(status_code=204)
@@ -199,6 +239,7 @@ async def get_plugin(
 @router.get(
     "/api/v1/plugins",
     operation_id="ListPlugins",
+    dependencies=[Depends(refuse_repeats)],
     summary="Plugins, newest first",
     response_model=PluginPage,
     responses=documented(

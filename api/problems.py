@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
-from shared.errors import Failure, Fault
+from shared.errors import Failure, Fault, RegistryError
+from shared.logs import get_logger
 from shared.registration import RegistrationId
 
 MEDIA_TYPE = "application/problem+json"
+log = get_logger(__name__)
 RETRY_AFTER_S = 2
 """What a client is told to wait before it asks again."""
 
@@ -29,6 +31,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "bad-redirect": (422, "The artifact's host redirects too often or nowhere"),
     "bad-certificate": (422, "The artifact's host has no valid certificate"),
     "conflict": (409, "The name and version are taken"),
+    "canceled": (409, "An operator canceled it"),
     "connect-failed": (502, "The artifact's host could not be reached"),
     "upstream-busy": (502, "The artifact's host kept failing"),
     "truncated": (502, "The download kept breaking"),
@@ -41,6 +44,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "malformed-json": (400, "The body is not valid JSON"),
     "unauthorized": (401, "A valid token is needed"),
     "forbidden": (403, "The token does not allow this"),
+    "wrong-state": (409, "Its state does not allow this"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "The method is not allowed here"),
     "body-too-large": (413, "The body is too large"),
@@ -99,6 +103,23 @@ def problem_of(
 def problem_response(problem: Problem) -> Response:
     """Return the HTTP answer that *problem* is."""
     return Response(json.dumps(problem.document), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def answer_to(error: Exception) -> Response:
+    """Return the HTTP answer to a request that ended with *error*; a surprise is logged, for nobody foresaw it."""
+    if isinstance(error, Problem):
+        return problem_response(error)
+    if isinstance(error, RegistryError):
+        return problem_response(problem_of(error.failure()))
+    log.error("a request met what nobody foresaw", exc_info=error)
+    return problem_response(
+        Problem(
+            "internal-error",
+            "The registry failed in a way it did not expect; its log says more. Nothing was lost.",
+            fault="registry",
+            retryable=True,
+        )
+    )
 
 
 class BadField(BaseModel):

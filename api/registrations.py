@@ -1,18 +1,20 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
+import re
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from api.auth import allowed
-from api.listing import PageQuery, Text, a_page, known_id
+from api.listing import PageQuery, Text, a_page, known_id, refuse_repeats
 from api.prefer import PREFER, Preference
 from api.problems import Problem, documented, problem_of
 from api.services import Services, services
+from api.sight import Place
 from shared.registration import PluginType, Registration, Status, Timestamp
 from shared.tokens import Token
 
@@ -33,7 +35,13 @@ class RegistrationView(BaseModel):
     updated_at: Timestamp
     next_attempt_at: Timestamp | None = Field(description="When a queued one is due")
     plugin_id: str | None = Field(description="The plugin it became")
+    retry_of: str | None = Field(description="The registration that this one tries again")
     problem: dict[str, Any] | None = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
+    ahead: int | None = Field(None, description="Of one that is queued and due: how many were submitted before it")
+    estimated_wait_s: float | None = Field(
+        None,
+        description="How long these will take at the rate of the last minutes, in seconds; null where none is known",
+    )
     name: str
     version: str
     plugin_type: PluginType
@@ -43,8 +51,8 @@ class RegistrationView(BaseModel):
     plugin_runtime: str
 
     @classmethod
-    def of(cls, registration: Registration) -> Self:
-        """Return the view of *registration*."""
+    def of(cls, registration: Registration, place: Place | None = None) -> Self:
+        """Return the view of *registration*, and of its *place* in the queue where that is known."""
         failure = registration.failure
         return cls(
             id=registration.id,
@@ -56,6 +64,9 @@ class RegistrationView(BaseModel):
             updated_at=registration.updated_at,
             next_attempt_at=registration.next_attempt_at,
             plugin_id=registration.plugin_id,
+            retry_of=registration.retry_of,
+            ahead=place.ahead if place else None,
+            estimated_wait_s=place.estimated_wait_s if place else None,
             problem=problem_of(failure, registration.id).document if failure else None,
             **registration.submission.model_dump(by_alias=False),
         )
@@ -68,12 +79,30 @@ class RegistrationPage(BaseModel):
     nextCursor: str | None  # noqa: N815  # the wire's name
 
 
+def _rfc3339(text: str) -> str:
+    """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", text, re.ASCII) is None:
+        raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
+    return text
+
+
 class RegistrationQuery(PageQuery):
     """Filters of the list."""
 
     status: Status | None = None
     name: Annotated[Text | None, Field(max_length=100)] = None
     version: Annotated[Text | None, Field(max_length=255)] = None
+    cause: Annotated[Text | None, Field(max_length=100)] = None
+    since: Annotated[
+        AwareDatetime | None,
+        BeforeValidator(_rfc3339),
+        Field(description="Only those submitted at or after this moment (RFC 3339)"),
+    ] = None
+
+    @property
+    def since_ms(self) -> int | None:
+        """The moment in milliseconds since the epoch."""
+        return max(0, int(self.since.timestamp() * 1000)) if self.since else None
 
 
 @router.get(
@@ -106,12 +135,14 @@ async def get_registration(
     if not registration.status.final:
         settled = await it.outcomes.wait(registration.id, preference.wait_s(0))
         registration = settled or await run_in_threadpool(it.store.registration, registration_id) or registration
-    return as_json(RegistrationView.of(registration), headers=preference.applied)
+    place = await it.sight.place_of(registration)
+    return as_json(RegistrationView.of(registration, place), headers=preference.applied)
 
 
 @router.get(
     "/api/v1/registrations",
     operation_id="ListRegistrations",
+    dependencies=[Depends(refuse_repeats)],
     summary="Registrations, newest first",
     response_model=RegistrationPage,
     responses=documented(
@@ -129,10 +160,13 @@ async def list_registrations(
     _token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[RegistrationQuery, Query()],
 ) -> Response:
-    """Filter by status, name (as uniqueness sees it) and version."""
+    """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
     found = await run_in_threadpool(
         lambda: it.store.registrations(
-            limit=query.limit + 1, before=query.before("registration"), filters=query.filters
+            limit=query.limit + 1,
+            before=query.before("registration"),
+            filters=query.filters,
+            since_ms=query.since_ms,
         )
     )
     shown, cursor = a_page(found, query.limit)

@@ -1,15 +1,20 @@
 """What the routes of one process work with. `api.main` builds it; a request finds it on its app."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
 
+from api.callers import Callers
+from api.following import Following
 from api.intake import Intake
+from api.sight import Sight
 from api.throttle import Throttle
 from api.watch import Outcomes
+from shared.registration import RegistrationId
+from shared.sessions import Sessions
 from shared.settings import Settings
 from shared.store import Store
-from shared.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -18,14 +23,24 @@ class Services:
 
     settings: Settings
     store: Store
-    tokens: Tokens
+    callers: Callers
     throttle: Throttle
     intake: Intake
     outcomes: Outcomes
+    following: Following
+    sight: Sight
+    ring: Callable[[Sequence[RegistrationId]], None]
+    sessions: Sessions
+
+    def leave(self) -> None:
+        """Let everyone go who waits for something: this process is about to stop."""
+        self.outcomes.leave()
+        self.following.leave()
+        self.sight.leave()
 
 
-def services(request: Request) -> Services:
-    """Return the services of the app that serves *request*."""
+async def services(request: Request) -> Services:
+    """Return the services of the app that serves *request*; async, for what is not runs in another thread."""
     found = request.app.state.services
     assert isinstance(found, Services)  # noqa: S101  # narrows what Starlette types as Any
     return found
