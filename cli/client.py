@@ -1,14 +1,14 @@
 """The registry as a client of its own API sees it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 from requests.exceptions import InvalidHeader
 
-from cli.refusal import CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
+from cli.refusal import CANCELED, CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
 from cli.state import StateFolder
 from shared.settings import BadSettings, read_settings
 
@@ -40,6 +40,25 @@ class Client:
         """
         given = {key: value for key, value in query.items() if value is not None}
         return self._ask("GET", path, params=given)
+
+    def post(self, path: str, **query: str | int | None) -> Answer:
+        """Return the answer to a POST without a body, as `get` does."""
+        return self._ask("POST", path, params={key: value for key, value in query.items() if value is not None})
+
+    def events(self, path: str, *, silent_s: float) -> Iterator[dict[str, Any]]:
+        """Yield the documents of server-sent events as they come (the HTML standard's section 9.2).
+
+        It ends when the registry ends it, is not there, or says nothing for *silent_s*: ask it then.
+        """
+        try:
+            with self._session.get(self.url + path, stream=True, timeout=(10, silent_s)) as response:
+                if response.status_code != 200:
+                    return
+                for line in response.iter_lines(chunk_size=None):
+                    if line.startswith(b"data: "):
+                        yield json.loads(line.removeprefix(b"data: "))
+        except (requests.RequestException, ValueError):
+            return
 
     def submit(self, submission: Mapping[str, str], *, dry_run: bool = False) -> Answer:
         """Return the answer to a submission whose outcome is not waited for.
@@ -120,6 +139,8 @@ def exit_status(answer: Answer) -> int:
     code = answer.document.get("code", "")
     if answer.status in {401, 403}:
         return NOT_AUTHORISED
+    if code == "canceled":
+        return CANCELED
     if answer.status == 409:
         return CONFLICT
     if answer.status in {429, 500, 503}:

@@ -10,6 +10,10 @@ _COMMANDS = {
     "register": "cli.register:register",
     "status": "cli.register:status",
     "list": "cli.register:list_plugins",
+    "queue": "cli.queue:queue",
+    "failures": "cli.operate:failures",
+    "retry": "cli.operate:retry",
+    "cancel": "cli.operate:cancel",
     "token": "cli.tokens:token",
     "migrate": "cli.migrate:migrate",
 }

@@ -11,6 +11,8 @@ NOT_AUTHORISED = 4
 STILL_RUNNING = 5
 CONFLICT = 6
 UNREACHABLE = 7
+TROUBLE = 8
+CANCELED = 9
 
 
 class Refusal(click.ClickException):

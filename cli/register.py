@@ -13,6 +13,8 @@ from cli.client import Answer, Client, as_json, client_from_environment, refusal
 from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
 
 POLL_S = 0.25
+SILENT_S = 5.0
+"""After so long without news the registry is asked."""
 _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
 
 
@@ -53,7 +55,7 @@ def register(  # noqa: PLR0917  # one for each option
     """Register a plugin: the registry downloads URL and compares it with the checksum.
 
     Exit status: 0 registered, 2 usage, 3 refused by verification, 4 not authorised, 5 still running
-    when --timeout ran out, 6 conflict, 7 server unreachable.
+    when --timeout ran out, 6 conflict, 7 server unreachable, 9 canceled by an operator.
     """
     submission = {
         "name": name,
@@ -150,6 +152,15 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
         while registration["status"] in {"queued", "verifying"}:
             if time.monotonic() > give_up:
                 return Answer(202, registration)
+            path = f"/api/v1/registrations/{registration['id']}/events"
+            silent_s = max(POLL_S, min(SILENT_S, give_up - time.monotonic()))
+            for news in client.events(path, silent_s=silent_s):
+                registration = news
+                progress.show(registration)
+                if time.monotonic() > give_up:
+                    break
+            if registration["status"] not in {"queued", "verifying"}:
+                break
             time.sleep(POLL_S)
             answer = _patient_get(client, f"/api/v1/registrations/{registration['id']}", give_up)
             if answer.status != 200:
@@ -197,6 +208,9 @@ class _Progress:
         state = registration["status"]
         if state == "queued" and registration["attempts"]:
             state = f"trying again ({registration['attempts']} so far)"
+        elif registration.get("ahead") is not None:
+            wait = registration["estimatedWaitS"]
+            state = f"queued, {registration['ahead']} ahead" + (f", about {wait:.0f} s" if wait is not None else "")
         click.echo(f"\r\x1b[K{self._label}  [{'#' * filled:<30}]  {mib}  {state}", nl=False, err=True)
 
     def __exit__(self, *_exception: object) -> None:

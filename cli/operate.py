@@ -1,0 +1,112 @@
+"""`failures`, `retry` and `cancel`: acting on registrations from a shell."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from cli.client import Answer, Client, as_json, client_from_environment, refusal_of
+from cli.queue import failure_line
+from cli.refusal import USAGE, Refusal
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@click.command()
+@click.option("--cause", help="Only those that failed for this cause.")
+@click.option("--since", help="Only those submitted since: 30m, 2h, 1d, or a moment such as 2026-01-15T08:00:00Z.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 200), help="At most this many.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def failures(cause: str | None, since: str | None, limit: int, json_wanted: bool) -> None:
+    """List what failed or was rejected, newest first, with its cause and whose fault it is."""
+    client = client_from_environment()
+    query = {"cause": cause, "since": _moment(since) if since else None, "limit": limit}
+    found: list[dict[str, Any]] = []
+    for status in ("failed", "rejected"):
+        answer = client.get("/api/v1/registrations", status=status, **query)
+        if answer.status != 200:
+            raise refusal_of(answer)
+        found += answer.document["items"]
+    found = sorted(found, key=lambda each: str(each["id"]), reverse=True)[:limit]
+    if json_wanted:
+        click.echo(as_json({"items": found}))
+        return
+    for each in found:
+        click.echo(failure_line(each))
+    if not found:
+        click.echo("Nothing failed.", err=True)
+
+
+@click.command()
+@click.argument("registration_id", required=False)
+@click.option("--cause", help="Instead of one: all that failed for this cause.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def retry(registration_id: str | None, cause: str | None, json_wanted: bool) -> None:
+    """Try a failed, rejected or canceled registration again, as a new one; or all that failed for one cause."""
+    if (registration_id is None) == (cause is None):
+        raise Refusal("Give either a registration's id or --cause.", USAGE)
+    client = client_from_environment()
+    if cause is not None:
+        _retry_all(client, cause, json_wanted=json_wanted)
+        return
+    answer = client.post(f"{_path(str(registration_id))}/retry")
+    if answer.status not in {200, 202}:
+        raise refusal_of(answer)
+    if json_wanted:
+        click.echo(as_json(answer.document))
+    elif answer.status == 200:
+        click.echo(f"{answer.document['name']} {answer.document['version']} is registered by now.")
+    else:
+        click.echo(answer.document["id"])
+
+
+def _retry_all(client: Client, cause: str, *, json_wanted: bool) -> None:
+    total: dict[str, Any] = {"retried": [], "joined": 0, "standing": 0}
+    cursor = None
+    while True:
+        answer = client.post("/api/v1/registrations/retry", cause=cause, limit=200, cursor=cursor)
+        if answer.status != 200:
+            raise refusal_of(answer)
+        for key in total:
+            total[key] += answer.document[key]
+        cursor = answer.document["nextCursor"]
+        if cursor is None:
+            break
+        click.echo(f"{len(total['retried'])} are tried again so far ...", err=True)
+    if json_wanted:
+        click.echo(as_json(total))
+    else:
+        click.echo(
+            f"{len(total['retried'])} are tried again; {total['joined']} were in flight already, "
+            f"{total['standing']} are registered by now."
+        )
+
+
+@click.command()
+@click.argument("registration_id")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def cancel(registration_id: str, json_wanted: bool) -> None:
+    """Cancel a registration that is queued or being verified; its download stops within about a second."""
+    answer: Answer = client_from_environment().post(f"{_path(registration_id)}/cancel")
+    if answer.status != 200:
+        raise refusal_of(answer)
+    found = answer.document
+    click.echo(as_json(found) if json_wanted else f"{found['name']} {found['version']} is {found['status']}.")
+
+
+def _path(registration_id: str) -> str:
+    return f"/api/v1/registrations/{quote(registration_id, safe='')}"
+
+
+def _moment(since: str) -> str:
+    """Return the moment that *since* means, for the API."""
+    try:
+        if found := re.fullmatch(r"([0-9]{1,6})([smhd])", since):
+            ago = timedelta(**{_UNITS[found[2]]: int(found[1])})
+            return (datetime.now(UTC) - ago).isoformat()
+        moment = datetime.fromisoformat(since)
+        return (moment if moment.tzinfo else moment.astimezone()).isoformat()
+    except (ValueError, OverflowError) as error:
+        raise Refusal("--since takes 30m, 2h, 1d, or a moment such as 2026-01-15T08:00:00Z.", USAGE) from error

@@ -1,0 +1,112 @@
+"""`queue`: what is going on, in a terminal; the same truth as the operations page and the metrics."""
+
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from cli.client import Client, as_json, client_from_environment, refusal_of
+from cli.refusal import TROUBLE, UNREACHABLE, Refusal
+
+EVERY_S = 1.0
+DOWNLOADS_SHOWN = 10
+FAILURES_SHOWN = 5
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def queue(watch: bool, json_wanted: bool) -> None:
+    """Show whether work flows, what waits, what fails and whose fault it is, and which workers live.
+
+    Exit status: 0 all is well, 8 something is wrong, 4 not authorised, 7 server unreachable.
+    """
+    client = client_from_environment()
+    if watch:
+        _watch(client, json_wanted=json_wanted)
+        return
+    seen = _overview(client)
+    click.echo(as_json(seen) if json_wanted else "\n".join(_lines(seen)))
+    if seen["trouble"]:
+        raise click.exceptions.Exit(TROUBLE)
+
+
+def _watch(client: Client, *, json_wanted: bool) -> None:
+    """Show the overview until Ctrl-C, through absences of the registry."""
+    while True:
+        try:
+            seen = _overview(client)
+        except Refusal as error:
+            if error.exit_code != UNREACHABLE:
+                raise
+            click.echo(f"plugin-registry: {error.message}", err=True)
+        else:
+            if json_wanted:
+                click.echo(json.dumps(seen))  # one line each, for a program to read one by one
+            else:
+                click.clear()
+                click.echo("\n".join(_lines(seen)))
+        time.sleep(EVERY_S)
+
+
+def _overview(client: Client) -> dict[str, Any]:
+    answer = client.get("/api/v1/overview")
+    if answer.status != 200:
+        raise refusal_of(answer)
+    return answer.document
+
+
+def _lines(seen: dict[str, Any]) -> list[str]:
+    number = seen["registrations"]
+    oldest = f", the oldest due for {seen['oldestDueS']:.0f} s" if seen["oldestDueS"] is not None else ""
+    bells = "the broker does not answer" if seen["bellsWaiting"] is None else f"{seen['bellsWaiting']} bells waiting"
+    lines = [f"! {each}" for each in seen["trouble"]] or ["All is well."]
+    final = ", ".join(f"{number[status]} {status}" for status in ("registered", "rejected", "failed", "canceled"))
+    lines += [
+        "",
+        f"queued     {number['queued']}{oldest}; {bells}",
+        f"verifying  {number['verifying']}",
+        f"final      {final}; {seen['settledASecond']:.1f} a second lately",
+    ]
+    lines += _table("workers", [_worker(each) for each in seen["workers"]])
+    lines += _table("downloads, the oldest first", [_download(each) for each in seen["downloads"][:DOWNLOADS_SHOWN]])
+    lines += _table("worst upstreams", [_upstream(each) for each in seen["upstreams"]])
+    lines += _table("latest failures", [failure_line(each) for each in seen["failures"][:FAILURES_SHOWN]])
+    return lines
+
+
+def _table(title: str, rows: list[str]) -> list[str]:
+    return ["", f"{title}:", *(f"  {row}" for row in rows)] if rows else []
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    state = (
+        f"holds {worker['holding']} of {worker['threads']}" if worker["alive"] else f"gone since {worker['seenAt']}"
+    )
+    return f"{worker['id']}  {state}"
+
+
+def _download(download: dict[str, Any]) -> str:
+    done, total = download["bytesDownloaded"] / 2**20, download["artifactBytes"]
+    size = f"{done:.1f} of {total / 2**20:.1f} MiB" if total else f"{done:.1f} MiB"
+    host = urlsplit(download["artifactUrl"]).netloc
+    return f"{download['name']} {download['version']}  {size}  {host}  {download['id']}"
+
+
+def _upstream(upstream: dict[str, Any]) -> str:
+    took = f", {upstream['verifyingS']:.1f} s each" if upstream["verifyingS"] is not None else ""
+    return (
+        f"{upstream['host']}  {upstream['failed']} of {upstream['settled']} failed{took}; "
+        f"{upstream['downloading']} downloading, {upstream['stalled']} stalled"
+    )
+
+
+def failure_line(registration: dict[str, Any]) -> str:
+    """Return a failed registration in one line: what, why, whose fault."""
+    problem = registration["problem"]
+    return (
+        f"{registration['updatedAt']}  {registration['name']} {registration['version']}  "
+        f"{problem.get('cause', problem['code'])} (at fault: {problem['fault']})  {registration['id']}"
+    )
