@@ -1,6 +1,7 @@
 """What tests of every kind share: a store, an artifact host, a running registry."""
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -26,10 +27,14 @@ def amqp_url() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a RabbitMQ where none is; with TEST_AMQP_URL set it is required."""
-    if "TEST_AMQP_URL" in os.environ or _listening("127.0.0.1", 5672):
-        return
-    left_out = [item for item in items if item.get_closest_marker("rabbitmq")]
+    """Leave out what needs what this machine has not; with TEST_AMQP_URL set a RabbitMQ is required."""
+    there = {
+        "rabbitmq": "TEST_AMQP_URL" in os.environ or _listening("127.0.0.1", 5672),
+        "promtool": bool(shutil.which("promtool")),
+        "browser": bool(shutil.which("chromium") and shutil.which("chromedriver")),
+    }
+    missing = [marker for marker, found in there.items() if not found]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

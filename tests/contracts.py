@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from shared.census import Census
 from shared.database import Database
 from shared.errors import DigestMismatch, Failure, Truncated
+from shared.overview import Overviews
 from shared.registration import (
     Accepted,
     AlreadyRegistered,
     Claim,
     Digest,
+    Operator,
     Progress,
     Registration,
     RegistrationId,
@@ -20,6 +23,7 @@ from shared.registration import (
     Taken,
 )
 from shared.store import Store
+from shared.tallies import Tallies
 from shared.tokens import Credential, Tokens, mint
 from tests.conftest import a_parsed_submission
 
@@ -317,6 +321,8 @@ class StoreContract:
             assert store.register(claim(store, each), digest_of(each.submission)) is not None
         assert store.prune(older_than_s=60, limit=10) == 0
         time.sleep(0.01)
+        assert store.prune(older_than_s=0, limit=2) == 0, "not before they are counted"
+        assert Tallies(store._database).count() == 3
         assert store.prune(older_than_s=0, limit=2) == 2
         assert [each.id for each in store.registrations(limit=10)] == [over[2].id, claimed.id, running.id]
         assert store.prune(older_than_s=0, limit=2) == 1
@@ -379,3 +385,212 @@ class TokenContract:
         assert tokens.list()[0].revoked_at == revoked_at
         assert tokens.authenticate(made.text) is None
         assert not tokens.revoke("nobody")
+
+
+OPERATOR = Operator("on call", "token-1")
+
+
+class OperatorContract:
+    """What operators see and do, on every database there is; the fixture `database` gives a migrated one."""
+
+    def test_a_retry_is_a_new_registration_and_leaves_the_old_one_as_it_was(self, store: Store) -> None:
+        old = rejected(store)
+        (outcome,) = store.retry([old], OPERATOR)
+        assert isinstance(outcome, Accepted)
+        assert outcome.new
+        assert (outcome.registration.retry_of, outcome.registration.attempts) == (old.id, 0)
+        assert outcome.registration.submission == old.submission
+        assert now(store, old.id) == old
+        (action,) = store.actions(limit=10)
+        assert (action.by, action.what, action.registration_id) == ("on call", "retry", old.id)
+        assert action.became == outcome.registration.id
+
+    def test_a_second_retry_joins_the_first_and_is_not_recorded(self, store: Store) -> None:
+        old = rejected(store)
+        first, second = (store.retry([old], OPERATOR)[0] for _ in range(2))
+        assert isinstance(first, Accepted)
+        assert isinstance(second, Accepted)
+        assert second.registration.id == first.registration.id
+        assert len(store.actions(limit=10)) == 1
+
+    def test_what_was_registered_meanwhile_is_not_tried_again(self, store: Store) -> None:
+        old = rejected(store)
+        claimed = claim(store, submit(store, old.submission))
+        store.register(claimed, digest_of(old.submission))
+        (outcome,) = store.retry([old], OPERATOR)
+        assert isinstance(outcome, AlreadyRegistered)
+        assert store.actions(limit=10) == []
+
+    def test_a_queued_one_is_canceled_and_never_claimed(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        canceled = store.cancel(registration.id, OPERATOR)
+        assert canceled is not None
+        assert canceled.status is Status.CANCELED
+        assert canceled.failure is not None
+        assert canceled.failure.code == "canceled"
+        assert store.claim(registration.id, worker="w", lease_s=LEASE_S, max_attempts=5) is None
+        assert [each.what for each in store.actions(limit=10, registration_id=registration.id)] == ["cancel"]
+
+    def test_the_worker_of_a_canceled_one_can_write_nothing_more(self, store: Store) -> None:
+        claimed = claim(store, submit(store, a_parsed_submission()))
+        assert store.cancel(claimed.registration_id, OPERATOR) is not None
+        assert store.renew([Progress(claimed.registration_id, claimed.epoch, 1, None)], lease_s=LEASE_S) == set()
+        assert store.register(claimed, digest_of(claimed.submission)) is None
+        assert not store.fail(claimed, BROKEN)
+        assert now(store, claimed.registration_id).status is Status.CANCELED
+        assert store.plugins(limit=10) == []
+
+    def test_a_final_one_is_not_canceled(self, store: Store) -> None:
+        old = rejected(store)
+        assert store.cancel(old.id, OPERATOR) is None
+        assert now(store, old.id) == old
+        assert store.actions(limit=10) == []
+
+    def test_a_canceled_name_is_free_again(self, store: Store) -> None:
+        first = submit(store, a_parsed_submission())
+        store.cancel(first.id, OPERATOR)
+        assert submit(store, first.submission).id != first.id
+
+    def test_actions_are_listed_newest_first_and_by_page(self, store: Store) -> None:
+        ids = [submit(store, a_parsed_submission()).id for _ in range(3)]
+        for each in ids:
+            store.cancel(each, OPERATOR)
+        first, second = store.actions(limit=2)
+        (third,) = store.actions(limit=2, before=second.id)
+        assert [each.registration_id for each in (first, second, third)] == ids[::-1]
+
+    def test_each_registration_is_counted_once(self, store: Store, database: Database) -> None:
+        tallies, overviews = Tallies(database), Overviews(database)
+        registered = claim(store, submit(store, a_parsed_submission()))
+        store.register(registered, digest_of(registered.submission))
+        rejected(store)
+        submit(store, a_parsed_submission())
+        assert [tallies.count(), tallies.count()] == [2, 0]
+        seen = overviews.take()
+        assert seen.kept == {"registered": 1, "rejected": 1}
+        assert seen.tallies["outcomes", ("registered", "", "", "")] == 1
+        assert seen.tallies["outcomes", ("rejected", "digest-mismatch", "digest-mismatch", "submitter")] == 1
+        assert seen.tallies["bytes", ()] == 123
+        assert sum(value for (name, _labels), value in seen.tallies.items() if name == "total_bucket") == 2
+        assert (seen.queued, seen.verifying) == (1, 0)
+        assert [(each.registered, each.failed) for each in seen.minutes] == [(1, 1)]
+        assert seen.settled_a_second > 0
+
+    def test_counting_at_once_counts_once(self, store: Store, database: Database) -> None:
+        for _ in range(20):
+            rejected(store)
+        with ThreadPoolExecutor(4) as pool:
+            counted = list(pool.map(lambda _n: Tallies(database).count(at_most=7), range(8)))
+        assert sum(counted) == 20
+        assert Overviews(database).take().kept == {"rejected": 20}
+
+    def test_pruning_takes_from_what_is_kept_and_from_nothing_else(self, store: Store, database: Database) -> None:
+        rejected(store)
+        Tallies(database).count()
+        time.sleep(0.01)
+        assert store.prune(older_than_s=0, limit=10) == 1
+        seen = Overviews(database).take()
+        assert seen.kept == {"rejected": 0}
+        assert sum(value for (name, _labels), value in seen.tallies.items() if name == "outcomes") == 1
+
+    def test_claims_and_lost_leases_never_go_down(self, store: Store, database: Database) -> None:
+        registration = submit(store, a_parsed_submission())
+        claim(store, registration, lease_s=0)
+        time.sleep(0.01)
+        second = claim(store, registration)
+        store.release(second, soon=True)
+        third = claim(store, registration)
+        seen = Overviews(database).take()
+        assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
+        store.reject(third, WRONG)
+        for _ in range(2):
+            seen = Overviews(database).take()
+            assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
+            Tallies(database).count()
+
+    def test_a_lease_that_ran_out_for_the_last_time_is_counted_too(self, store: Store, database: Database) -> None:
+        claim(store, submit(store, a_parsed_submission()), lease_s=0, max_attempts=1)
+        time.sleep(0.01)
+        assert len(store.fail_used_up(1)) == 1
+        assert Overviews(database).take().tallies["leases_lost", ()] == 1
+
+    def test_the_oldest_due_is_the_one_that_could_be_claimed_the_longest(
+        self, store: Store, database: Database
+    ) -> None:
+        assert Overviews(database).take().oldest_due_s is None
+        later = claim(store, submit(store, a_parsed_submission()))
+        store.postpone(later, BROKEN, delay_s=60)
+        assert Overviews(database).take().oldest_due_s is None
+        assert Overviews(database).take().retrying == {"truncated": 1}
+        submit(store, a_parsed_submission())
+        time.sleep(0.05)
+        submit(store, a_parsed_submission())
+        seen = Overviews(database).take()
+        assert seen.oldest_due_s is not None
+        assert 0.05 <= seen.oldest_due_s < 5
+
+    def test_a_download_of_which_nothing_arrives_is_told_from_one_that_moves(
+        self, store: Store, database: Database
+    ) -> None:
+        still, moving = (claim(store, submit(store, a_parsed_submission())) for _ in range(2))
+        before = Overviews(database).take().downloads
+        time.sleep(0.01)
+        store.renew(
+            [
+                Progress(still.registration_id, still.epoch, 0, 10),
+                Progress(moving.registration_id, moving.epoch, 5, 10),
+            ],
+            lease_s=LEASE_S,
+        )
+        after = {each.id: each for each in Overviews(database).take().downloads}
+        progressed = {each.id: after[each.id].progressed_at != each.progressed_at for each in before}
+        assert progressed == {still.registration_id: False, moving.registration_id: True}
+
+    def test_the_worst_upstreams_come_first(self, store: Store, database: Database) -> None:
+        good = claim(store, submit(store, a_parsed_submission(artifactUrl="https://good.example.com/a")))
+        store.register(good, digest_of(good.submission))
+        bad = claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a")))
+        store.reject(bad, WRONG)
+        Tallies(database).count()
+        worst, best = Overviews(database).take().upstreams
+        assert (worst.host, worst.settled, worst.failed) == ("bad.example.com", 1, 1)
+        assert (best.host, best.settled, best.failed) == ("good.example.com", 1, 0)
+
+    def test_of_many_upstreams_the_worst_are_shown(self, store: Store, database: Database) -> None:
+        for number in range(12):
+            good = claim(
+                store, submit(store, a_parsed_submission(artifactUrl=f"https://good-{number}.example.com/a"))
+            )
+            store.register(good, digest_of(good.submission))
+        store.reject(claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a"))), WRONG)
+        Tallies(database).count()
+        shown = Overviews(database).take().upstreams
+        assert len(shown) == 10
+        assert shown[0].host == "bad.example.com"
+
+    def test_a_worker_is_seen_with_what_it_holds_until_it_leaves(self, store: Store, database: Database) -> None:
+        census = Census(database)
+        census.here("tests", threads=8)
+        claim(store, submit(store, a_parsed_submission()))
+        (seen,) = Overviews(database).take().workers
+        assert (seen.id, seen.threads, seen.holding, seen.alive) == ("tests", 8, 1, True)
+        census.gone("tests")
+        assert Overviews(database).take().workers == []
+
+    def test_the_place_in_the_queue_is_how_many_came_before(self, store: Store, database: Database) -> None:
+        first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
+        assert [Overviews(database).ahead_of(each) for each in (first, second)] == [0, 1]
+
+    def test_the_sweep_is_marked(self, database: Database) -> None:
+        assert Overviews(database).take().swept_s_ago is None
+        for _ in range(2):
+            Tallies(database).mark("sweep")
+        ago = Overviews(database).take().swept_s_ago
+        assert ago is not None
+        assert ago < 5
+
+
+def rejected(store: Store) -> Registration:
+    registration = submit(store, a_parsed_submission())
+    assert store.reject(claim(store, registration), WRONG)
+    return now(store, registration.id)

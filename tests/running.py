@@ -93,7 +93,7 @@ class Registry:
 
         def look() -> dict[str, Any] | None:
             found: dict[str, Any] = self.get(f"/api/v1/registrations/{registration_id}").json()
-            return found if found["status"] in {"registered", "rejected", "failed"} else None
+            return found if found["status"] not in {"queued", "verifying"} else None
 
         found: dict[str, Any] = until(look, within_s=within_s, what=f"the end of {registration_id}")
         return found

@@ -15,10 +15,10 @@ from shared.errors import StoreUnavailable
 from shared.store import Store
 from shared.tables import SCHEMA_VERSION
 from tests.conftest import a_parsed_submission
-from tests.contracts import StoreContract, TokenContract
+from tests.contracts import OperatorContract, StoreContract, TokenContract
 
 
-class TestSQLite(StoreContract, TokenContract):
+class TestSQLite(StoreContract, OperatorContract, TokenContract):
     """The contract, on SQLite."""
 
 

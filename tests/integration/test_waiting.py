@@ -25,7 +25,9 @@ class Surprising(Store):
         self._surprise()
         return super().settled(registration_ids)
 
-    def submit(self, submissions: Sequence[tuple[Submission, str]]) -> list[Outcome]:
+    def submit(
+        self, submissions: Sequence[tuple[Submission, str]], *, traces: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
         self._surprise()
         return super().submit(submissions)
 

@@ -6,6 +6,7 @@ import shared.errors
 from api.problems import problem_of
 from shared.errors import (
     ArtifactTooLarge,
+    Canceled,
     Conflict,
     DigestMismatch,
     Failure,
@@ -24,7 +25,7 @@ NAMED = [each for each in ALL if each not in ROOTS]
 CODES = """
     digest-mismatch artifact-too-large artifact-missing forbidden-url host-not-found forbidden-address bad-response
     bad-certificate bad-redirect conflict connect-failed upstream-busy truncated read-timeout deadline-passed
-    attempts-used-up store-unavailable
+    attempts-used-up store-unavailable canceled
 """
 
 
@@ -44,13 +45,13 @@ def test_no_failure_looks_like_a_network_error_to_urllib3(kind: type[RegistryErr
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_failure_is_retryable_exactly_if_it_is_unavailable(kind: type[RegistryError]) -> None:
-    assert kind.retryable is issubclass(kind, Unavailable)
+def test_a_failure_is_retryable_exactly_if_it_is_unavailable_or_an_operators_wish(kind: type[RegistryError]) -> None:
+    assert kind.retryable is issubclass(kind, Unavailable | Canceled)
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_every_failure_is_final_or_unavailable_or_a_conflict(kind: type[RegistryError]) -> None:
-    assert sum(issubclass(kind, root) for root in (Rejected, Unavailable, Conflict)) == 1
+def test_every_failure_has_one_root(kind: type[RegistryError]) -> None:
+    assert sum(issubclass(kind, root) for root in (Rejected, Unavailable, Conflict, Canceled)) == 1
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -100,7 +101,7 @@ def test_the_status_of_a_failure_follows_its_root(kind: type[RegistryError]) -> 
     elif issubclass(kind, Unavailable):
         assert status == 502
     else:
-        assert status == (409 if kind is Conflict else 422)
+        assert status == (409 if kind in {Conflict, Canceled} else 422)
 
 
 def test_a_cause_is_told_beside_the_code() -> None:

@@ -1,5 +1,7 @@
 """Slots by host: bounded, handed on, and one host's are no other's."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from shared.registration import RegistrationId
 from worker.hosts import MAX_PARKED, Hosts, host_of
 
@@ -34,6 +36,25 @@ def test_a_slot_that_became_free_meanwhile_is_not_waited_for() -> None:
     assert hosts.enter("slow")
     assert hosts.leave("slow") is None
     assert not hosts.park("slow", ONE)
+
+
+def test_a_slot_that_becomes_free_in_a_moment_is_waited_for_and_another_hosts_is_not_it() -> None:
+    hosts = Hosts(1, patience_s=20)
+    assert hosts.enter("quick")
+    assert hosts.enter("other")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(hosts.enter, "quick")
+        hosts.leave("other")
+        assert not waiting.done()
+        hosts.leave("quick")
+        assert waiting.result(10)
+
+
+def test_where_some_are_parked_nobody_waits() -> None:
+    hosts = Hosts(1, patience_s=20)
+    assert hosts.enter("slow")
+    assert hosts.park("slow", ONE)
+    assert not hosts.enter("slow")
 
 
 def test_the_parked_are_bounded() -> None:

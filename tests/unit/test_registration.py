@@ -317,5 +317,10 @@ def test_a_digest_reads_like_a_checksum() -> None:
     assert Digest(HEX, 8).checksum == f"sha256:{HEX}"
 
 
-def test_the_last_three_states_are_final() -> None:
-    assert [status.value for status in Status if status.final] == ["registered", "rejected", "failed"]
+def test_the_last_four_states_are_final() -> None:
+    assert [status.value for status in Status if status.final] == [
+        "registered",
+        "rejected",
+        "failed",
+        "canceled",
+    ]

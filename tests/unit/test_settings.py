@@ -30,6 +30,8 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "keep_registrations_s": 90 * 86_400,
         "bad_tokens_a_minute": 60,
         "requests_a_minute": 60_000,
+        "metrics_open": False,
+        "traces": False,
         "sync_wait_s": 30,
         "max_body_bytes": 65_536,
         "egress_schemes": {"https"},

@@ -1,0 +1,77 @@
+"""Tokens that are looked up together: each request gets its own answer, or hears that there is none."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from api.callers import Callers
+from shared.database import Database, open_database
+from shared.errors import StoreUnavailable
+from shared.tokens import Token, Tokens, mint
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+class Slow(Tokens):
+    """Takes its time over the first look, and counts."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.groups: list[int] = []
+        self.go = threading.Event()
+        self.error: Exception | None = None
+
+    def authenticate_all(self, texts: Sequence[str]) -> "list[Token | None]":
+        self.groups.append(len(texts))
+        assert self.go.wait(20)
+        if self.error is not None:
+            raise self.error
+        return super().authenticate_all(texts)
+
+
+async def ask(callers: Callers, tokens: Slow, texts: Sequence[str]) -> "list[Token | BaseException | None]":
+    first = asyncio.create_task(callers.whose(texts[0]))
+    while not tokens.groups:
+        await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(callers.whose(text)) for text in texts[1:]]
+    await asyncio.sleep(0.01)
+    tokens.go.set()
+    return await asyncio.gather(first, *rest, return_exceptions=True)
+
+
+def test_those_that_come_while_one_look_goes_on_share_the_next_and_each_gets_its_own(database: Database) -> None:
+    tokens = Slow(database)
+    made = [tokens.create(f"token {n}", ["read"]) for n in range(4)]
+    revoked, unknown = made[2], mint()
+    tokens.revoke(revoked.id)
+    asked = [made[0], made[1], revoked, unknown, made[3], made[1]]
+    found = asyncio.run(ask(Callers(tokens), tokens, [*(each.text for each in asked), "no token at all"]))
+    labels = [each.label if isinstance(each, Token) else each for each in found]
+    assert labels == ["token 0", "token 1", None, None, "token 3", "token 1", None]
+    assert tokens.groups == [1, 6]
+
+
+def test_all_hear_that_the_store_is_away_and_the_next_is_looked_up_again(database: Database) -> None:
+    tokens = Slow(database)
+    made = tokens.create("mine", ["read"])
+    tokens.error = StoreUnavailable("It is away.")
+
+    async def both() -> "Token | None":
+        callers = Callers(tokens)
+        found = await ask(callers, tokens, [made.text] * 3)
+        assert [type(each) for each in found] == [StoreUnavailable] * 3
+        tokens.error = None
+        return await callers.whose(made.text)
+
+    found = asyncio.run(both())
+    assert found is not None
+    assert found.label == "mine"

@@ -1,0 +1,192 @@
+"""However many look at the same time, the store is looked at once; a store that is slow is looked at less often."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.answers import Answers
+from api.sight import FRESH_S, Sight, Sighting
+from shared.census import WorkerSeen
+from shared.errors import StoreUnavailable
+from shared.overview import Minute, Overview, Overviews, Upstream
+from shared.tallies import Key, Tallies
+
+NOW = datetime(2026, 1, 15, 8, tzinfo=UTC)
+WELL = Overview(
+    taken_at=NOW,
+    queued=0,
+    verifying=0,
+    all_stalled=0,
+    oldest_due_s=None,
+    retrying={},
+    kept={},
+    tallies={},
+    downloads=[],
+    workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, True)],
+    swept_at=NOW,
+    minutes=[],
+    upstreams=[],
+    failures=[],
+)
+
+
+class CountingOverviews(Overviews):
+    """Counts how often it is looked at; away while *away*."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.away = False
+
+    def take(self) -> Overview:
+        self.taken += 1
+        if self.away:
+            raise StoreUnavailable("The store is away.")
+        return WELL
+
+
+class NoTallies(Tallies):
+    """Notes what is added."""
+
+    def __init__(self) -> None:
+        self.added: Counter[Key] = Counter()
+        self.away = False
+
+    def count(self, *, at_most: int = 0) -> int:
+        return at_most
+
+    def add(self, counted: object) -> None:
+        if self.away:
+            raise StoreUnavailable("The store is away.")
+        self.added.update(counted)  # type: ignore[call-overload]
+
+
+def test_fifty_viewers_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    overviews = CountingOverviews()
+    sight = Sight(overviews, NoTallies(), Answers(), lambda: 3)
+
+    async def view() -> Sighting | None:
+        async for seen in sight.sightings():
+            return seen
+        return None
+
+    async def all_of_them() -> list[Sighting | None]:
+        return await asyncio.gather(*(view() for _ in range(50)))
+
+    seen = asyncio.run(all_of_them())
+    assert overviews.taken == 1
+    assert len({id(each) for each in seen}) == 1, "and one rendering"
+    assert seen[0] is not None
+    assert seen[0].bells == 3
+
+
+def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
+    asked, hang = [], threading.Event()
+
+    def waiting() -> int:
+        asked.append(1)
+        hang.wait(10)
+        return 0
+
+    sight = Sight(CountingOverviews(), NoTallies(), Answers(), waiting)
+
+    async def look_twice() -> list[int | None]:
+        found = [await sight.bells(), await sight.bells()]
+        hang.set()
+        return found
+
+    assert asyncio.run(look_twice()) == [None, None]
+    assert asked == [1]
+
+
+def test_a_store_that_is_away_is_told_to_each_viewer_and_nothing_counted_is_lost() -> None:
+    overviews, tallies, answers = CountingOverviews(), NoTallies(), Answers()
+    sight = Sight(overviews, tallies, answers, lambda: 0)
+
+    async def look() -> Sighting | None:
+        async for seen in sight.sightings():
+            return seen
+        return None
+
+    overviews.away = tallies.away = True
+    answers.count({"method": "GET"}, 200)
+    assert asyncio.run(look()) is None
+    overviews.away = tallies.away = False
+    assert asyncio.run(look()) is None, "for a second nobody asks again"
+    assert overviews.taken == 1
+    time.sleep(FRESH_S)
+    assert asyncio.run(look()) is not None
+    assert sum(tallies.added.values()) == 1
+
+
+def test_a_store_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.sight.STORE_WITHIN_S", 0.1)
+    overviews, hang = CountingOverviews(), threading.Event()
+    monkeypatch.setattr(overviews, "take", lambda: hang.wait(10))
+    sight = Sight(overviews, NoTallies(), Answers(), lambda: 0)
+
+    async def look() -> list[object]:
+        found = await asyncio.gather(*(sight.now() for _ in range(20)), return_exceptions=True)
+        hang.set()
+        return list(found)
+
+    begun = time.monotonic()
+    assert {type(each) for each in asyncio.run(look())} == {StoreUnavailable}
+    assert time.monotonic() - begun < 5, "all of them together, not one after the other"
+
+
+def test_what_nobody_foresaw_does_not_end_the_counting() -> None:
+    class Surprising(NoTallies):
+        def add(self, counted: object) -> None:
+            raise RuntimeError("cannot start a thread")
+
+    answers = Answers()
+    answers.count({"method": "GET"}, 200)
+    Sight(CountingOverviews(), Surprising(), answers, lambda: 0).count_answers()
+    assert sum(answers.drain().values()) == 1, "it is counted later"
+
+
+def replaced(**changes: object) -> Sighting:
+    bells = changes.pop("bells", 0)
+    assert bells is None or isinstance(bells, int)
+    return Sighting(Overview(**{**vars(WELL), **changes}), bells)
+
+
+@pytest.mark.parametrize(
+    ("seen", "word"),
+    [
+        (replaced(bells=None), "broker"),
+        (replaced(workers=[]), "No worker"),
+        (replaced(workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, False)]), "No worker"),
+        (replaced(swept_at=None), "sweep never ran"),
+        (replaced(swept_at=NOW - timedelta(seconds=20)), "sweep has not run for 20 s"),
+        (replaced(oldest_due_s=31.0), "nothing flows"),
+        (replaced(oldest_due_s=31.0, minutes=[Minute(NOW, 5, 0)]), "too slowly"),
+        (replaced(minutes=[Minute(NOW, 5, 6)]), "6 of the last 11 registrations failed"),
+        (
+            replaced(all_stalled=2, upstreams=[Upstream("slow.example.com", 0, 0, None, 3, 2)]),
+            "2 downloads have stalled, 2 of slow.example.com",
+        ),
+        (replaced(retrying={"status-503": 4, "truncated": 1}), "5 wait to be tried again, 4 of them for status-503"),
+    ],
+)
+def test_each_trouble_is_told_in_a_sentence_of_its_own(seen: Sighting, word: str) -> None:
+    (sentence,) = seen.trouble
+    assert word in sentence
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        replaced(),
+        replaced(oldest_due_s=29.0),
+        replaced(minutes=[Minute(NOW, 0, 4)]),
+        replaced(minutes=[Minute(NOW, 6, 5)]),
+        replaced(minutes=[Minute(NOW - timedelta(minutes=10), 0, 99)]),
+    ],
+)
+def test_where_nothing_is_wrong_nothing_is_said(seen: Sighting) -> None:
+    assert seen.trouble == []
