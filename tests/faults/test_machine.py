@@ -32,7 +32,6 @@ from hypothesis.stateful import (
 from sqlalchemy import text, update
 from sqlalchemy.dialects import sqlite
 
-import shared.store
 from shared.database import Database, open_database
 from shared.errors import DigestMismatch, Truncated
 from shared.registration import (
@@ -49,6 +48,7 @@ from shared.registration import (
     Taken,
     normalised,
 )
+from shared.statements import queueing, settle, writing_plugin
 from shared.store import Store
 from shared.tables import RegistrationRow
 from tests.conftest import a_parsed_submission
@@ -384,10 +384,10 @@ class Mutation:
 
     def settle_without(self, guard: str, *, when: Callable[[Status], bool]) -> None:
         """Take *guard*, the epoch or the status or both, out of the fence for outcomes of some states."""
-        fenced = shared.store._settle
+        fenced = settle
         table = RegistrationRow.__table__
 
-        def settle(connection: Any, claim: Claim, **values: Any) -> Any:
+        def mutant(connection: Any, claim: Claim, **values: Any) -> Any:
             if not when(values["status"]):
                 return fenced(connection, claim, **values)
             statement = update(table).where(table.c.id == claim.registration_id)
@@ -397,7 +397,7 @@ class Mutation:
                 statement = statement.where(table.c.epoch == claim.epoch)
             return connection.execute(statement.values(**values).returning(table)).first()
 
-        self._monkeypatch.setattr(shared.store, "_settle", settle)
+        self._monkeypatch.setattr("shared.store.settle", mutant)
 
     def schema_without(self, guard: str, *, table: str) -> None:
         """Take the unique constraint or index *guard* away, and the INSERTs that lean on it."""
@@ -420,7 +420,9 @@ class Mutation:
         class Inserting(Store):
             def __init__(self, database: Database, *, ring_again_after_s: float = 10) -> None:
                 super().__init__(database, ring_again_after_s=ring_again_after_s)
-                self._insert: Any = _insert_that_ignores_conflicts_of(table)
+                insert = _insert_that_ignores_conflicts_of(table)
+                self._queue = queueing(insert, self._ring_again_ms)
+                self._write_plugin = writing_plugin(insert)
 
         self.store(Inserting)
 

@@ -1,0 +1,172 @@
+"""RabbitMQ that is killed, silent, empty, or reached over a link that has died, while clients submit."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from shared.database import open_database
+from shared.queues import celery_app, ring
+from shared.registration import RegistrationId, Submission
+from shared.settings import read_settings
+from shared.store import Store
+from tests.conftest import amqp_url
+from tests.contracts import submit
+from tests.faults.brokers import RabbitMQ
+from tests.faults.cluster import THREADS, Cluster, Truth, all_at_once
+from tests.faults.proxy import Proxy, proxy_to_port
+from tests.running import until
+
+pytestmark = pytest.mark.rabbitmq
+
+PROMISED_ANSWER_S = 1.0
+CLIENTS = 3
+HEARTBEATS_S = 25
+"""Longer than any time limit of a client, and than the two heartbeats that RabbitMQ waits for."""
+
+
+@contextmanager
+def clients_submitting(cluster: Cluster, truth: Truth) -> Iterator[list[str]]:
+    """Submit from several threads through the block, every fourth artifact a slow one; yield the ids."""
+    ids: list[str] = []
+    over = threading.Event()
+
+    def submit() -> None:
+        while not over.is_set():
+            for submission in (*truth.submissions(3), truth.slow_artifact(1)[0]):
+                ids.append(cluster.client.accepted(submission))
+                over.wait(0.1)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(submit) for _ in range(CLIENTS)]
+        try:
+            yield ids
+        finally:
+            over.set()
+    for client in clients:
+        client.result()
+
+
+def every_worker_settles(cluster: Cluster, *, within_s: float) -> None:
+    """Wait until each worker has settled a registration that it was told of from now on."""
+
+    def settled(name: str) -> int:
+        return len(cluster.events(name, "settled"))
+
+    before = {name: settled(name) for name in cluster.workers}
+    give_up = time.monotonic() + within_s
+    while not all(settled(name) > before[name] for name in cluster.workers):
+        assert time.monotonic() < give_up, f"not every worker was at work within {within_s} s: {cluster.folder}"
+        time.sleep(0.5)
+
+
+def slowest_answer(cluster: Cluster) -> float:
+    """Return how long the slowest submission took to be answered."""
+    return max(each.told_at - each.asked_at for each in cluster.history.answers if each.submission is not None)
+
+
+def submit_without_a_bell(cluster: Cluster, truth: Truth) -> str:
+    """Submit what only the sweep can find, and so only if beat and a worker reach the broker; return its id."""
+    database = open_database(cluster.database_url)
+    try:
+        return submit(Store(database), Submission.model_validate(truth.artifact()[0])).id
+    finally:
+        database.close()
+
+
+def pids(cluster: Cluster) -> list[int]:
+    return [cluster.process(name).pid for name in cluster.workers]
+
+
+@pytest.mark.faults_long
+def test_rabbitmq_killed_under_load_delays_no_answer_and_workers_resume_when_it_is_back(
+    own_rabbitmq_cluster: Cluster, truth: Truth
+) -> None:
+    cluster, workers = own_rabbitmq_cluster, pids(own_rabbitmq_cluster)
+    with clients_submitting(cluster, truth) as ids:
+        every_worker_settles(cluster, within_s=30)
+        cluster.kill("broker")
+        told = len(ids)
+        until(lambda: len(ids) > told + 50, what="submissions while it is gone")
+        cluster.start_broker()
+        every_worker_settles(cluster, within_s=60)
+    cluster.until_final(within_s=60)
+    assert pids(cluster) == workers
+    assert slowest_answer(cluster) < PROMISED_ANSWER_S
+    cluster.check(*ids)
+
+
+@pytest.mark.faults_long
+def test_rabbitmq_stopped_under_load_delays_no_answer_and_workers_resume_when_it_goes_on(
+    own_rabbitmq_cluster: Cluster, truth: Truth
+) -> None:
+    cluster, workers = own_rabbitmq_cluster, pids(own_rabbitmq_cluster)
+    with clients_submitting(cluster, truth) as ids:
+        every_worker_settles(cluster, within_s=30)
+        with cluster.suspended("broker"):
+            time.sleep(HEARTBEATS_S)
+        every_worker_settles(cluster, within_s=90)
+    cluster.until_final(within_s=60)
+    assert pids(cluster) == workers
+    assert slowest_answer(cluster) < PROMISED_ANSWER_S
+    cluster.check(*ids)
+
+
+@pytest.mark.faults_long
+def test_links_to_rabbitmq_that_died_in_silence_delay_no_answer_and_are_replaced(
+    rabbitmq_cluster: Cluster, rabbitmq_link: Proxy, truth: Truth
+) -> None:
+    cluster, workers = rabbitmq_cluster, pids(rabbitmq_cluster)
+    with clients_submitting(cluster, truth) as ids:
+        every_worker_settles(cluster, within_s=30)
+        severed = len(rabbitmq_link.wires)
+        rabbitmq_link.sever()
+        time.sleep(2)  # what had been told of before is settled
+        every_worker_settles(cluster, within_s=90)
+        assert len(rabbitmq_link.wires) > severed, "they came back over new connections"
+    unrung = submit_without_a_bell(cluster, truth)
+    cluster.until_final(within_s=60)
+    assert pids(cluster) == workers
+    assert slowest_answer(cluster) < PROMISED_ANSWER_S
+    cluster.check(*ids, unrung)
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("lose", [RabbitMQ.flush, RabbitMQ.delete_queues])
+def test_bells_that_rabbitmq_lost_are_rung_again_by_the_sweep(
+    own_rabbitmq_cluster: Cluster, truth: Truth, lose: Callable[[RabbitMQ], None]
+) -> None:
+    cluster, broker = own_rabbitmq_cluster, own_rabbitmq_cluster.broker
+    assert isinstance(broker, RabbitMQ)
+    app = celery_app(read_settings(broker_url=broker.url))
+    with cluster.suspended("worker-1"), cluster.suspended("worker-2"), cluster.suspended("beat"):
+        with suppress(OperationalError):  # over a connection that an earlier test has left behind
+            ring(app, [RegistrationId("no id at all")])
+        for _ in range(len(cluster.workers) * THREADS):  # as many as RabbitMQ hands to workers unasked
+            ring(app, [RegistrationId("no id at all")])
+        ids = all_at_once(cluster.client.accepted, truth.submissions(100))
+        until(cluster.bells_waiting, what="bells in the broker")
+        lose(broker)
+        assert len(cluster.in_flight()) == 100
+    cluster.until_final(within_s=60)
+    cluster.check(*ids)
+
+
+def test_a_ring_over_a_link_that_died_in_silence_fails_soon_and_the_next_is_heard(
+    closing: Callable[[Proxy], Proxy],
+) -> None:
+    rabbitmq = RabbitMQ(amqp_url())
+    own_link = closing(proxy_to_port(rabbitmq.port))
+    app = celery_app(read_settings(broker_url=rabbitmq.through(own_link.port)))
+    ring(app, [RegistrationId("registration-0")])
+    for wire in own_link.wires:
+        wire.dead = True
+    started = time.monotonic()
+    with pytest.raises(OperationalError):
+        ring(app, [RegistrationId("registration-1")])
+    assert time.monotonic() - started < 10
+    ring(app, [RegistrationId("registration-2")])

@@ -1,0 +1,159 @@
+"""What operators are shown of a fault: the page, the metrics and the command say it within ten seconds, and truly."""
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from tests.faults.cluster import Cluster, Truth, all_at_once
+from tests.faults.postgres import Postgres
+from tests.origin import Served
+from tests.running import run, until
+
+SHOWN_WITHIN_S = 10
+WRONG = "sha256:" + "0" * 64
+
+
+class Shown:
+    """The three ways to look."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._browser = requests.Session()
+        signed_in = self._browser.post(
+            f"{cluster.address}/operations/sign-in", data={"token": cluster.token}, timeout=20
+        )
+        assert signed_in.status_code == 200, "after the redirect"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have *labels*."""
+        answer = requests.get(f"{self._cluster.address}/metrics", headers=self._bearer, timeout=20)
+        return sum(
+            float(value)
+            for given, value in re.findall(rf"^plugin_registry_{name}(?:{{(.*)}})? (\S+)$", answer.text, re.MULTILINE)
+            if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', given)).items()
+        )
+
+    def overview(self) -> dict[str, Any]:
+        answer = requests.get(f"{self._cluster.address}/api/v1/overview", headers=self._bearer, timeout=20)
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def page(self) -> str:
+        accepted = {"Accept": "text/html"}
+        return self._browser.get(f"{self._cluster.address}/operations", headers=accepted, timeout=20).text
+
+    def command(self) -> tuple[int, str]:
+        env = {"REGISTRY_URL": self._cluster.address, "REGISTRY_TOKEN": self._cluster.token}
+        done = run("queue", env=env)
+        return done.returncode, done.stdout
+
+    @property
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._cluster.token}"}
+
+    def all_say(self, sentence: str, metric: Callable[[], bool]) -> None:
+        """Wait until all three say it: page and command *sentence*, the metrics what *metric* asks of them."""
+        until(
+            lambda: metric() and sentence in self.page() and self.command()[0] == 8,
+            within_s=SHOWN_WITHIN_S,
+            what=f"'{sentence}'",
+        )
+        assert sentence in self.command()[1]
+
+
+@pytest.fixture
+def shown(cluster: Cluster) -> Shown:
+    return Shown(cluster)
+
+
+def test_an_upstream_that_stalls_is_named(
+    cluster: Cluster, truth: Truth, shown: Shown, gate: threading.Event
+) -> None:
+    ids = all_at_once(cluster.client.accepted, truth.submissions(5, gate=gate))
+    shown.all_say("5 downloads have stalled", lambda: shown.metric("downloads_stalled") == 5)
+    assert f"5 of 127.0.0.1:{truth.origin.port}" in shown.page()
+    gate.set()
+    cluster.until_final()
+    until(lambda: shown.metric("downloads_stalled") == 0, within_s=SHOWN_WITHIN_S, what="that it is over")
+    cluster.check(*ids)
+
+
+def test_failures_that_surge_are_told_with_cause_and_fault(cluster: Cluster, truth: Truth, shown: Shown) -> None:
+    before = shown.metric("outcomes_total", cause="html-page", fault="submitter")
+    html = Served(body=b"<!doctype html><html>Sign in", headers={"Content-Type": "text/html"})
+    url = truth.origin.serve(html)
+    well = sum(each["registered"] for each in shown.overview()["minutes"][-4:])
+    wrong = [each | {"artifactUrl": url, "checksum": WRONG} for each in truth.submissions(well + 20)]
+    ids = all_at_once(cluster.client.accepted, wrong)
+    cluster.until_final()
+    shown.all_say(
+        "html-page, at fault: submitter",
+        lambda: shown.metric("outcomes_total", cause="html-page", fault="submitter") == before + len(ids),
+    )
+
+
+def test_workers_that_were_killed_are_missed(cluster: Cluster, truth: Truth, shown: Shown) -> None:
+    assert shown.metric("workers_alive") == len(cluster.workers)
+    cluster.kill(*cluster.workers)
+    ids = all_at_once(cluster.client.accepted, truth.submissions(3))
+    shown.all_say("No worker lives", lambda: shown.metric("workers_alive") == 0)
+    assert shown.metric("registrations", status="queued") == len(ids) == len(cluster.in_flight())
+
+
+def test_a_broker_that_is_gone_is_missed(cluster: Cluster, shown: Shown) -> None:
+    cluster.kill("broker")
+    shown.all_say("The broker does not answer", lambda: shown.metric("broker_up") == 0)
+    cluster.start_broker()
+    until(lambda: shown.metric("broker_up") == 1, within_s=SHOWN_WITHIN_S, what="that it is back")
+
+
+def test_a_broker_that_hangs_is_missed_and_nobody_waits_for_it(cluster: Cluster, shown: Shown) -> None:
+    with cluster.suspended("broker"):
+        shown.all_say("The broker does not answer", lambda: shown.metric("broker_up") == 0)
+
+
+def test_a_store_that_is_gone_is_told_though_no_token_can_be_looked_up(
+    cluster: Cluster, server: Postgres, shown: Shown
+) -> None:
+    assert shown.metric("store_up") == 1
+    server.crash()
+    try:
+        until(lambda: shown.metric("store_up") == 0, within_s=SHOWN_WITHIN_S, what="that the store is away")
+        stranger = requests.get(f"{cluster.address}/metrics", timeout=20).text
+        assert "plugin_registry_store_up 0.0" in stranger
+        assert "plugin_registry_registrations" not in stranger
+        assert "cannot be reached" in shown.page()
+        assert shown.command()[0] == 7
+    finally:
+        server.start()
+    until(lambda: shown.metric("store_up") == 1, within_s=30, what="that it is back")
+    assert requests.get(f"{cluster.address}/metrics", timeout=20).status_code == 401
+
+
+def test_all_three_agree_with_the_store_after_a_storm(cluster: Cluster, truth: Truth, shown: Shown) -> None:
+    """Workers are killed in the middle of it: what they had settled is counted all the same, and once."""
+    before = {each: shown.metric("outcomes_total", status=each) for each in ("registered", "rejected")}
+    good = all_at_once(cluster.client.accepted, truth.submissions(100))
+    bad = all_at_once(cluster.client.accepted, [each | {"checksum": WRONG} for each in truth.submissions(50)])
+    for name in list(cluster.workers):
+        cluster.kill(name)
+        cluster.spawn_worker(name)
+    cluster.until_final()
+    cluster.check(*good)
+
+    def counted(status: str) -> float:
+        return shown.metric("outcomes_total", status=status) - before[status]
+
+    until(lambda: counted("registered") == len(good), within_s=SHOWN_WITHIN_S, what="the registered ones")
+    until(lambda: counted("rejected") == len(bad), within_s=SHOWN_WITHIN_S, what="the rejected ones")
+    seen = shown.overview()["registrations"]
+    for status, number in seen.items():
+        assert shown.metric("registrations", status=status) == number
+        assert f'<dd id="count-{status}">{number}</dd>' in shown.page()
+    assert f"{seen['registered']} registered" in shown.command()[1]
+    assert json.dumps(seen) == json.dumps(shown.overview()["registrations"])

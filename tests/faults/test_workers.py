@@ -1,0 +1,176 @@
+"""Workers that die, hang, come late, or are told to go."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from tests.faults.cluster import LEASE_S, Cluster, Truth, all_at_once, serve_in_halves
+from tests.faults.proxy import Proxy, proxy_to_database
+from tests.running import PROJECT, until
+
+CLOCK = Path(__file__).parent / "clock"
+AN_HOUR_S = 3600
+
+
+def test_workers_killed_again_and_again_lose_and_double_nothing(cluster: Cluster, truth: Truth) -> None:
+    _kill_workers_while_registering(cluster, truth, rounds=3, each=20, workers=("worker-1", "worker-2"))
+
+
+@pytest.mark.faults_long
+@pytest.mark.timeout(1800)
+def test_fifty_rounds_of_killing_over_a_thousand_registrations_lose_and_double_nothing(
+    either_cluster: Cluster, truth: Truth
+) -> None:
+    workers = ("tough-1", "tough-2", "tough-3")
+    either_cluster.heal()
+    for name in workers:
+        either_cluster.spawn_worker(name, REGISTRY_MAX_ATTEMPTS="100")
+        either_cluster.wait_for_worker(name)
+    _kill_workers_while_registering(
+        either_cluster, truth, rounds=50, each=20, workers=workers, REGISTRY_MAX_ATTEMPTS="100"
+    )
+
+
+def _kill_workers_while_registering(
+    cluster: Cluster, truth: Truth, *, rounds: int, each: int, workers: Sequence[str], **settings: str
+) -> None:
+    client, ids = cluster.client, []
+    for number in range(rounds):
+        submissions = [truth.slow_artifact(random.uniform(0, 0.3))[0] for _ in range(each)]
+        ids += all_at_once(client.accepted, submissions)
+        victim = workers[number % len(workers)]
+        cluster.wait_for_worker(victim)
+        time.sleep(random.uniform(0, 0.5))  # to meet it at another thing each time
+        cluster.kill(victim)
+        cluster.spawn_worker(victim, **settings)
+        for registration_id in random.sample(ids, 5):
+            client.look(registration_id)
+    cluster.until_final(within_s=120)
+    cluster.check(*ids)
+
+
+def test_an_artifact_that_kills_its_worker_each_time_runs_out_of_attempts_and_harms_no_other(
+    cluster: Cluster, truth: Truth
+) -> None:
+    killed = []
+
+    def kill_who_fetches(handler: BaseHTTPRequestHandler) -> None:
+        for name in cluster.workers:
+            if handler.client_address[1] in [own for own, _ in cluster.wires(name)]:
+                killed.append(name)
+                cluster.process(name).kill()
+
+    deadly, artifact = truth.artifact(handle=kill_who_fetches)
+    registration_id = cluster.client.accepted(deadly)
+    others: list[str] = []
+
+    def ended() -> bool:
+        for name in ("worker-1", "worker-2"):
+            if not cluster.running(name):
+                cluster.spawn_worker(name)
+                others.extend(cluster.client.accepted(each) for each in truth.submissions(5))
+        return not cluster.in_flight()
+
+    until(ended, within_s=90, what="the end of all attempts")
+    cluster.check(registration_id, status="failed")
+    cluster.check(*others)
+    found = cluster.client.look(registration_id)
+    assert found["problem"]["code"] == "attempts-used-up"
+    assert found["attempts"] == len(killed) == len(artifact.requests) == 4
+    assert len(others) >= 15
+
+
+def test_a_worker_that_was_stopped_past_its_lease_can_write_neither_success_nor_failure(
+    cluster: Cluster, truth: Truth, closing: Callable[[Proxy], Proxy]
+) -> None:
+    """What the late worker finds is the opposite of what the next one finds, so that a late write would be seen."""
+    proxy, url = proxy_to_database(cluster.database_url)
+    closing(proxy)
+    cluster.kill("worker-1", "worker-2")
+    cluster.spawn_worker("late", REGISTRY_DATABASE_URL=url)
+    both_downloaded = threading.Barrier(2, action=proxy.hold)
+
+    def first_then(first: bytes, later: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+        seen = []
+
+        def handle(handler: BaseHTTPRequestHandler) -> None:
+            seen.append(handler)
+            if len(seen) == 1:
+                serve_in_halves(handler, first, lambda: both_downloaded.wait(60))
+            else:
+                serve_in_halves(handler, later, lambda: None)
+
+        return handle
+
+    true, false = b"true" * 100, b"fake" * 100
+    late_success, _ = truth.artifact(true, handle=first_then(true, false))
+    late_failure, _ = truth.artifact(true, handle=first_then(false, true))
+    success_id, failure_id = cluster.client.accepted(late_success), cluster.client.accepted(late_failure)
+    until(lambda: len(proxy.held) >= 2, within_s=60, what="two outcomes on their way to the store")
+    cluster.suspend("late")
+    for name in ("worker-1", "worker-2"):
+        cluster.spawn_worker(name)
+    cluster.until_final()
+    before = [cluster.client.look(each) for each in (success_id, failure_id)]
+    assert [each["status"] for each in before] == ["rejected", "registered"]
+    proxy.release()
+    cluster.resume("late")
+    until(lambda: cluster.events("late", "settled", registration=success_id, outcome="lost"), what="a late success")
+    until(
+        lambda: cluster.events("late", "attempt failed", registration=failure_id, ours=False), what="a late failure"
+    )
+    assert [cluster.client.look(each) for each in (success_id, failure_id)] == before
+    cluster.check(success_id, status="rejected")
+    cluster.check(failure_id)
+
+
+def test_a_worker_that_is_told_to_go_puts_its_work_back_at_once(
+    cluster: Cluster, truth: Truth, gate: threading.Event
+) -> None:
+    artifacts = [truth.artifact(gate=gate) for _ in range(20)]
+
+    def requests() -> int:
+        return sum(len(artifact.requests) for _, artifact in artifacts)
+
+    def downloads_of(name: str) -> int:
+        return sum(theirs == truth.origin.port for _, theirs in cluster.wires(name))
+
+    ids = all_at_once(cluster.client.accepted, [submission for submission, _ in artifacts])
+    until(lambda: requests() == len(artifacts), what="every download being under way")
+    leaving = max("worker-1", "worker-2", key=downloads_of)
+    given_back = downloads_of(leaving)
+    assert given_back
+    told_at = time.monotonic()
+    cluster.tell(leaving, signal.SIGTERM)
+    until(lambda: requests() >= len(artifacts) + given_back, within_s=25, what="the other worker taking over")
+    gate.set()
+    cluster.until_final(within_s=max(1.0, told_at + 30 - time.monotonic()))
+    assert cluster.wait(leaving) == 0
+    cluster.check(*ids)
+    assert {cluster.client.look(each)["attempts"] for each in ids} == {1}, "leaving costs no attempt"
+    assert len(cluster.events(leaving, "claim released")) >= given_back
+
+
+def test_workers_whose_clocks_are_an_hour_off_either_way_end_no_lease_early(cluster: Cluster, truth: Truth) -> None:
+    cluster.kill("worker-1", "worker-2")
+    for name, shift_s in (("ahead", AN_HOUR_S), ("behind", -AN_HOUR_S)):
+        path = os.pathsep.join([str(CLOCK), str(PROJECT)])
+        cluster.spawn_worker(name, PYTHONPATH=path, FAULTS_CLOCK_SHIFT_S=str(shift_s))
+    for name in ("ahead", "behind"):
+        cluster.wait_for_worker(name)
+    slow = [truth.slow_artifact(2 * LEASE_S) for _ in range(8)]
+    ids = all_at_once(cluster.client.accepted, [submission for submission, _ in slow])
+    ids += all_at_once(cluster.client.accepted, truth.submissions(20))
+    cluster.until_final(within_s=60)
+    cluster.check(*ids)
+    assert [len(artifact.requests) for _, artifact in slow] == [1] * len(slow), "no lease ended early"
+    for name, shift_s in (("ahead", AN_HOUR_S), ("behind", -AN_HOUR_S)):
+        assert cluster.events(name, "settled"), "each of them has had its share"
+        assert abs(cluster.clock_of(name) - time.time() - shift_s) < 600, "its clock was an hour off"
