@@ -32,6 +32,9 @@ REGISTRATION_FIELDS = NINE - {"registeredAt"} | {
     "updatedAt",
     "nextAttemptAt",
     "pluginId",
+    "retryOf",
+    "ahead",
+    "estimatedWaitS",
     "problem",
 }
 Artifact = Callable[..., tuple[dict[str, str], Served]]
@@ -336,6 +339,12 @@ def test_a_body_that_is_too_large_is_413_announced_or_not(registry: Registry) ->
 def test_a_body_that_is_not_json_is_415(registry: Registry, media_type: str) -> None:
     response = registry.request("POST", "/api/v1/plugins", data=b"{}", headers={"Content-Type": media_type})
     problem(response, 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("path", ["plugins", "registrations"])
+def test_a_query_parameter_given_twice_is_refused(registry: Registry, path: str) -> None:
+    document = problem(registry.get(f"/api/v1/{path}?name=one&name=two"), 422, "invalid-fields")
+    assert document["errors"] == [{"parameter": "name", "detail": "must be given once"}]
 
 
 def test_an_unknown_query_parameter_is_refused(registry: Registry) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,14 @@ import pytest
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
 from tests.running import COMMAND, Registry, clean_environment, run, running_registry, until
+
+
+@pytest.fixture(scope="module")
+def mortal(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry whose children tests may kill, on a state folder too deep for a socket."""
+    state = tmp_path_factory.mktemp("mortal") / ("d" * 120) / "state"
+    with running_registry(state, env=open_loopback(origin.port)) as registry:
+        yield registry
 
 
 def one_sentence(output: str) -> str:
@@ -73,17 +82,20 @@ def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path
 
 
 @pytest.mark.parametrize("name", ["worker-1", "api.main", "--schedule"])
-def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, tmp_path: Path, name: str) -> None:
+def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, mortal: Registry, name: str) -> None:
     served = Served(body=b"z" * 100)
     submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
-    with running_registry(tmp_path / "state", env=open_loopback(origin.port)) as registry:
-        before = registry.child(name)
-        before.kill()
-        until(lambda: registry.child(name).pid != before.pid, what="a new child")
-        accepted = registry.register(submission, prefer="respond-async").json()
-        assert registry.final(accepted["id"], within_s=60)["status"] == "registered"
-        said = r"SIGKILL.*child ended, it is started again"
-        until(lambda: re.search(said, registry.output.read_text()), what="a word about it")
+    said = len(_deaths(mortal))
+    before = mortal.child(name)
+    before.kill()
+    until(lambda: mortal.child(name).pid != before.pid, what="a new child")
+    accepted = mortal.register(submission, prefer="respond-async").json()
+    assert mortal.final(accepted["id"], within_s=60)["status"] == "registered"
+    until(lambda: len(_deaths(mortal)) > said, what="a word about it")
+
+
+def _deaths(registry: Registry) -> list[str]:
+    return re.findall(r"SIGKILL.*child ended, it is started again", registry.output.read_text())
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -93,13 +105,12 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     assert "Address already in use" in one_sentence(done.stderr)
 
 
-def test_a_second_registry_on_one_state_is_refused_and_told_where_the_first_is(tmp_path: Path) -> None:
-    with running_registry(tmp_path / "state") as registry:
-        done = run("up", "--port", "0", "--state", str(registry.state))
-        assert done.returncode == 1
-        assert registry.address in one_sentence(done.stderr)
-        assert (registry.state / "address").read_text().strip() == registry.address
-        assert registry.get("/readyz").status_code == 200
+def test_a_second_registry_on_one_state_is_refused_and_told_where_the_first_is(mortal: Registry) -> None:
+    done = run("up", "--port", "0", "--state", str(mortal.state))
+    assert done.returncode == 1
+    assert mortal.address in one_sentence(done.stderr)
+    assert (mortal.state / "address").read_text().strip() == mortal.address
+    assert mortal.get("/readyz").status_code == 200
 
 
 def test_a_folder_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -137,8 +148,7 @@ def test_a_bad_setting_is_named(tmp_path: Path, variable: str, value: str) -> No
 
 def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with running_registry(state) as registry:
-        registry.stop()
+    assert run("migrate", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 0
     with sqlite3.connect(state / "registry.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
@@ -147,19 +157,12 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     assert "newer plugin-registry" in one_sentence(done.stderr)
 
 
-def test_a_deep_state_folder_works_too(origin: Origin, tmp_path: Path) -> None:
-    served = Served(body=b"deep" * 100)
-    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
-    with running_registry(tmp_path / ("d" * 120) / "state", env=open_loopback(origin.port)) as registry:
-        assert registry.register(submission).status_code == 200
-        assert registry.child("valkey-server")
-
-
-def test_secrets_of_the_state_are_for_its_owner(tmp_path: Path) -> None:
-    with running_registry(tmp_path / "state") as registry:
-        assert (registry.state / "token").stat().st_mode & 0o077 == 0
-        assert registry.state.stat().st_mode & 0o077 == 0
-        assert (registry.state / "valkey" / "valkey.sock").stat().st_mode & 0o077 == 0
+def test_a_deep_state_folder_works_too_and_secrets_in_it_are_for_its_owner(mortal: Registry) -> None:
+    assert mortal.child("valkey-server")
+    assert (mortal.state / "token").stat().st_mode & 0o077 == 0
+    assert mortal.state.stat().st_mode & 0o077 == 0
+    broker = Path(mortal.child("worker-1").environ()["REGISTRY_BROKER_URL"].removeprefix("redis+socket://"))
+    assert (broker.stat().st_mode | broker.parent.stat().st_mode) & 0o077 == 0
 
 
 def test_no_query_userinfo_or_token_reaches_a_log(origin: Origin, tmp_path: Path) -> None:

@@ -1,16 +1,29 @@
 """Whatever the OpenAPI document allows or forbids is answered as it says, with every check of schemathesis on."""
 
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 
 from tests.running import Registry
 
-OPERATIONS = ["RegisterPlugin", "GetPlugin", "ListPlugins", "GetRegistration", "ListRegistrations"]
+OPERATIONS = [
+    "RegisterPlugin",
+    "GetPlugin",
+    "ListPlugins",
+    "GetRegistration",
+    "ListRegistrations",
+    "FollowRegistration",
+    "RetryRegistration",
+    "CancelRegistration",
+    "RetryRegistrations",
+    "ListActions",
+    "GetOverview",
+]
 
 
 def test_every_operation_is_tried(registry: Registry) -> None:
@@ -27,7 +40,7 @@ def test_the_service_does_what_its_document_says(registry: Registry, operation_i
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=60,
+        max_examples=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate],
@@ -38,9 +51,25 @@ def test_the_service_does_what_its_document_says(registry: Registry, operation_i
             headers["Prefer"] = "respond-async"
         if mode is GenerationMode.POSITIVE:
             _fill_in_what_a_schema_cannot_say(case)
+        else:
+            assume(_arrives_as_it_is(case))
         case.call_and_validate(headers=headers)
 
     try_each()
+
+
+def _arrives_as_it_is(case: schemathesis.Case[Any]) -> bool:
+    """Whether the query reaches the service as it was meant.
+
+    On the wire a list of one is a string, an object is a list of its names, and what is empty is not sent at all.
+    """
+    if any(
+        isinstance(each, dict) or (isinstance(each, list) and len(each) < 2) for each in (case.query or {}).values()
+    ):
+        return False
+    url = requests.Request("GET", "http://localhost", params=case.query or {}).prepare().url
+    sent = dict(parse_qsl(urlsplit(str(url)).query, keep_blank_values=True))
+    return {str(name) for name in case.query or {}} <= sent.keys()
 
 
 def _fill_in_what_a_schema_cannot_say(case: schemathesis.Case[Any]) -> None:

@@ -1,0 +1,157 @@
+"""The operations page in a real browser, against the running registry."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.e2e.test_operations import accepted
+from tests.origin import Served
+from tests.running import Registry, until
+
+pytestmark = pytest.mark.browser
+
+Artifact = Callable[..., tuple[dict[str, str], Served]]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1600",
+)
+
+
+@pytest.fixture
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.binary_location = str(shutil.which("chromium"))
+    options.set_capability("goog:loggingPrefs", {"browser": "WARNING", "performance": "ALL"})
+    chrome = Chrome(options, ChromeService(str(shutil.which("chromedriver"))))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def page(chrome: Chrome, registry: Registry) -> Iterator[Chrome]:
+    """The page, signed in; afterwards: no error on its console, and no request to any other host."""
+    chrome.get(f"{registry.address}/operations")
+    chrome.find_element(By.ID, "token").send_keys(registry.token, Keys.ENTER)
+    until(lambda: _text(chrome, "connection") == "Live", what="the live page")
+    yield chrome
+    assert chrome.get_log("browser") == []  # type: ignore[no-untyped-call]
+    elsewhere = [each for each in _requested(chrome) if not each.startswith((registry.address, "data:", "chrome:"))]
+    assert elsewhere == []
+
+
+def _requested(chrome: Chrome) -> Iterator[str]:
+    for entry in chrome.get_log("performance"):  # type: ignore[no-untyped-call]
+        message: dict[str, Any] = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            yield message["params"]["request"]["url"]
+
+
+def _text(chrome: Chrome, element_id: str) -> str | None:
+    """Return what an element says; None while it is not there, or is being replaced."""
+    try:
+        return str(chrome.find_element(By.ID, element_id).text)
+    except (NoSuchElementException, StaleElementReferenceException):
+        return None
+
+
+def _press(chrome: Chrome, element_id: str) -> None:
+    until(lambda: _text(chrome, element_id) is not None, what=f"the button {element_id}")
+    chrome.find_element(By.ID, element_id).click()
+
+
+def _progress(chrome: Chrome, name: str) -> float:
+    script = (
+        "return document.querySelector(`progress[aria-label='Progress of ${arguments[0]} 1.0.0']`)?.position ?? -1"
+    )
+    return float(chrome.execute_script(script, name))
+
+
+def test_a_download_is_seen_to_move_and_is_canceled(
+    page: Chrome, registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    submission, _served = artifact(body=b"x" * 400_000, gate=gate)
+    registration_id = accepted(registry, submission)
+    # Half of it, but for a piece that is not full yet.
+    until(lambda: 0.3 < _progress(page, submission["name"]) <= 0.5, what="almost half of it")
+    assert until(lambda: "stalled" in str(_text(page, "downloads")), what="that it stalled")
+    assert "stalled" in str(_text(page, "trouble"))
+    _press(page, f"downloads-cancel-{registration_id}")
+    until(lambda: _text(page, "said") == "It is canceled.", what="what was done")
+    until(lambda: registration_id not in str(_text(page, "downloads")), what="its end")
+    assert registry.get(f"/api/v1/registrations/{registration_id}").json()["status"] == "canceled"
+
+
+def test_a_failure_appears_by_itself_and_is_retried(page: Chrome, registry: Registry, artifact: Artifact) -> None:
+    submission, served = artifact(status=404)
+    old = registry.final(accepted(registry, submission))
+    until(lambda: old["id"] in str(_text(page, "failures")), what="the failure")
+    assert "at fault: submitter" in str(_text(page, "failures"))
+    served.status = 200
+    _press(page, f"failures-retry-{old['id']}")
+    until(lambda: "tried again" in str(_text(page, "said")), what="what was done")
+    page.find_element(By.ID, "q").send_keys(submission["name"], Keys.ENTER)
+    until(lambda: "registered" in str(_text(page, "found")), what="the plugin")
+    assert f"again for {old['id']}" in str(_text(page, "found"))
+
+
+def test_focus_stays_where_it_was_while_the_page_changes(
+    page: Chrome, registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    registration_id = accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
+    button = f"downloads-cancel-{registration_id}"
+    until(lambda: _text(page, button), what="the button")
+    page.execute_script("document.getElementById(arguments[0]).focus()", button)
+    other = accepted(registry, artifact(body=b"y" * 400_000, gate=gate)[0])
+    until(lambda: other in str(_text(page, "downloads")), what="another download")
+    assert page.execute_script("return document.activeElement.id") == button
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_in_light_and_in_dark(page: Chrome, scheme: str) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    script = (
+        "const lum = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number); return (r + g + b) / 765 };"
+        "const style = getComputedStyle(document.body);"
+        "const probe = document.createElement('div'); probe.className = 'quiet'; document.body.append(probe);"
+        "const canvas = document.createElement('div'); canvas.style.color = 'canvas'; document.body.append(canvas);"
+        "return [lum(style.color), lum(getComputedStyle(probe).color), lum(getComputedStyle(canvas).color)]"
+    )
+    text, quiet, ground = page.execute_script(script)
+    assert abs(text - ground) > 0.7
+    assert abs(quiet - ground) > 0.4
+    assert (ground > 0.5) == (scheme == "light")
+
+
+def test_keyboard_and_screen_readers_find_their_way(page: Chrome) -> None:
+    script = """
+        const unnamed = [...document.querySelectorAll("button, input:not([type=hidden]), progress, svg")]
+            .filter((each) => !(each.textContent.trim() || each.ariaLabel || each.labels?.length))
+            .map((each) => each.outerHTML);
+        const levels = [...document.querySelectorAll("h1, h2, h3")].map((each) => Number(each.tagName[1]));
+        return {unnamed, levels, lang: document.documentElement.lang,
+                headless: [...document.querySelectorAll("table")].filter((each) => !each.tHead).length};
+    """
+    found = page.execute_script(script)
+    assert found["unnamed"] == []
+    assert found["levels"][0] == 1
+    assert set(found["levels"][1:]) == {2}
+    assert (found["lang"], found["headless"]) == ("en", 0)
