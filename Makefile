@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install -q -p $(BIN)/python,$(BIN)/python -m pip install -q)
 STATE ?=
 
-.PHONY: setup run demo test check format lock clean compose-demo
+.PHONY: setup run demo test test-faults check format lock clean compose-demo bench bench-quick
 
 setup: .venv/.dev
 
@@ -33,9 +33,26 @@ demo: .venv/.runtime
 test: .venv/.dev
 	@$(BIN)/python -m pytest
 
+# Every fault, the long tests too: half an hour.
+test-faults: .venv/.dev
+	@REGISTRY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --verbose --durations=10
+
 # The many-machine shape, for real: needs a Docker engine, or podman with podman-compose.
 compose-demo:
 	@$(PYTHON) deploy/compose_demo.py
+
+# Ours beside what one would put in its place. The report goes into docs/; bench-quick takes two minutes and only tells.
+bench: .venv/.dev .venv-bench/.installed
+	@$(BIN)/python -m bench $(BENCH)
+
+bench-quick: .venv/.dev .venv-bench/.installed
+	@$(BIN)/python -m bench --quick $(BENCH)
+
+.venv-bench/.installed: bench/requirements.lock
+	@test -x .venv-bench/bin/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) .venv-bench,$(PYTHON) -m venv .venv-bench)
+	@echo "installing what ours is measured against into .venv-bench"
+	@$(if $(UV),$(UV) pip install -q -p,.venv-bench/bin/python -m pip --python) .venv-bench/bin/python $(if $(UV),,install -q) --require-hashes -r $<
+	@touch $@
 
 check: .venv/.dev
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -47,6 +64,7 @@ format: .venv/.dev
 lock:
 	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock --group build --group dev pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock bench/requirements.in -o bench/requirements.lock
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-bench

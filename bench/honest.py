@@ -48,7 +48,7 @@ class Server:
 def measure(url: str, checksum: str, count: int) -> float:
     """Return the seconds that *count* verifications take, in this process and with the code on its path."""
     from shared.database import open_database  # noqa: PLC0415  # of the revision that is measured
-    from shared.registration import Submission  # noqa: PLC0415
+    from shared.registration import Accepted, Submission  # noqa: PLC0415
     from shared.settings import read_settings  # noqa: PLC0415
     from worker.main import build_verifier  # noqa: PLC0415
 
@@ -68,6 +68,7 @@ def measure(url: str, checksum: str, count: int) -> float:
             fields = {"name": f"p{number}", "version": "1.0.0", "pluginType": "log"}
             submission = Submission.model_validate({**fields, "artifactUrl": url, "checksum": checksum})
             (accepted,) = verifier.store.submit([(submission, "bench")])
+            assert isinstance(accepted, Accepted)
             ids.append(accepted.registration.id)
         verifier.verify(ids[0])
         started = time.perf_counter()

@@ -1,0 +1,1 @@
+"""How fast the registry does each of its jobs, beside what a user would put in its place: ``python -m bench``."""

@@ -1,0 +1,1 @@
+"""What ours is measured against. It runs in an environment of its own, see ``requirements.in``."""

@@ -1,0 +1,205 @@
+"""Goal 2: many small artifacts, from submission to record."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.engines import POSTGRESQL, SQLITE, counting, process, store, suspended, valkey
+from bench.figures import OURS, Goal, Section, Table, turn
+from bench.profiling import profile
+from bench.progress import doing
+from bench.registry import cores, embedded, registry
+from bench.stand import PEERS_PYTHON, PROJECT, Stand
+from tests.engines import postgresql
+
+NAME = "small"
+BIN = PEERS_PYTHON.parent
+PEERS = {
+    "celery": ("celery", "-A", "bench.peers.celery_job", "-q", "worker", "-l", "ERROR", "--concurrency"),
+    "huey": ("huey_consumer", "bench.peers.huey_job.huey", "--quiet", "--worker-type", "process", "--workers"),
+    "dramatiq": ("dramatiq", "bench.peers.dramatiq_job", "--processes"),
+    "taskiq": ("taskiq", "worker", "bench.peers.taskiq_job:broker", "--log-level", "ERROR", "--workers"),
+    "rq": ("rq", "worker-pool", "--quiet", "--config", "bench.peers.rq_job", "--num-workers"),
+}
+WARM_UP = 50
+PATIENCE_S = 15
+"""A contender that takes longer is measured by what it did until then."""
+QUICK_LEAVES_OUT = {SQLITE: {"rq"}, POSTGRESQL: {"taskiq", "rq"}}
+"""Who is far from the fastest; a whole run has everyone."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Somebody who turns submissions into records, ready to."""
+
+    store_url: str
+    table: str
+    workers: list[psutil.Process]
+    submit: Callable[[int, int], list[str]]
+    """The command that submits so many, from a number on."""
+    environment: dict[str, str]
+
+
+def run(stand: Stand) -> Section:
+    """Measure, and return what was found."""
+    section = Section(
+        NAME,
+        "Many small artifacts",
+        "Artifacts of 4 KiB, records a second, from the first submission to the last record committed, durably "
+        "(SQLite in WAL with `synchronous=FULL`, PostgreSQL as it comes), with one worker process for each core. "
+        "Ours is asked over HTTP with `respond-async` and 64 connections, and commits every submission before it "
+        "answers. The peers' jobs are put straight into their queues, without any API before them. Their job is "
+        "the usual one (`bench/peers/job.py`): no lease, no fence, no egress checks. *Backlog* has the same "
+        "submissions accepted or queued while the workers are stopped, and times how long they then take.",
+    )
+    rounds, count = (1, 400) if stand.quick else (3, 2000)
+    with postgresql() as maintenance_url:
+        for kind in (SQLITE, POSTGRESQL):
+            left_out = QUICK_LEAVES_OUT[kind] if stand.quick else set()
+            contenders = [OURS, *(each for each in PEERS if each not in left_out)]
+            live: dict[str, list[float]] = {who: [] for who in contenders}
+            backlog: dict[str, list[float]] = {who: [] for who in contenders}
+            for number in range(rounds):
+                for who in turn(contenders, number):
+                    doing(f"small artifacts on {kind}, round {number + 1} of {rounds}: {who}")
+                    with _contender(stand, who, kind, maintenance_url) as it:
+                        live[who].append(_live(it, 0, count))
+                        if not stand.quick:
+                            backlog[who].append(_backlog(it, count, count))
+            _note(section, f"{kind}, submission to record", live, goal=True)
+            if left_out:
+                section.notes.append(f"{kind}: left out of a quick run: {', '.join(sorted(left_out))}.")
+            if not stand.quick:
+                _note(section, f"{kind}, backlog", backlog, goal=False)
+                if not section.goals[-1].met:
+                    doing(f"small artifacts on {kind}: what limits ours")
+                    limits = _limits(stand, kind, maintenance_url)
+                    section.notes.append(f"{kind}, where the threads of a worker are meanwhile: {limits}.")
+    return section
+
+
+def _note(section: Section, title: str, runs: dict[str, list[float]], *, goal: bool) -> None:
+    table = Table(title, "records/s", runs)
+    section.tables.append(table)
+    best = table.best_peer(highest=True)
+    name = f"{title}, of the fastest peer's ({best})"
+    if goal:
+        section.goals.append(Goal(name, "at least", 3.0, table.ratio(OURS, best)))
+    else:
+        section.notes.append(f"{name}: {table.ratio(OURS, best):.2f} x.")
+
+
+def _limits(stand: Stand, kind: str, maintenance_url: str) -> str:
+    """Return a profile of a worker of ours under the load that was measured."""
+    with _contender(stand, OURS, kind, maintenance_url) as it:
+        submitting = _start(it, 0, 20_000)
+        time.sleep(1)
+        found = profile(it.workers[0], seconds=4)
+        submitting.kill()
+        submitting.communicate()
+        return found
+
+
+def _live(it: Contender, first: int, count: int) -> float:
+    """Return records a second while submissions come in."""
+    with counting(it.store_url, it.table) as records:
+        before = records()
+        submitting = _start(it, first, count)
+        done, ended = _wait(records, before, count)
+        return done / (ended - _told(submitting))
+
+
+def _backlog(it: Contender, first: int, count: int) -> float:
+    """Return records a second from what was submitted before."""
+    with counting(it.store_url, it.table) as records:
+        before = records()
+        with suspended(it.workers):
+            _told(_start(it, first, count))
+            started = time.monotonic()
+        done, ended = _wait(records, before, count)
+        return done / (ended - started)
+
+
+def _wait(records: Callable[[], int], before: int, count: int) -> tuple[int, float]:
+    """Wait for *count* more records, but not for ever; return how many came, and the time of the last look."""
+    give_up = time.monotonic() + PATIENCE_S
+    while (done := records() - before) < count and time.monotonic() < give_up:
+        time.sleep(0.005)
+    assert done, f"no record came within {PATIENCE_S} s"
+    return done, time.monotonic()
+
+
+def _start(it: Contender, first: int, count: int) -> subprocess.Popen[str]:
+    command = it.submit(first, count)
+    return subprocess.Popen(command, env=it.environment, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+
+
+def _told(submitting: subprocess.Popen[str]) -> float:
+    """Wait for the end of the submitting, and return when it began."""
+    said, _ = submitting.communicate(timeout=120)
+    assert submitting.returncode == 0, said
+    found = json.loads(said.splitlines()[-1])
+    assert set(found.get("statuses", {"202": 1})) == {"202"}, found
+    return float(found["started"])
+
+
+@contextmanager
+def _contender(stand: Stand, who: str, kind: str, maintenance_url: str) -> Iterator[Contender]:
+    with tempfile.TemporaryDirectory(dir=stand.folder) as name, ExitStack() as running:
+        folder = Path(name)
+        if who == OURS:
+            yield running.enter_context(_ours(stand, folder, kind, maintenance_url))
+            return
+        store_url = running.enter_context(store(kind, folder, maintenance_url))
+        broker_url = running.enter_context(valkey(folder))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(PROJECT),
+            "BENCH_STORE_URL": store_url,
+            "BENCH_BROKER_URL": broker_url,
+            "RQ_REDIS_URL": broker_url,
+        }
+
+        def submit(first: int, count: int) -> list[str]:
+            jobs = (stand.artifacts.small, str(first), str(count))
+            return [str(PEERS_PYTHON), "-m", "bench.peers.send", who, *jobs]
+
+        subprocess.run(
+            [PEERS_PYTHON, "-m", "bench.peers.send", "tables"],
+            env=environment,
+            cwd=PROJECT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        program, *options = PEERS[who]
+        command = (str(BIN / program), *options, str(cores()))
+        worker = running.enter_context(process(who, command, environment, folder))
+        it = Contender(store_url, "records", [worker], submit, environment)
+        _live(it, 10**8, WARM_UP)
+        yield it
+
+
+@contextmanager
+def _ours(stand: Stand, folder: Path, kind: str, maintenance_url: str) -> Iterator[Contender]:
+    with ExitStack() as running:
+        if kind == SQLITE:
+            it = running.enter_context(embedded(stand, folder, workers=cores()))
+        else:
+            store_url = running.enter_context(store(kind, folder, maintenance_url))
+            it = running.enter_context(registry(stand, folder, store_url, workers=cores()))
+
+        def submit(first: int, count: int) -> list[str]:
+            where = ("--port", str(it.port), "--artifacts", stand.artifacts.small, "--connections", "64")
+            what = ("--first", str(first), "--count", str(count), "--declare")
+            return [sys.executable, "-m", "bench.load", *where, *what]
+
+        yield Contender(it.store_url, "plugins", it.workers, submit, stand.environment(BENCH_TOKEN=it.token))

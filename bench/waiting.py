@@ -1,0 +1,59 @@
+"""Goal 4: a client that waits for its registration, on an idle registry."""
+
+import tempfile
+import time
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import requests
+
+from bench.engines import POSTGRESQL, SQLITE, store
+from bench.figures import OURS, Goal, Section
+from bench.origin import SMALL_BYTES
+from bench.progress import doing
+from bench.registry import embedded, register, registry
+from bench.stand import Stand
+from tests.engines import postgresql
+
+NAME = "waiting"
+BARE = "bare download"
+EXTRA_MS = 25.0
+_numbers = count(2 * 10**9)
+
+
+def run(stand: Stand) -> Section:
+    """Measure, and return what was found."""
+    section = Section(
+        NAME,
+        "Waiting",
+        "A synchronous POST of a 4 KiB artifact to a registry on which nothing else happens, until its 200, beside "
+        "a bare download of such an artifact by requests. Both on a new connection each time.",
+    )
+    rounds = 30 if stand.quick else 200
+    kinds = (SQLITE,) if stand.quick else (SQLITE, POSTGRESQL)
+    for kind in kinds:
+        with ExitStack() as running:
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=stand.folder)))
+            doing(f"waiting on {kind}")
+            if kind == SQLITE:
+                it = running.enter_context(embedded(stand, folder, workers=1))
+            else:
+                maintenance_url = running.enter_context(postgresql())
+                store_url = running.enter_context(store(kind, folder, maintenance_url))
+                it = running.enter_context(registry(stand, folder, store_url, workers=1))
+            runs: dict[str, list[float]] = {OURS: [], BARE: []}
+            for _ in range(rounds):
+                runs[BARE].append(_download(stand) * 1000)
+                runs[OURS].append(register(stand, it) * 1000)
+        table = section.table(f"{kind}, one small artifact", "ms", runs)
+        extra = table.median(OURS) - table.median(BARE)
+        section.goals.append(Goal(f"{kind}: median above the bare download's", "at most", EXTRA_MS, extra, "ms"))
+    return section
+
+
+def _download(stand: Stand) -> float:
+    started = time.perf_counter()
+    answer = requests.get(f"{stand.artifacts.small}/small/{next(_numbers)}", timeout=30)
+    assert len(answer.content) == SMALL_BYTES
+    return time.perf_counter() - started
