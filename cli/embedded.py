@@ -61,7 +61,7 @@ def embedded_registry(
         address = _address(listener)
         try:
             _wait_until_ready(address, supervisor)
-            state.address_file.write_text(address + "\n")
+            state.tell_address(address)
             yield address, state, supervisor
         finally:
             listener.close()

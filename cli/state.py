@@ -84,8 +84,11 @@ class StateFolder:
 
     def keep_token(self, token: str) -> None:
         """Write *token* where only its owner can read it."""
-        with os.fdopen(os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(token + "\n")
+        _write(self.token_file, token + "\n")
+
+    def tell_address(self, address: str) -> None:
+        """Write down where the registry answers."""
+        _write(self.address_file, address + "\n")
 
     def socket_path(self) -> Path:
         """Return a path for the broker's socket, in a folder that only its owner may enter."""
@@ -101,7 +104,7 @@ class StateFolder:
         for name, pid in pids.items():
             with suppress(psutil.NoSuchProcess):
                 known[name] = {"pid": pid, "started": psutil.Process(pid).create_time()}
-        self._children_file.write_text(json.dumps(known))
+        _write(self._children_file, json.dumps(known))
 
     def close(self) -> None:
         """Leave the folder as one on which nothing runs."""
@@ -126,6 +129,18 @@ class StateFolder:
                         process.kill()
                         strays.append(process)
         psutil.wait_procs(strays, timeout=5)
+
+
+def _write(path: Path, text: str) -> None:
+    """Make *path* hold *text*, for its owner alone: whoever reads it finds all of it or what was there before."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
 
 
 def _locked(file: IO[str]) -> bool:
