@@ -20,7 +20,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, InvalidatePoolError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -30,8 +30,10 @@ from shared.tables import SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
-
-
+POSTGRESQL_CONNECTIONS = 4
+"""Of one process; its threads take turns. Eight got in each other's way: an artifact cost a third more."""
+PAUSE_S = 1.0
+"""A connection that nobody used for so long may have died unseen, and is asked before it is used."""
 RETRY_BEGIN_S = 0.001
 """How often a writer asks SQLite whether the other process is done."""
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -63,12 +65,14 @@ def _postgresql_now(_element: NowMs, _compiler: Any, **_options: Any) -> str:
 
 
 class Database:
-    """A pool of connections, and the two kinds of transaction everything else is written in."""
+    """A pool of connections, and the kinds of transaction everything else is written in."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.dialect = engine.dialect.name
         self._shared = SharedCommits(engine) if self.dialect == "sqlite" else None
+        # On PostgreSQL, where each is a round trip, a statement that is alone needs no BEGIN and no end.
+        self._alone = engine if self._shared else engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -81,13 +85,19 @@ class Database:
             yield connection
 
     @contextmanager
+    def write_alone(self) -> Iterator[Connection]:
+        """Yield a connection for one statement, which is a transaction by itself; else as `write`."""
+        with _translated(), self._shared.write() if self._shared else self._alone.connect() as connection:
+            yield connection
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection for reading one consistent state.
+        """Yield a connection for reading; each statement sees one consistent state.
 
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        with _translated(), self._engine.connect() as connection:
+        with _translated(), self._alone.connect() as connection:
             yield connection.execution_options(read_only=True)
 
     def check_schema(self) -> None:
@@ -290,15 +300,20 @@ def open_database(url: str) -> Database:
             engine = create_engine(
                 make_url(url).set(drivername="postgresql+psycopg"),
                 hide_parameters=True,
-                pool_size=8,
-                max_overflow=24,
+                pool_size=POSTGRESQL_CONNECTIONS,
+                max_overflow=0,
                 pool_timeout=BUSY_TIMEOUT_S,
-                pool_pre_ping=True,
                 connect_args={
                     "connect_timeout": BUSY_TIMEOUT_S,
                     "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c statement_timeout={2 * BUSY_TIMEOUT_S}s",
+                    # A link that died in silence, which no statement_timeout ends.
+                    "tcp_user_timeout": 2 * BUSY_TIMEOUT_S * 1000,
+                    "keepalives_idle": BUSY_TIMEOUT_S,
+                    "keepalives_interval": 1,
+                    "keepalives_count": BUSY_TIMEOUT_S,
                 },
             )
+            _ask_after_a_pause(engine)
         else:
             raise SchemaMismatch(f"REGISTRY_DATABASE_URL: {kind} is not supported, use sqlite or postgresql.")
     except ArgumentError as error:
@@ -319,6 +334,23 @@ def _begin_sqlite(connection: Connection) -> None:
         driver.execute("BEGIN")
     else:
         _begin_immediate(driver)
+
+
+def _ask_after_a_pause(engine: Engine) -> None:
+    """Replace connections that died while nobody used them. To ask each time would cost a round trip each time."""
+
+    @event.listens_for(engine, "checkin")
+    def note_time(_connection: Any, record: Any) -> None:
+        record.info["back_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("back_at", 0) < PAUSE_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def _begin_immediate(driver: sqlite3.Connection) -> None:

@@ -166,7 +166,7 @@ class Store:
             "lease_ms": int(lease_s * 1000),
             "max_attempts": max_attempts,
         }
-        with self._database.write() as connection:
+        with self._database.write_alone() as connection:
             row = connection.execute(CLAIM, asked).first()
         if row is None:
             return None
@@ -183,7 +183,7 @@ class Store:
         downloaded = {each.registration_id: each.bytes_downloaded for each in progress}
         announced = {each.registration_id: literal(each.artifact_bytes, BigInteger) for each in progress}
         lease_end = _NOW + int(lease_s * 1000)
-        with self._database.write() as connection:
+        with self._database.write_alone() as connection:
             rows = connection.execute(
                 update(_registrations)
                 .where(
@@ -273,7 +273,7 @@ class Store:
         )
 
     def _end(self, claim: Claim, **values: Any) -> bool:
-        with self._database.write() as connection:
+        with self._database.write_alone() as connection:
             return settle(connection, claim, **values) is not None
 
     # --- operating ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The Celery adapter: decode, call, done."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ri
 from shared.registration import RegistrationId
 from shared.tallies import Tallies
 from worker.sweep import prune, sweep
+from worker.turns import Turns
 from worker.verify import Verifier
 
 PATIENCE_S = 0.5
@@ -31,6 +33,7 @@ def add_tasks(
     keep_registrations_s: float,
 ) -> None:
     """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
+    turns = Turns()
 
     @app.task(name=VERIFY_TASK)
     def verify_bell(registration_ids: list[str]) -> None:
@@ -38,6 +41,7 @@ def add_tasks(
             [RegistrationId(each) for each in registration_ids],
             verify=verifier().verify,
             hand_back=lambda registration_ids: ring(app, registration_ids),
+            turns=turns,
         )
 
     @app.task(name=SWEEP_TASK)
@@ -62,19 +66,22 @@ def add_tasks(
 def answer_bell(
     registration_ids: Sequence[RegistrationId],
     *,
-    verify: Callable[[RegistrationId], None],
+    verify: Callable[[RegistrationId], RegistrationId | None],
     hand_back: Callable[[Sequence[RegistrationId]], None],
+    turns: Turns,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Verify a bell's registrations in turn; if one takes longer than a moment, hand the rest back as two bells.
+    """Verify a bell's registrations one by one; if one takes longer than a moment, hand the rest back as two bells.
 
     So a slow artifact holds up nobody, and quick ones share one message: were all of a full bell slow, each would be
     begun after five moments. A store that is away leaves the rest to the sweep.
     """
     bell = _Bell(registration_ids, hand_back, patience_s)
     try:
-        while registration_id := bell.next():
-            verify(registration_id)
+        while bell.goes_on():
+            with turns.turn():
+                if (registration_id := bell.next()) and (parked := verify(registration_id)):
+                    bell.take_on(parked)
     except StoreUnavailable as error:
         log.warning("bell not answered", reason=error.detail)
     finally:
@@ -93,15 +100,24 @@ class _Bell:
         self._rest = deque(rest)
         self._hand_back = hand_back
         self._patience_s = patience_s
-        self._begun = time.monotonic()
+        self._begun = math.inf
         self._timer: threading.Timer | None = None
         if len(self._rest) > 1:
             self._look_after(patience_s)
 
+    def goes_on(self) -> bool:
+        """Return whether anybody is left. To wait for a turn is not to take long."""
+        self._begun = math.inf
+        return bool(self._rest)
+
     def next(self) -> RegistrationId | None:
-        """Return who is next, if anybody is left."""
+        """Return who is next, if anybody is still left."""
         self._begun = time.monotonic()
         return self._take()
+
+    def take_on(self, registration_id: RegistrationId) -> None:
+        """Let another be next, which was not among the bell's."""
+        self._rest.appendleft(registration_id)
 
     def over(self) -> None:
         """Stop looking."""
@@ -124,7 +140,7 @@ class _Bell:
         patience_left_s = self._begun + self._patience_s - time.monotonic()
         if patience_left_s > 0:
             if self._rest:
-                self._look_after(patience_left_s)
+                self._look_after(min(patience_left_s, self._patience_s))
             return
         rest = list(iter(self._take, None))
         for half in (rest[::2], rest[1::2]):

@@ -38,18 +38,13 @@ class Verifier:
     lease_s: float
     max_bytes: int
 
-    def verify(self, registration_id: RegistrationId) -> None:
+    def verify(self, registration_id: RegistrationId) -> RegistrationId | None:
         """Bring a registration a step further, if it is due and nobody else is at it.
 
-        Then those that found every slot of its host taken meanwhile, and wait for this one.
+        Returns:
+            one that found every slot of its host taken, and is to be verified now that there is one.
         """
-        next_id: RegistrationId | None = registration_id
-        while next_id is not None and not self.attempts.leaving:
-            next_id = self._verify_one(next_id)
-
-    def _verify_one(self, registration_id: RegistrationId) -> RegistrationId | None:
-        """Claim and attempt one registration; return who is to be verified in its slot next."""
-        if self.hosts.is_parked(registration_id):
+        if self.attempts.leaving or self.hosts.is_parked(registration_id):
             return None
         claimed_at = time.monotonic()  # before the claim: our lease ends no later than the store's
         claim = self.store.claim(

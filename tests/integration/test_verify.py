@@ -23,6 +23,7 @@ from worker.hosts import Hosts
 from worker.retry import RetryPolicy
 from worker.sweep import MAX_WAITING, sweep
 from worker.tasks import answer_bell
+from worker.turns import Turns
 from worker.verify import Verifier
 
 CONTENT = b"the artifact" * 1000
@@ -261,7 +262,7 @@ def test_a_slow_artifact_hands_the_rest_of_its_bell_back_in_two() -> None:
             time.sleep(0.4)
 
     ids = [RegistrationId(each) for each in ("quick", "slow", "third", "fourth", "fifth")]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, patience_s=0.1)
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.1)
     assert verified == ["quick", "slow"]
     assert handed_back == [["third", "fifth"], ["fourth"]], "in two, for whoever is free"
 
@@ -275,10 +276,49 @@ def test_quick_artifacts_share_one_bell_however_long_they_take_together() -> Non
         time.sleep(0.02)
 
     ids = [RegistrationId(str(n)) for n in range(32)]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, patience_s=0.25)
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.25)
     time.sleep(0.3)
     assert verified == ids
     assert handed_back == []
+
+
+def test_to_wait_for_a_turn_is_not_to_take_long() -> None:
+    turns = Turns(1, patience_s=0.5)
+    verified: list[str] = []
+    handed_back: list[Sequence[RegistrationId]] = []
+    ids = [RegistrationId(each) for each in ("first", "second")]
+    with turns.turn():
+        bell = threading.Thread(
+            target=answer_bell,
+            args=(ids,),
+            kwargs={
+                "verify": verified.append,
+                "hand_back": handed_back.append,
+                "turns": turns,
+                "patience_s": 0.05,
+            },
+        )
+        bell.start()
+        time.sleep(0.2)
+        assert verified == []
+    bell.join(5)
+    assert verified == ids
+    assert handed_back == []
+
+
+def test_what_was_parked_is_verified_next_with_a_turn_and_a_moment_of_its_own() -> None:
+    verified: list[str] = []
+    handed_back: list[Sequence[RegistrationId]] = []
+
+    def verify(registration_id: RegistrationId) -> RegistrationId | None:
+        verified.append(registration_id)
+        time.sleep(0.06)
+        return RegistrationId(f"parked {len(verified)}") if len(verified) < 5 else None
+
+    ids = [RegistrationId(each) for each in ("first", "last")]
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.2)
+    assert verified == ["first", "parked 1", "parked 2", "parked 3", "parked 4", "last"]
+    assert handed_back == [], "each was quick"
 
 
 def test_the_fake_fetch_tells_an_attempt_what_the_real_one_does(store: Store) -> None:
@@ -306,7 +346,7 @@ def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_
     seen = []
 
     def meanwhile() -> None:
-        verifier.verify(slow[1].id)
+        assert verifier.verify(slow[1].id) is None
         seen.append(now(store, slow[1].id))
         verifier.verify(slow[1].id)  # a second bell
         assert now(store, slow[1].id) == seen[0], "what is parked is not claimed for nothing"
@@ -315,7 +355,8 @@ def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_
         fetch.artifacts[URL] = b"two"
 
     while_streaming(verifier, meanwhile)
-    verifier.verify(slow[0].id)
+    assert verifier.verify(slow[0].id) == slow[1].id, "it has a slot now"
+    assert verifier.verify(slow[1].id) is None
     assert (seen[0].status, seen[0].attempts) == (Status.QUEUED, 0)
     assert seen[1].status is Status.REGISTERED
     assert [now(store, each.id).status for each in slow] == [Status.REGISTERED] * 2

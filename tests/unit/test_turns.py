@@ -1,0 +1,80 @@
+"""Turns: so many at once, unless they take long."""
+
+import threading
+import time
+
+from worker.turns import Turns
+
+
+def test_no_more_than_so_many_have_a_turn_while_all_are_quick() -> None:
+    turns, now, most = Turns(3, patience_s=30), 0, 0
+    counting = threading.Lock()
+
+    def work() -> None:
+        nonlocal now, most
+        for _ in range(20):
+            with turns.turn():
+                with counting:
+                    now += 1
+                    most = max(most, now)
+                time.sleep(0.001)
+                with counting:
+                    now -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(20)
+    assert most == 3
+
+
+def test_who_takes_long_holds_up_nobody() -> None:
+    turns = Turns(2, patience_s=0.05)
+    begun: list[int] = []
+    ends = threading.Event()
+
+    def slow(number: int) -> None:
+        with turns.turn():
+            begun.append(number)
+            ends.wait(20)
+
+    threads = [threading.Thread(target=slow, args=(number,)) for number in range(9)]
+    for each in threads:
+        each.start()
+    give_up = time.monotonic() + 10
+    while len(begun) < len(threads) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert len(begun) == len(threads), "all of them are under way, none of them done"
+    ends.set()
+    for each in threads:
+        each.join(20)
+    with turns.turn(), turns.turn():
+        pass  # those that lapsed and then ended gave back nothing twice, and kept nothing
+
+
+def test_a_turn_that_ends_is_somebody_elses_at_once() -> None:
+    turns = Turns(1, patience_s=30)
+    ended: list[str] = []
+
+    def next_one() -> None:
+        with turns.turn():
+            ended.append("next")
+
+    with turns.turn():
+        thread = threading.Thread(target=next_one)
+        thread.start()
+        time.sleep(0.05)
+        assert ended == []
+    thread.join(5)
+    assert ended == ["next"]
+
+
+def test_a_turn_ends_with_its_block_whatever_happens_there() -> None:
+    turns = Turns(1, patience_s=30)
+    for _ in range(3):
+        try:
+            with turns.turn():
+                raise ZeroDivisionError  # noqa: TRY301
+        except ZeroDivisionError:
+            pass
