@@ -10,8 +10,10 @@ from shared.logs import get_logger
 from shared.registration import Registration, RegistrationId
 from shared.store import Store
 
-EAGER_S, EAGER_FOR_S = 0.01, 1.0
+EAGER_S, EAGER_FOR_S = 0.004, 1.0
 """Pause between polls while somebody has waited for less than a second: most artifacts are small."""
+POLLING_SHARE = 0.5
+"""How much of the time may go into polls, however long one takes."""
 PATIENT_S = 0.1
 
 log = get_logger(__name__)
@@ -60,6 +62,7 @@ class Outcomes:
             if not self._waiting:
                 self._somebody.clear()
                 continue
+            begun = monotonic()
             try:
                 settled = await run_in_threadpool(self._store.settled, list(self._waiting))
             except Exception as error:  # noqa: BLE001  # whatever it is, the next poll may go well, and all wait for it
@@ -69,5 +72,6 @@ class Outcomes:
                 for answer in self._waiting.get(registration.id, ()):
                     if not answer.done():
                         answer.set_result(registration)
-            eager = monotonic() - self._newest < EAGER_FOR_S
-            await asyncio.sleep(EAGER_S if eager else PATIENT_S)
+            now = monotonic()
+            pause_s = EAGER_S if now - self._newest < EAGER_FOR_S else PATIENT_S
+            await asyncio.sleep(max(pause_s, (now - begun) * (1 / POLLING_SHARE - 1)))

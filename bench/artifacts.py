@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import trustme
 
 from bench.origin import large_checksum
@@ -23,6 +24,7 @@ class Artifacts:
     ca_file: Path
     large_mib: int
     large_checksum: str
+    host: psutil.Process
 
     def settings(self) -> dict[str, str]:
         """Return the settings under which a registry may fetch from here."""
@@ -56,6 +58,7 @@ def artifacts(folder: Path, *, large_mib: int) -> Iterator[Artifacts]:
             ca_file=folder / "ca.pem",
             large_mib=large_mib,
             large_checksum=large_checksum(large_mib),
+            host=psutil.Process(server.pid),
         )
     finally:
         server.kill()

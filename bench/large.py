@@ -6,12 +6,16 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from bench.figures import OURS, Goal, Section, Table, turn
+from bench.profiling import CpuTimes, running
 from bench.progress import doing
-from bench.stand import Stand
+from bench.stand import Served, Stand
 
 NAME = "large"
 OPENSSL, SHA256SUM = "curl | openssl", "curl | sha256sum"
@@ -38,6 +42,9 @@ def run(stand: Stand) -> Section:
             if stand.quick and scheme == "https":
                 del contenders["pooch"]
             _measure(stand, section, scheme, contenders, rounds)
+            if not all(goal.met for goal in section.goals[-2:]):
+                doing(f"large artifact over {scheme}: what limits ours")
+                section.notes += _limits(stand, verify, scheme, url)
     _memory(stand, section)
     return section
 
@@ -61,6 +68,23 @@ def _measure(
         section.goals.append(Goal(f"{scheme}: CPU time, of theirs", "at most", 1.0, cpu.ratio(OURS, OPENSSL)))
     else:
         section.notes.append(f"Without curl and openssl on this machine the goal over {scheme} has no measure.")
+
+
+def _limits(stand: Stand, verify: Served, scheme: str, url: str) -> list[str]:
+    """Return what ours and the artifact's host are busy with while an artifact is verified."""
+    ours = psutil.Process(verify.process.pid)
+    times = CpuTimes({"ours": ours, "the artifact's host": stand.artifacts.host})
+    for _ in range(3):
+        verify(url)
+    cpu = times.for_each(3)
+    with ThreadPoolExecutor(1) as other:
+        verifying = other.submit(lambda: [verify(url) for _ in range(4)])
+        functions = running(ours, seconds=3)
+        verifying.result()
+    return [
+        f"{scheme}, CPU time of each artifact: {cpu}.",
+        f"{scheme}, where ours is while it runs, by the innermost function of ours: {functions}.",
+    ]
 
 
 def _peers(stand: Stand, url: str) -> dict[str, Callable[[], Measured]]:

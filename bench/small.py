@@ -6,16 +6,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from bench.engines import POSTGRESQL, SQLITE, counting, process, store, suspended, valkey
 from bench.figures import OURS, Goal, Section, Table, turn
-from bench.profiling import profile
+from bench.profiling import CpuTimes
+from bench.profiling import running as running_in
 from bench.progress import doing
 from bench.registry import cores, embedded, registry
 from bench.stand import PEERS_PYTHON, PROJECT, Stand
@@ -47,6 +48,7 @@ class Contender:
     submit: Callable[[int, int], list[str]]
     """The command that submits so many, from a number on."""
     environment: dict[str, str]
+    processes: Mapping[str, psutil.Process] = field(default_factory=dict)
 
 
 def run(stand: Stand) -> Section:
@@ -82,8 +84,7 @@ def run(stand: Stand) -> Section:
                 _note(section, f"{kind}, backlog", backlog, goal=False)
                 if not section.goals[-1].met:
                     doing(f"small artifacts on {kind}: what limits ours")
-                    limits = _limits(stand, kind, maintenance_url)
-                    section.notes.append(f"{kind}, where the threads of a worker are meanwhile: {limits}.")
+                    section.notes += _limits(stand, kind, maintenance_url)
     return section
 
 
@@ -98,15 +99,21 @@ def _note(section: Section, title: str, runs: dict[str, list[float]], *, goal: b
         section.notes.append(f"{name}: {table.ratio(OURS, best):.2f} x.")
 
 
-def _limits(stand: Stand, kind: str, maintenance_url: str) -> str:
-    """Return a profile of a worker of ours under the load that was measured."""
-    with _contender(stand, OURS, kind, maintenance_url) as it:
+def _limits(stand: Stand, kind: str, maintenance_url: str) -> list[str]:
+    """Return what ours is busy with under the load that was measured."""
+    with _contender(stand, OURS, kind, maintenance_url) as it, counting(it.store_url, it.table) as records:
         submitting = _start(it, 0, 20_000)
         time.sleep(1)
-        found = profile(it.workers[0], seconds=4)
+        before, times = records(), CpuTimes(it.processes)
+        time.sleep(4)
+        cpu = times.for_each(records() - before)
+        functions = running_in(it.workers[0], seconds=4)
         submitting.kill()
         submitting.communicate()
-        return found
+    return [
+        f"{kind}, CPU time of each record from submission to record: {cpu}.",
+        f"{kind}, where a worker is while it runs, by the innermost function of ours: {functions}.",
+    ]
 
 
 def _live(it: Contender, first: int, count: int) -> float:
@@ -202,4 +209,5 @@ def _ours(stand: Stand, folder: Path, kind: str, maintenance_url: str) -> Iterat
             what = ("--first", str(first), "--count", str(count), "--declare")
             return [sys.executable, "-m", "bench.load", *where, *what]
 
-        yield Contender(it.store_url, "plugins", it.workers, submit, stand.environment(BENCH_TOKEN=it.token))
+        environment = stand.environment(BENCH_TOKEN=it.token)
+        yield Contender(it.store_url, "plugins", it.workers, submit, environment, it.processes)

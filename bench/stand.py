@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,21 @@ from bench.artifacts import Artifacts
 
 PROJECT = Path(__file__).parent.parent
 PEERS_PYTHON = PROJECT / ".venv-bench" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A module of ours that runs and answers lines."""
+
+    process: "subprocess.Popen[str]"
+
+    def __call__(self, line: str) -> Any:
+        """Send *line*, and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class Stand:
         return _answer([sys.executable, "-m", module, *map(str, arguments)], self.environment(**settings))
 
     @contextmanager
-    def serving(self, module: str, *arguments: object) -> Iterator[Callable[[str], Any]]:
+    def serving(self, module: str, *arguments: object) -> Iterator[Served]:
         """Run a module of ours for the length of the block; yield what sends it a line and returns its answer."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
@@ -47,17 +62,8 @@ class Stand:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        into, out_of = process.stdin, process.stdout
-
-        def ask(line: str) -> Any:
-            into.write(f"{line}\n")
-            into.flush()
-            return json.loads(out_of.readline())
-
         try:
-            yield ask
+            yield Served(process)
         finally:
             process.kill()
             process.communicate()

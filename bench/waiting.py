@@ -1,9 +1,11 @@
 """Goal 4: a client that waits for its registration, on an idle registry."""
 
+import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import requests
@@ -14,6 +16,8 @@ from bench.origin import SMALL_BYTES
 from bench.progress import doing
 from bench.registry import embedded, register, registry
 from bench.stand import Stand
+from shared.database import open_database
+from shared.store import Store
 from tests.engines import postgresql
 
 NAME = "waiting"
@@ -43,13 +47,32 @@ def run(stand: Stand) -> Section:
                 store_url = running.enter_context(store(kind, folder, maintenance_url))
                 it = running.enter_context(registry(stand, folder, store_url, workers=1))
             runs: dict[str, list[float]] = {OURS: [], BARE: []}
+            begun: list[float] = []
             for _ in range(rounds):
                 runs[BARE].append(_download(stand) * 1000)
+                begun.append(time.time())
                 runs[OURS].append(register(stand, it) * 1000)
+            section.notes.append(f"{kind}, {_stages(it.store_url, begun, runs[OURS])}.")
         table = section.table(f"{kind}, one small artifact", "ms", runs)
         extra = table.median(OURS) - table.median(BARE)
         section.goals.append(Goal(f"{kind}: median above the bare download's", "at most", EXTRA_MS, extra, "ms"))
     return section
+
+
+def _stages(store_url: str, begun: Sequence[float], took_ms: Sequence[float]) -> str:
+    """Return where the time of our answers went, on average, by what the store noted (in whole milliseconds)."""
+    database = open_database(store_url)
+    found = [*reversed(Store(database).registrations(limit=len(begun)))]
+    database.close()
+    parts: dict[str, list[float]] = {"accepted": [], "claimed": [], "settled": [], "answered": []}
+    for registration, start, took in zip(found, begun, took_ms, strict=True):
+        assert registration.claimed_at is not None
+        times = (registration.created_at, registration.claimed_at, registration.updated_at)
+        moments = [start, *(each.timestamp() + 0.0005 for each in times), start + took / 1000]
+        for part, (earlier, later) in zip(parts.values(), pairwise(moments), strict=True):
+            part.append((later - earlier) * 1000)
+    told = (f"{statistics.fmean(part):.1f} ms until {name}" for name, part in parts.items())
+    return f"where the time goes, on average: {', then '.join(told)}"
 
 
 def _download(stand: Stand) -> float:
