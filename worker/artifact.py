@@ -10,8 +10,10 @@ from worker.attempts import Attempt
 Piece = tuple[int, bytes | memoryview]
 """Bytes of an artifact, and the offset they begin at: where the last piece ended, or 0 to begin again."""
 
-HEAD_BYTES = 256 * 1024
-"""How much of an artifact is remembered, to say why it is not what was declared."""
+SMALL_BYTES = 256 * 1024
+"""An artifact of up to so many bytes is remembered whole, to say why it is not what was declared."""
+HEAD_BYTES = 4 * 1024
+"""How much is remembered of one that is larger."""
 
 
 @dataclass
@@ -22,12 +24,14 @@ class Seen:
     content_encoding: str = ""
     head: bytearray = field(default_factory=bytearray)
 
-    def note(self, piece: Piece) -> None:
-        """Remember the first bytes."""
+    def note(self, piece: Piece, *, total_bytes: int | None = None) -> None:
+        """Remember a small artifact, or the first bytes of a large one. *total_bytes* is its length, where known."""
         offset, chunk = piece
-        if offset < HEAD_BYTES:
+        if offset <= len(self.head):
             del self.head[offset:]
-            self.head += chunk[: HEAD_BYTES - offset]
+            self.head += chunk[: SMALL_BYTES + 1 - offset]
+            if (total_bytes or len(self.head)) > SMALL_BYTES:
+                del self.head[HEAD_BYTES:]
 
 
 @dataclass(frozen=True)

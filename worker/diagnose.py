@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shared.errors import DigestMismatch
 from shared.registration import Digest
-from worker.artifact import HEAD_BYTES, Seen
+from worker.artifact import SMALL_BYTES, Seen
 
 MAX_DECODED_BYTES = 16 * 2**20
 _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
@@ -55,7 +55,7 @@ def _cause(declared: str, computed: Digest, seen: Seen, versions: Mapping[str, s
         (_decoded_checksum(head, computed) == declared, _DECOMPRESSED),
         (_HTML.match(head) is not None, _PAGE),
         (bool(seen.content_encoding), _ENCODED),
-        (computed.size_bytes <= HEAD_BYTES and _CHECKSUM_LINE.fullmatch(head) is not None, _CHECKSUM_FILE),
+        (computed.size_bytes <= SMALL_BYTES and _CHECKSUM_LINE.fullmatch(head) is not None, _CHECKSUM_FILE),
         (_ERROR_DOCUMENT.match(head) is not None, _ERROR),
     )
     return next((cause for fits, cause in suspicions if fits), _UNKNOWN)

@@ -98,7 +98,7 @@ class Fetcher:
                     for chunk in body_of(response):
                         piece = (part.offset, chunk)
                         part = part.plus(len(chunk))
-                        seen.note(piece)
+                        seen.note(piece, total_bytes=part.total_bytes)
                         attempt.bytes_downloaded = part.offset
                         yield piece
                     attempt.check()  # a body without a length ends where the watchdog shut the socket, too

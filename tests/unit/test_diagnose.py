@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.registration import Digest
-from worker.artifact import HEAD_BYTES, Seen
+from worker.artifact import HEAD_BYTES, SMALL_BYTES, Seen
 from worker.diagnose import explained
 
 DECLARED = "sha256:" + "ab" * 32
@@ -39,7 +39,7 @@ def cause(
         (b"", "empty-body"),
         (b"<!DOCTYPE html><html>secret", "html-page"),
         (b"\r\n  <!-- secret -->\n<HTML lang=en>", "html-page"),
-        (b"<html>" + b"x" * (2 * HEAD_BYTES), "html-page"),
+        (b"<html>" + b"x" * (2 * SMALL_BYTES), "html-page"),
         (POINTER, "git-lfs-pointer"),
         (b"ab" * 32 + b"  secret-1.0.tar.gz\n", "checksum-file"),
         (b"ab" * 32, "checksum-file"),
@@ -86,10 +86,14 @@ def test_a_beginning_from_zero_forgets_what_was_seen() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 100_000), max_size=8))
-def test_no_more_than_the_head_is_kept(sizes: list[int]) -> None:
-    seen, offset = Seen(), 0
+@given(st.lists(st.integers(1, 100_000), max_size=8), st.booleans())
+def test_a_small_artifact_is_kept_whole_and_of_a_large_one_the_head(sizes: list[int], known: bool) -> None:
+    artifact = bytes(n % 251 for n in range(sum(sizes)))
+    seen, offset, most = Seen(), 0, 0
     for size in sizes:
-        seen.note((offset, b"x" * size))
+        seen.note((offset, artifact[offset : offset + size]), total_bytes=len(artifact) if known else None)
         offset += size
-    assert len(seen.head) == min(offset, HEAD_BYTES)
+        most = max(most, len(seen.head))
+    small = len(artifact) <= SMALL_BYTES
+    assert bytes(seen.head) == (artifact if small else artifact[:HEAD_BYTES])
+    assert most <= (HEAD_BYTES if known and not small else SMALL_BYTES)
