@@ -33,7 +33,7 @@ demo: .venv/.runtime
 test: .venv/.dev
 	@$(BIN)/python -m pytest
 
-# Every fault, the long tests too: half an hour.
+# Every fault, the long tests too: twenty minutes.
 test-faults: .venv/.dev
 	@REGISTRY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --verbose --durations=10
 
@@ -41,7 +41,7 @@ test-faults: .venv/.dev
 compose-demo:
 	@$(PYTHON) deploy/compose_demo.py
 
-# Ours beside what one would put in its place. The report goes into docs/; bench-quick takes two minutes and only tells.
+# Ours beside what one would put in its place. The report goes into docs/ (40 minutes); bench-quick takes two minutes and only tells.
 bench: .venv/.dev .venv-bench/.installed
 	@$(BIN)/python -m bench $(BENCH)
 

@@ -37,7 +37,7 @@ def run(stand: Stand) -> Section:
     with postgresql() as maintenance_url:
         for kind in (SQLITE, POSTGRESQL):
             _costs(stand, section, kind, maintenance_url, many)
-    _memory(stand, section, 4000 if stand.quick else 200_000, 5 if stand.quick else 300)
+    _memory(stand, section, 4000 if stand.quick else 200_000, 5 if stand.quick else 600)
     return section
 
 
