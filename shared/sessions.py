@@ -26,9 +26,10 @@ _NOW = NowMs()
 class Sessions:
     """The sessions in the store. Every method may raise `StoreUnavailable`."""
 
-    def __init__(self, database: Database, tokens: Tokens) -> None:
+    def __init__(self, database: Database, tokens: Tokens, *, lifetime_s: float = LIFETIME_S) -> None:
         self._database = database
         self._tokens = tokens
+        self._lifetime_ms = int(lifetime_s * 1000)
 
     def open(self, token: Token) -> str:
         """Return the secret of a new session of *token*."""
@@ -37,7 +38,7 @@ class Sessions:
             connection.execute(delete(_sessions).where(_s.expires_at <= _NOW))
             connection.execute(
                 insert(_sessions).values(
-                    secret_sha256=name_of(secret), token_id=token.id, expires_at=_NOW + int(LIFETIME_S * 1000)
+                    secret_sha256=name_of(secret), token_id=token.id, expires_at=_NOW + self._lifetime_ms
                 )
             )
         return secret

@@ -22,10 +22,12 @@ from shared.registration import (
     Submission,
     Taken,
 )
+from shared.sessions import Sessions, name_of
 from shared.store import Store
 from shared.tallies import Tallies
-from shared.tokens import Credential, Tokens, mint
+from shared.tokens import Credential, Token, Tokens, mint
 from tests.conftest import a_parsed_submission
+from tests.running import until
 
 LEASE_S = 30.0
 WRONG = DigestMismatch("They differ.", declared="sha256:" + "0" * 64, computed="sha256:" + "1" * 64).failure()
@@ -388,6 +390,43 @@ class TokenContract:
 
 
 OPERATOR = Operator("on call", "token-1")
+
+
+class SessionContract:
+    """What holds of a session at the page; the fixture `database` gives a migrated one."""
+
+    def test_a_session_is_its_tokens_until_it_is_closed(self, database: Database) -> None:
+        _tokens, sessions, token = signing_in(database)
+        secret, other = sessions.open(token), sessions.open(token)
+        assert sessions.whose(secret) == token
+        assert sessions.good() == {name_of(secret), name_of(other)}
+        sessions.close(secret)
+        assert sessions.whose(secret) is None
+        assert sessions.whose(other) == token, "each is ended by itself"
+        assert sessions.whose("nobody's") is None
+
+    def test_a_session_expires_by_the_databases_clock(self, database: Database) -> None:
+        tokens, sessions, token = signing_in(database)
+        short = Sessions(database, tokens, lifetime_s=0.01)
+        secret = short.open(token)
+        until(lambda: short.whose(secret) is None, what="the end of the session")
+        assert sessions.good() == set()
+        kept = sessions.open(token)  # forgets those that are over
+        assert sessions.good() == {name_of(kept)}
+
+    def test_a_session_ends_with_its_token(self, database: Database) -> None:
+        tokens, sessions, token = signing_in(database)
+        secret = sessions.open(token)
+        tokens.revoke(token.id)
+        assert sessions.whose(secret) is None
+        assert sessions.good() == set()
+
+
+def signing_in(database: Database) -> tuple[Tokens, Sessions, Token]:
+    tokens = Tokens(database)
+    token = tokens.authenticate(tokens.create("on call", ["read", "operate"]).text)
+    assert token is not None
+    return tokens, Sessions(database, tokens), token
 
 
 class OperatorContract:

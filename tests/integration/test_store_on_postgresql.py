@@ -15,7 +15,7 @@ from shared.errors import ArtifactMissing
 from shared.registration import Accepted
 from shared.store import Store
 from tests.conftest import a_parsed_submission
-from tests.contracts import OperatorContract, StoreContract, TokenContract
+from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
 from tests.engines import fresh_database
 from tests.running import until
 
@@ -29,7 +29,7 @@ def database(postgresql_url: str) -> Iterator[Database]:
         database.close()
 
 
-class TestPostgreSQL(StoreContract, OperatorContract, TokenContract):
+class TestPostgreSQL(StoreContract, OperatorContract, TokenContract, SessionContract):
     """The contract, on PostgreSQL."""
 
 

@@ -15,10 +15,10 @@ from shared.errors import StoreUnavailable
 from shared.store import Store
 from shared.tables import SCHEMA_VERSION
 from tests.conftest import a_parsed_submission
-from tests.contracts import OperatorContract, StoreContract, TokenContract
+from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
 
 
-class TestSQLite(StoreContract, OperatorContract, TokenContract):
+class TestSQLite(StoreContract, OperatorContract, TokenContract, SessionContract):
     """The contract, on SQLite."""
 
 
