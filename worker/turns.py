@@ -38,14 +38,11 @@ class Turns:
             yield
         finally:
             with self._ended:
-                if self._begun.pop(me, None) is not None:
-                    self._ended.notify()
+                del self._begun[me]
+                self._ended.notify()
 
     def _full_for_s(self) -> float:
         """Return how long it takes until the next turn lapses, if all are taken; otherwise 0."""
         lapsed_before = time.monotonic() - self._patience_s
-        for one, begun in [*self._begun.items()]:
-            if begun > lapsed_before:
-                return 0 if len(self._begun) < self._at_once else begun - lapsed_before
-            del self._begun[one]
-        return 0
+        fresh = [begun for begun in self._begun.values() if begun > lapsed_before]
+        return fresh[0] - lapsed_before if len(fresh) >= self._at_once else 0

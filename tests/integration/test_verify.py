@@ -283,25 +283,29 @@ def test_quick_artifacts_share_one_bell_however_long_they_take_together() -> Non
 
 
 def test_to_wait_for_a_turn_is_not_to_take_long() -> None:
-    turns = Turns(1, patience_s=0.5)
+    turns = Turns(1, patience_s=30)
     verified: list[str] = []
     handed_back: list[Sequence[RegistrationId]] = []
-    ids = [RegistrationId(each) for each in ("first", "second")]
-    with turns.turn():
-        bell = threading.Thread(
-            target=answer_bell,
-            args=(ids,),
-            kwargs={
-                "verify": verified.append,
-                "hand_back": handed_back.append,
-                "turns": turns,
-                "patience_s": 0.05,
-            },
-        )
-        bell.start()
-        time.sleep(0.2)
-        assert verified == []
-    bell.join(5)
+    in_between: list[threading.Thread] = []
+
+    def somebody_else() -> None:
+        with turns.turn():
+            time.sleep(0.2)
+
+    def verify(registration_id: RegistrationId) -> None:
+        verified.append(registration_id)
+        if registration_id == "first":
+            in_between.append(threading.Thread(target=somebody_else))
+            in_between[0].start()
+            time.sleep(0.02)  # that one is in line by now
+
+    ids = [RegistrationId(each) for each in ("first", "second", "third")]
+    somebody = threading.Thread(target=somebody_else)
+    somebody.start()
+    time.sleep(0.02)
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=turns, patience_s=0.1)
+    somebody.join(5)
+    in_between[0].join(5)
     assert verified == ids
     assert handed_back == []
 

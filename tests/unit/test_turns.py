@@ -50,7 +50,26 @@ def test_who_takes_long_holds_up_nobody() -> None:
     for each in threads:
         each.join(20)
     with turns.turn(), turns.turn():
-        pass  # those that lapsed and then ended gave back nothing twice, and kept nothing
+        pass  # those that lapsed and then ended have kept nothing
+
+
+def test_those_that_lapsed_make_room_for_no_more_than_so_many() -> None:
+    turns = Turns(1, patience_s=0.3)
+    begun: list[str] = []
+
+    def next_one() -> None:
+        with turns.turn():
+            begun.append("next")
+
+    with turns.turn():
+        time.sleep(0.35)
+        with turns.turn():
+            thread = threading.Thread(target=next_one)
+            thread.start()
+            time.sleep(0.05)
+            assert begun == []
+        thread.join(5)
+    assert begun == ["next"]
 
 
 def test_a_turn_that_ends_is_somebody_elses_at_once() -> None:
