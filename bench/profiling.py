@@ -31,6 +31,11 @@ def running(process: psutil.Process, *, seconds: int) -> str:
     return _shares(_functions(_stacks(process, seconds)))
 
 
+def interpreting(process: psutil.Process, *, seconds: int) -> str:
+    """Return in which functions of ours *process* is whenever one of its threads holds the interpreter's lock."""
+    return _shares(_functions(_stacks(process, seconds, "--gil")))
+
+
 def _stacks(process: psutil.Process, seconds: int, *options: str) -> str:
     """Return what py-spy saw: lines of frames and how often they were seen."""
     with tempfile.TemporaryDirectory() as folder:

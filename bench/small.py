@@ -15,8 +15,7 @@ import psutil
 
 from bench.engines import POSTGRESQL, SQLITE, counting, process, store, suspended, valkey
 from bench.figures import OURS, Goal, Section, Table, turn
-from bench.profiling import CpuTimes
-from bench.profiling import running as running_in
+from bench.profiling import CpuTimes, interpreting
 from bench.progress import doing
 from bench.registry import cores, embedded, registry
 from bench.stand import PEERS_PYTHON, PROJECT, Stand
@@ -107,12 +106,12 @@ def _limits(stand: Stand, kind: str, maintenance_url: str) -> list[str]:
         before, times = records(), CpuTimes(it.processes)
         time.sleep(4)
         cpu = times.for_each(records() - before)
-        functions = running_in(it.workers[0], seconds=4)
+        functions = interpreting(it.workers[0], seconds=4)
         submitting.kill()
         submitting.communicate()
     return [
         f"{kind}, CPU time of each record from submission to record: {cpu}.",
-        f"{kind}, where a worker is while it runs, by the innermost function of ours: {functions}.",
+        f"{kind}, who holds the interpreter's lock in a worker, by the innermost function of ours: {functions}.",
     ]
 
 
