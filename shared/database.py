@@ -305,7 +305,9 @@ def open_database(url: str) -> Database:
                 pool_timeout=BUSY_TIMEOUT_S,
                 connect_args={
                     "connect_timeout": BUSY_TIMEOUT_S,
-                    "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c statement_timeout={2 * BUSY_TIMEOUT_S}s",
+                    "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c statement_timeout={2 * BUSY_TIMEOUT_S}s "
+                    # A process that stops in the middle must not hold its locks for as long as it is stopped.
+                    f"-c idle_in_transaction_session_timeout={2 * BUSY_TIMEOUT_S}s",
                     # A link that died in silence, which no statement_timeout ends.
                     "tcp_user_timeout": 2 * BUSY_TIMEOUT_S * 1000,
                     "keepalives_idle": BUSY_TIMEOUT_S,

@@ -11,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     ClauseElement,
     Connection,
-    Row,
     Select,
     Table,
     Update,
@@ -73,14 +72,20 @@ def writing_plugin(insert: Callable[[Table], Any]) -> Any:
     )
 
 
-CLAIM = (
-    update(_registrations)
+# Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
+_CLAIMABLE = (
+    select(_r.id)
     .where(
-        _r.id == bindparam("registration_id"),
+        _r.id.in_(bindparam("registration_ids", expanding=True)),
         in_flight(),
         _r.due_at <= _NOW,
         _r.attempts < bindparam("max_attempts"),
     )
+    .with_for_update(skip_locked=True)
+)
+CLAIM = (
+    update(_registrations)
+    .where(_r.id.in_(_CLAIMABLE))
     .values(
         status=Status.VERIFYING,
         epoch=_r.epoch + 1,
@@ -95,7 +100,7 @@ CLAIM = (
         artifact_bytes=None,
         updated_at=_NOW,
     )
-    .returning(_registrations)
+    .returning(_r.id, _r.epoch, _r.attempts, _r.trace, *(_r[column] for column in Submission.model_fields))
 )
 JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
 # Not pairs in a list of pairs: for those SQLite looks at every plugin there is.
@@ -125,14 +130,27 @@ def first_id_at(milliseconds: int) -> str:
     return f"registration-{time[:8]}-{time[8:]}-7000"
 
 
-def settle(connection: Connection, claim: Claim, **values: Any) -> Row[Any] | None:
-    """Write a worker's word on *claim*, fenced (invariant 4)."""
+def settle(connection: Connection, claim: Claim, **values: Any) -> bool:
+    """Write a worker's word on *claim*, fenced (invariant 4); return whether it was still its."""
     plain = {column: value for column, value in values.items() if not isinstance(value, ClauseElement)}
     statement = _fenced(tuple(plain))
     if len(plain) < len(values):
         statement = statement.values({column: values[column] for column in values.keys() - plain.keys()})
-    asked = {"claimed_id": claim.registration_id, "claimed_epoch": claim.epoch}
-    return connection.execute(statement, asked | {f"new_{column}": value for column, value in plain.items()}).first()
+    return connection.execute(statement, _asked(claim, plain)).rowcount == 1
+
+
+def settle_all(connection: Connection, settled: Iterable[tuple[Claim, Mapping[str, Any]]]) -> bool:
+    """Write the same plain columns of several claims, fenced as by `settle`; return whether all were still theirs."""
+    # In one order, so that whoever else locks several of them cannot deadlock with us.
+    in_order = sorted(settled, key=lambda each: each[0].registration_id)
+    columns = tuple(in_order[0][1])
+    asked = [_asked(claim, values) for claim, values in in_order]
+    return connection.execute(_fenced(columns), asked).rowcount == len(asked)
+
+
+def _asked(claim: Claim, values: Mapping[str, Any]) -> dict[str, Any]:
+    written = {f"new_{column}": value for column, value in values.items()}
+    return {"claimed_id": claim.registration_id, "claimed_epoch": claim.epoch, **written}
 
 
 @cache
@@ -146,7 +164,6 @@ def _fenced(columns: tuple[str, ...]) -> Update:
             _r.epoch == bindparam("claimed_epoch"),
         )
         .values(updated_at=_NOW, **{column: bindparam(f"new_{column}") for column in columns})
-        .returning(_registrations)
     )
 
 

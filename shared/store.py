@@ -8,13 +8,14 @@ commit's reply was lost, asking again gives the same answer.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Integer,
     Select,
     case,
     delete,
@@ -31,6 +32,7 @@ from uuid_utils import uuid7
 
 from shared.database import Database, NowMs
 from shared.errors import AttemptsUsedUp, Canceled, Conflict, Failure
+from shared.grouped import Grouped
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
@@ -41,6 +43,7 @@ from shared.registration import (
     Operator,
     Outcome,
     Plugin,
+    PluginId,
     Progress,
     Registration,
     RegistrationId,
@@ -56,6 +59,7 @@ from shared.statements import (
     page,
     queueing,
     settle,
+    settle_all,
     standing_in_the_way,
     writing_plugin,
 )
@@ -89,6 +93,8 @@ class Store:
         self._ring_again_ms = int(ring_again_after_s * 1000)
         self._queue = queueing(upsert, self._ring_again_ms)
         self._write_plugin = writing_plugin(upsert)
+        self._claims = Grouped(self._claim_all)
+        self._verified = Grouped(self._register)
         # SQLite is told which index to use: without statistics it would take the one by status, and sort a backlog.
         source = "registrations INDEXED BY to_ring" if database.dialect == "sqlite" else "registrations"
         self._overdue: Select[tuple[Any]] = (
@@ -160,17 +166,18 @@ class Store:
         The attempt is counted here and not when it ends, so that an artifact which kills workers
         runs out of attempts (invariant 6).
         """
-        asked = {
-            "registration_id": registration_id,
-            "worker": worker,
-            "lease_ms": int(lease_s * 1000),
-            "max_attempts": max_attempts,
-        }
+        return self._claims((registration_id, _Terms(worker, int(lease_s * 1000), max_attempts)))
+
+    def _claim_all(self, wanted: Sequence[tuple[RegistrationId, "_Terms"]]) -> list[Claim | None]:
+        (_, terms), ids = wanted[0], [registration_id for registration_id, _ in wanted]
+        if any(its != terms for _, its in wanted):
+            raise _NotAllAlike
         with self._database.write_alone() as connection:
-            row = connection.execute(CLAIM, asked).first()
-        if row is None:
-            return None
-        return Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace)
+            rows = connection.execute(CLAIM, {"registration_ids": ids, **asdict(terms)}).all()
+        made = {
+            row.id: Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace) for row in rows
+        }
+        return [made.pop(registration_id, None) for registration_id in ids]  # who asks for one twice has it once
 
     def renew(self, progress: Sequence[Progress], *, lease_s: float) -> set[tuple[RegistrationId, int]]:
         """Extend the leases of claims and note their progress, in one statement.
@@ -183,13 +190,15 @@ class Store:
         downloaded = {each.registration_id: each.bytes_downloaded for each in progress}
         announced = {each.registration_id: literal(each.artifact_bytes, BigInteger) for each in progress}
         lease_end = _NOW + int(lease_s * 1000)
+        ours = select(_r.id).where(
+            _r.id.in_([*downloaded]),
+            tuple_(_r.id, _r.epoch).in_([(each.registration_id, each.epoch) for each in progress]),
+            _r.status == Status.VERIFYING,
+        )
         with self._database.write_alone() as connection:
             rows = connection.execute(
                 update(_registrations)
-                .where(
-                    tuple_(_r.id, _r.epoch).in_([(each.registration_id, each.epoch) for each in progress]),
-                    _r.status == Status.VERIFYING,
-                )
+                .where(_r.id.in_(ours.order_by(_r.id).with_for_update()))  # in one order, as `settle_all`
                 .values(
                     due_at=lease_end,
                     ring_at=lease_end,
@@ -204,45 +213,45 @@ class Store:
             ).all()
         return {(row.id, row.epoch) for row in rows}
 
-    def register(self, claim: Claim, digest: Digest) -> Registration | None:
+    def register(self, claim: Claim, digest: Digest) -> Status | None:
         """Settle *claim* as registered and write its plugin, or as rejected if the name is taken.
 
         Returns:
-            the registration in its final state; None if the claim was lost, and then nothing was written.
+            what it was settled as; None if the claim was lost, and then nothing was written.
         """
-        plugin_id = f"plugin-{uuid7()}"
+        return self._verified(_Verified(claim, digest, PluginId(f"plugin-{uuid7()}")))
+
+    def _register(self, verified: Sequence["_Verified"]) -> list[Status | None]:
         with self._database.write() as connection:
-            settled = settle(
-                connection,
-                claim,
-                status=Status.REGISTERED,
-                plugin_id=plugin_id,
-                failure=None,
-                cause=None,
-                bytes_downloaded=digest.size_bytes,
-                artifact_bytes=digest.size_bytes,
-            )
-            if settled is None:
-                return None
-            written = connection.execute(
-                self._write_plugin,
-                {
-                    "id": plugin_id,
-                    "registration_id": claim.registration_id,
-                    "artifact_bytes": digest.size_bytes,
-                    **submission_columns(claim.submission),
-                },
-            ).first()
-            if written is None:  # invariant 2: the first plugin of that name and version stands
-                standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
-                conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
-                settled = connection.execute(
-                    update(_registrations)
-                    .where(_r.id == claim.registration_id)
-                    .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
-                    .returning(_registrations)
-                ).one()
-        return registration_of(settled._mapping)
+            if len(verified) == 1:
+                return [self._register_one(connection, verified[0])]
+            if not self._register_all(connection, verified):
+                raise _NotAllAlike  # and what was written is undone
+            return [Status.REGISTERED] * len(verified)
+
+    def _register_all(self, connection: Connection, verified: Sequence["_Verified"]) -> bool:
+        """Return whether all of *verified* could be registered; else nothing written here may stay."""
+        if not settle_all(connection, [(each.claim, each.settled) for each in verified]):
+            return False
+        # In one order, so that two workers that want the same names cannot deadlock.
+        plugins = sorted((each.plugin for each in verified), key=lambda it: (it["name_key"], it["version"]))
+        return len(connection.execute(self._write_plugin, plugins).all()) == len(verified)
+
+    def _register_one(self, connection: Connection, it: "_Verified") -> Status | None:
+        claim = it.claim
+        if not settle(connection, claim, **it.settled):
+            return None
+        if connection.execute(self._write_plugin, it.plugin).first() is not None:
+            return Status.REGISTERED
+        # Invariant 2: the first plugin of that name and version stands.
+        standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
+        conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
+        connection.execute(
+            update(_registrations)
+            .where(_r.id == claim.registration_id)
+            .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
+        )
+        return Status.REJECTED
 
     def reject(self, claim: Claim, failure: Failure) -> bool:
         """Settle *claim* as rejected; return whether it was still ours."""
@@ -274,7 +283,7 @@ class Store:
 
     def _end(self, claim: Claim, **values: Any) -> bool:
         with self._database.write_alone() as connection:
-            return settle(connection, claim, **values) is not None
+            return settle(connection, claim, **values)
 
     # --- operating ------------------------------------------------------------------------------
 
@@ -348,10 +357,13 @@ class Store:
         failure = AttemptsUsedUp(
             "Every worker that tried this artifact stopped before it could say how it went."
         ).failure()
+        used_up = self._overdue.where(
+            literal_column("due_at", BigInteger) <= _NOW, literal_column("attempts", Integer) >= max_attempts
+        )
         with self._database.write() as connection:
             rows = connection.execute(
                 update(_registrations)
-                .where(_r.id.in_(self._overdue), in_flight(), _r.due_at <= _NOW, _r.attempts >= max_attempts)
+                .where(_r.id.in_(used_up.with_for_update(skip_locked=True)))
                 .values(
                     status=Status.FAILED,
                     **failure_columns(failure),
@@ -464,6 +476,51 @@ class _Wanted:
             "trace": self.trace,
             **submission_columns(self.submission),
         }
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """On what a claim is made."""
+
+    worker: str
+    lease_ms: int
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A claim whose artifact is what was declared, and the plugin to be."""
+
+    claim: Claim
+    digest: Digest
+    plugin_id: PluginId
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What its registration becomes."""
+        size_bytes = self.digest.size_bytes
+        return {
+            "status": Status.REGISTERED,
+            "plugin_id": self.plugin_id,
+            "failure": None,
+            "cause": None,
+            "bytes_downloaded": size_bytes,
+            "artifact_bytes": size_bytes,
+        }
+
+    @property
+    def plugin(self) -> dict[str, Any]:
+        """Its row among the plugins."""
+        return {
+            "id": self.plugin_id,
+            "registration_id": self.claim.registration_id,
+            "artifact_bytes": self.digest.size_bytes,
+            **submission_columns(self.claim.submission),
+        }
+
+
+class _NotAllAlike(Exception):
+    """Not all of a group can be done as one: each is to be done by itself."""
 
 
 def _record(connection: Connection, by: Operator, what: str, became: Mapping[RegistrationId, str | None]) -> None:

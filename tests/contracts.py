@@ -1,7 +1,13 @@
 """What every store promises, as tests: a subclass names the store. Invariants are those of the design."""
 
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import cycle
+from random import Random
 
 import pytest
 
@@ -15,6 +21,7 @@ from shared.registration import (
     Claim,
     Digest,
     Operator,
+    Plugin,
     Progress,
     Registration,
     RegistrationId,
@@ -27,11 +34,13 @@ from shared.store import Store
 from shared.tallies import Tallies
 from shared.tokens import Credential, Token, Tokens, mint
 from tests.conftest import a_parsed_submission
+from tests.grouping import at_once
 from tests.running import until
 
 LEASE_S = 30.0
 WRONG = DigestMismatch("They differ.", declared="sha256:" + "0" * 64, computed="sha256:" + "1" * 64).failure()
 BROKEN = Truncated("The connection broke.").failure()
+OPERATOR = Operator("on call", "token-1")
 
 
 def submit(store: Store, submission: Submission) -> Registration:
@@ -54,6 +63,37 @@ def now(store: Store, registration_id: RegistrationId) -> Registration:
     found = store.registration(registration_id)
     assert found is not None
     return found
+
+
+def wish(
+    store: Store,
+    registration: Registration,
+    *,
+    worker: str = "tests",
+    lease_s: float = LEASE_S,
+    max_attempts: int = 5,
+) -> Callable[[], Claim | None]:
+    """Return the call that asks for a claim, for `claim_as_a_group`."""
+    return partial(store.claim, registration.id, worker=worker, lease_s=lease_s, max_attempts=max_attempts)
+
+
+def claim_as_a_group(store: Store, *wishes: Callable[[], Claim | None]) -> list[Claim | None]:
+    return [each.result() for each in at_once(store._claims, *wishes)]
+
+
+def register_as_a_group(store: Store, *claims: Claim) -> list[Status | None]:
+    calls = [partial(store.register, each, digest_of(each.submission)) for each in claims]
+    return [each.result() for each in at_once(store._verified, *calls)]
+
+
+def plugins_of_registered_ones(store: Store) -> dict[str, Plugin]:
+    """Return the plugins there are, each of which is that of one registration that is registered, by name."""
+    plugins = store.plugins(limit=1000)
+    registered = store.registrations(limit=1000, filters={"status": Status.REGISTERED})
+    became = {each.plugin_id: (each.submission.name, each.submission.version) for each in registered}
+    assert became == {each.id: (each.name, each.version) for each in plugins}
+    assert len(became) == len(registered)
+    return {each.name: each for each in plugins}
 
 
 class StoreContract:
@@ -108,10 +148,11 @@ class StoreContract:
         submission = a_parsed_submission(pluginRuntime="go")
         claimed = claim(store, submit(store, submission))
         settled = store.register(claimed, digest_of(submission))
-        assert settled is not None
-        assert settled.status is Status.REGISTERED
-        assert settled.plugin_id is not None
-        plugin = store.plugin(settled.plugin_id)
+        assert settled is Status.REGISTERED
+        became = now(store, claimed.registration_id)
+        assert became.status is Status.REGISTERED
+        assert became.plugin_id is not None
+        plugin = store.plugin(became.plugin_id)
         assert plugin is not None
         assert plugin.model_dump(exclude={"id", "registered_at"}) == submission.model_dump()
         assert [each.id for each in store.plugins(limit=10)] == [plugin.id]
@@ -124,11 +165,11 @@ class StoreContract:
 
     def test_a_submission_identical_to_a_plugin_returns_the_plugin(self, store: Store) -> None:
         submission = a_parsed_submission()
-        settled = store.register(claim(store, submit(store, submission)), digest_of(submission))
-        assert settled is not None
+        registration = submit(store, submission)
+        store.register(claim(store, registration), digest_of(submission))
         (again,) = store.submit([(submission, "tests")])
         assert isinstance(again, AlreadyRegistered)
-        assert again.plugin.id == settled.plugin_id
+        assert again.plugin.id == now(store, registration.id).plugin_id
         assert isinstance(store.preview(submission), AlreadyRegistered)
         assert len(store.registrations(limit=10)) == 1
 
@@ -155,10 +196,9 @@ class StoreContract:
         ours = a_parsed_submission()
         theirs = ours.model_copy(update={"checksum": "sha256:" + "cd" * 32})
         first, second = claim(store, submit(store, ours)), claim(store, submit(store, theirs))
-        won = store.register(second, digest_of(theirs))
-        lost = store.register(first, digest_of(ours))
-        assert won is not None
-        assert lost is not None
+        assert store.register(second, digest_of(theirs)) is Status.REGISTERED
+        assert store.register(first, digest_of(ours)) is Status.REJECTED
+        won, lost = now(store, second.registration_id), now(store, first.registration_id)
         assert (won.status, lost.status, lost.plugin_id) == (Status.REGISTERED, Status.REJECTED, None)
         assert lost.failure is not None
         assert lost.failure.code == "conflict"
@@ -352,6 +392,147 @@ class StoreContract:
         assert store.claim(RegistrationId("registration-none"), worker="w", lease_s=1, max_attempts=5) is None
         assert store.settled([]) == []
 
+    def test_of_a_group_each_is_claimed_once_and_who_asks_twice_has_it_once(self, store: Store) -> None:
+        first, second, third = (submit(store, a_parsed_submission()) for _ in range(3))
+        claims = claim_as_a_group(store, *(wish(store, each) for each in (third, first, second, first)))
+        assert [each and each.registration_id for each in claims] == [third.id, first.id, second.id, None]
+        assert [(each.epoch, each.attempt, each.submission) for each in claims if each] == [
+            (1, 1, its.submission) for its in (third, first, second)
+        ]
+        assert {(now(store, each.id).status, now(store, each.id).attempts) for each in (first, second, third)} == {
+            (Status.VERIFYING, 1)
+        }
+
+    def test_of_a_group_only_what_is_due_is_claimed(self, store: Store) -> None:
+        due, held, over, waiting = (submit(store, a_parsed_submission()) for _ in range(4))
+        claim(store, held)
+        store.reject(claim(store, over, lease_s=0), WRONG)
+        store.postpone(claim(store, waiting), BROKEN, delay_s=LEASE_S)
+        before = [now(store, each.id) for each in (held, over, waiting)]
+        claims = claim_as_a_group(store, *(wish(store, each) for each in (held, over, due, waiting)))
+        assert [each and each.registration_id for each in claims] == [None, None, due.id, None]
+        assert [now(store, each.id) for each in (held, over, waiting)] == before
+
+    def test_each_of_a_group_is_claimed_on_its_own_terms(self, store: Store) -> None:
+        ours, theirs, short, used_up = (submit(store, a_parsed_submission()) for _ in range(4))
+        store.postpone(claim(store, used_up), BROKEN, delay_s=0)
+        claims = claim_as_a_group(
+            store,
+            wish(store, ours, worker="ours"),
+            wish(store, short, worker="ours", lease_s=0.01),
+            wish(store, theirs, worker="theirs"),
+            wish(store, used_up, worker="ours", max_attempts=1),
+            wish(store, ours, worker="theirs", lease_s=LEASE_S + 1),
+        )
+        assert [each is not None for each in claims[1:4]] == [True, True, False]
+        assert [claims[0], claims[4]].count(None) == 1
+        assert now(store, ours.id).claimed_by == ("ours" if claims[0] else "theirs")
+        assert now(store, theirs.id).claimed_by == "theirs"
+        time.sleep(0.05)
+        again = claim_as_a_group(store, *(wish(store, each) for each in (ours, theirs, short, used_up)))
+        assert [each and each.attempt for each in again] == [None, None, 2, 2]
+
+    def test_a_group_of_successes_writes_every_plugin_and_settles_every_registration(self, store: Store) -> None:
+        claims = [claim(store, submit(store, a_parsed_submission())) for _ in range(4)]
+        calls = [
+            partial(store.register, each, Digest("ab" * 32, size_bytes))
+            for size_bytes, each in enumerate(reversed(claims))
+        ]
+        made = at_once(store._verified, *calls)
+        assert [each.result() for each in made] == [Status.REGISTERED] * 4
+        settled = [now(store, each.registration_id) for each in reversed(claims)]
+        assert [(each.status, each.bytes_downloaded, each.artifact_bytes) for each in settled] == [
+            (Status.REGISTERED, size_bytes, size_bytes) for size_bytes in range(4)
+        ]
+        plugins = plugins_of_registered_ones(store)
+        assert {name: plugin.id for name, plugin in plugins.items()} == {
+            each.submission.name: each.plugin_id for each in settled
+        }
+
+    @pytest.mark.parametrize(
+        "lose",
+        [
+            pytest.param(lambda store, it: claim(store, now(store, it.registration_id)), id="claimed-again"),
+            pytest.param(lambda store, it: store.cancel(it.registration_id, OPERATOR), id="canceled"),
+            pytest.param(lambda store, it: store.reject(it, WRONG), id="settled"),
+            pytest.param(lambda store, it: store.release(it, soon=True), id="released"),
+        ],
+    )
+    def test_of_a_group_the_one_that_was_lost_writes_nothing_and_the_others_are_registered(
+        self, store: Store, lose: Callable[[Store, Claim], object]
+    ) -> None:
+        first, lost, last = (claim(store, submit(store, a_parsed_submission()), lease_s=0.01) for _ in range(3))
+        time.sleep(0.05)
+        lose(store, lost)
+        before = now(store, lost.registration_id)
+        settled = register_as_a_group(store, first, lost, last)
+        assert settled == [Status.REGISTERED, None, Status.REGISTERED]
+        assert now(store, lost.registration_id) == before
+        assert plugins_of_registered_ones(store).keys() == {first.submission.name, last.submission.name}
+
+    def test_who_is_twice_in_a_group_is_registered_once(self, store: Store) -> None:
+        twice, other = (claim(store, submit(store, a_parsed_submission())) for _ in range(2))
+        settled = register_as_a_group(store, twice, other, twice)
+        assert settled == [Status.REGISTERED, Status.REGISTERED, None]
+        assert plugins_of_registered_ones(store).keys() == {twice.submission.name, other.submission.name}
+
+    def test_of_two_in_a_group_that_want_one_name_the_first_has_it_and_the_other_is_told(self, store: Store) -> None:
+        ours = a_parsed_submission()
+        theirs = ours.model_copy(update={"checksum": "sha256:" + "cd" * 32})
+        first, second, bystander = (
+            claim(store, submit(store, each)) for each in (ours, theirs, a_parsed_submission())
+        )
+        settled = register_as_a_group(store, second, first, bystander)
+        assert settled == [Status.REGISTERED, Status.REJECTED, Status.REGISTERED]
+        won, lost = now(store, second.registration_id), now(store, first.registration_id)
+        assert (lost.status, lost.plugin_id) == (Status.REJECTED, None)
+        assert lost.failure is not None
+        assert lost.failure.code == "conflict"
+        assert lost.failure.facts == {"pluginId": won.plugin_id, "checksum": theirs.checksum}
+        assert plugins_of_registered_ones(store)[ours.name].checksum == theirs.checksum
+
+    def test_of_a_group_the_one_whose_name_is_taken_is_told_and_the_others_are_registered(self, store: Store) -> None:
+        taken = a_parsed_submission()
+        late = taken.model_copy(update={"plugin_runtime": "python"})
+        first, loser, winner, last = (
+            claim(store, submit(store, each)) for each in (a_parsed_submission(), late, taken, a_parsed_submission())
+        )
+        store.register(winner, digest_of(taken))
+        settled = register_as_a_group(store, first, loser, last)
+        assert settled == [Status.REGISTERED, Status.REJECTED, Status.REGISTERED]
+        rejected = now(store, loser.registration_id)
+        assert rejected.failure is not None
+        assert rejected.failure.code == "conflict"
+        assert plugins_of_registered_ones(store).keys() == {each.submission.name for each in (first, winner, last)}
+
+    def test_claims_are_renewed_and_settled_in_groups_by_two_stores_at_once_and_none_is_in_anothers_way(
+        self, store: Store, database: Database
+    ) -> None:
+        stores = (store, Store(database))
+        claims = [claim(store, submit(store, a_parsed_submission())) for _ in range(80)]
+        progress = [Progress(each.registration_id, each.epoch, 1, None) for each in claims]
+        over = threading.Event()
+
+        def renew(order: list[Progress]) -> None:
+            while not over.is_set():
+                store.renew(order, lease_s=LEASE_S)
+
+        with ThreadPoolExecutor(18) as pool:
+            renewing = [pool.submit(renew, each) for each in (progress, progress[::-1])]
+            asked = Random(1).sample(claims * 2, len(claims) * 2)
+            settling = [
+                pool.submit(it.register, each, digest_of(each.submission))
+                for it, each in zip(cycle(stores), asked, strict=False)
+            ]
+            try:
+                settled = Counter(each.result(60) for each in settling)
+            finally:
+                over.set()
+            for each in renewing:
+                each.result(60)
+        assert settled == {Status.REGISTERED: len(claims), None: len(claims)}
+        assert plugins_of_registered_ones(store).keys() == {each.submission.name for each in claims}
+
 
 class TokenContract:
     """What every store of tokens promises."""
@@ -387,9 +568,6 @@ class TokenContract:
         assert tokens.list()[0].revoked_at == revoked_at
         assert tokens.authenticate(made.text) is None
         assert not tokens.revoke("nobody")
-
-
-OPERATOR = Operator("on call", "token-1")
 
 
 class SessionContract:

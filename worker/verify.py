@@ -85,7 +85,7 @@ class Verifier:
             return
         with span("settle"):
             settled = _insist(attempt, lambda: self.store.register(claim, computed))
-        outcome = settled.status if settled else "lost"
+        outcome = settled or "lost"
         note({"outcome": outcome, "bytes": computed.size_bytes})
         log.info("settled", outcome=outcome, bytes=computed.size_bytes, **attempt.fields)
 

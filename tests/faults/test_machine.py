@@ -192,8 +192,11 @@ class Machine(RuleBasedStateMachine):
             return
         if _key(claim.submission) in self.plugins:
             self._expect(claim.registration_id, status=Status.REJECTED)
-            assert settled.failure is not None, "there is one plugin for a name and version"
-            assert settled.failure.code == "conflict"
+            assert settled is Status.REJECTED, "there is one plugin for a name and version"
+            rejected = self.store.registration(claim.registration_id)
+            assert rejected is not None
+            assert rejected.failure is not None
+            assert rejected.failure.code == "conflict"
         else:
             self._expect(claim.registration_id, status=Status.REGISTERED)
             self.plugins[_key(claim.submission)] = (claim.registration_id, claim.submission.fingerprint)
@@ -395,7 +398,7 @@ class Mutation:
                 statement = statement.where(table.c.status == Status.VERIFYING)
             if guard == "status":
                 statement = statement.where(table.c.epoch == claim.epoch)
-            return connection.execute(statement.values(**values).returning(table)).first()
+            return connection.execute(statement.values(**values)).rowcount == 1
 
         self._monkeypatch.setattr("shared.store.settle", mutant)
 
@@ -481,7 +484,7 @@ def test_with_attempts_counted_at_the_finish_the_machine_fails(mutation: Mutatio
             self._count(claim.registration_id if ended else None, 1)
             return ended
 
-        def register(self, claim: Claim, digest: Digest) -> Registration | None:
+        def register(self, claim: Claim, digest: Digest) -> Status | None:
             settled = super().register(claim, digest)
             self._count(claim.registration_id if settled else None, 1)
             return settled

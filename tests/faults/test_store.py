@@ -210,29 +210,38 @@ def test_an_outcome_whose_commit_lost_its_reply_stands_as_it_is(
     cluster.kill("worker-1", "worker-2")
     cluster.spawn_worker("lossy", REGISTRY_DATABASE_URL=url)
     cluster.wait_for_worker("lossy")
-    artifacts = [truth.artifact() for _ in range(10)]
-    proxy.lose_reply_to = _loses_commits(proxy, b"INSERT INTO plugins", at_most=5)
-    ids = [cluster.client.accepted(submission) for submission, _ in artifacts]
+    alone = [truth.artifact() for _ in range(5)]
+    proxy.lose_reply_to = _loses_commits(proxy, b"INSERT INTO plugins", at_most=len(alone))
+    ids = []
+    for submission, _ in alone:
+        ids.append(cluster.client.accepted(submission))
+        cluster.until_final()
+        until(lambda: _sent_twice(cluster) == len(ids), what="the outcome being sent twice")
+    assert proxy.replies_lost == len(alone)
+    together = [truth.artifact() for _ in range(10)]
+    proxy.lose_reply_to = _loses_commits(proxy, b"INSERT INTO plugins", at_most=len(alone) + 1)
+    ids += [cluster.client.accepted(submission) for submission, _ in together]
     cluster.until_final()
-    assert proxy.replies_lost >= 5
-    until(
-        lambda: len(cluster.events("lossy", "settled", outcome="lost")) == proxy.replies_lost,
-        what="each of them being sent twice",
-    )
-    _verified_once(artifacts)
+    until(lambda: _sent_twice(cluster) > len(alone), what="each that was in the lost commit being sent twice")
+    assert proxy.replies_lost == len(alone) + 1
+    _verified_once([*alone, *together])
     lost_claims = [truth.artifact()[0] for _ in range(10)]
-    proxy.lose_reply_to = _loses_commits(proxy, b"claimed_by", at_most=10)
+    proxy.lose_reply_to = _loses_commits(proxy, b"claimed_by", at_most=len(alone) + 1 + len(lost_claims))
     ids += [cluster.client.accepted(each) for each in lost_claims]
     cluster.until_final()
-    assert proxy.replies_lost >= 10
+    assert proxy.replies_lost > len(alone) + 1, "however many were claimed in one commit"
     cluster.check(*ids)
+
+
+def _sent_twice(cluster: Cluster) -> int:
+    return len(cluster.events("lossy", "settled", outcome="lost"))
 
 
 def test_on_a_full_disk_submissions_are_refused_and_nothing_that_was_accepted_is_lost(
     sqlite_cluster: Cluster, disk: SmallDisk, truth: Truth, gate: threading.Event
 ) -> None:
     cluster, client = sqlite_cluster, sqlite_cluster.client
-    held = [truth.artifact(gate=gate) for _ in range(10)]
+    held = [truth.artifact(gate=gate) for _ in range(30)]
     ids = [client.accepted(submission) for submission, _ in held]
     until(lambda: all(artifact.requests for _, artifact in held), what="every download under way")
     refused: list[dict[str, str]] = []

@@ -7,15 +7,26 @@ from contextlib import closing
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel
 
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import ArtifactMissing
-from shared.registration import Accepted
-from shared.store import Store
+from shared.registration import Accepted, Claim, PluginId, Progress, Status
+from shared.store import Store, _Verified
 from tests.conftest import a_parsed_submission
-from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
+from tests.contracts import (
+    OperatorContract,
+    SessionContract,
+    StoreContract,
+    TokenContract,
+    claim,
+    claim_as_a_group,
+    digest_of,
+    register_as_a_group,
+    submit,
+    wish,
+)
 from tests.engines import fresh_database
 from tests.running import until
 
@@ -103,6 +114,65 @@ def test_a_submission_that_meets_an_identical_one_at_its_end_is_accepted_anew(
     assert isinstance(second, Accepted)
     assert second.new
     assert second.registration.id != first.registration.id
+
+
+@pytest.fixture
+def high_and_low(store: Store) -> tuple[Claim, Claim]:
+    """Two claims, of which the one with the higher id was made, and so is stored, before the other."""
+    low, high = (submit(store, a_parsed_submission()) for _ in range(2))
+    assert low.id < high.id
+    return claim(store, high), claim(store, low)
+
+
+def test_a_group_of_claims_does_not_wait_for_one_that_is_locked(store: Store, database: Database) -> None:
+    locked, free = (submit(store, a_parsed_submission()) for _ in range(2))
+    with database.write() as connection:
+        assert _lock(connection, locked.id)
+        claims = claim_as_a_group(store, wish(store, locked), wish(store, free))
+    assert [each and each.registration_id for each in claims] == [None, free.id]
+    assert store.claim(locked.id, worker="w", lease_s=60, max_attempts=3) is not None
+
+
+@pytest.mark.parametrize("write", ["renew", "register"])
+def test_several_claims_are_locked_in_the_order_of_their_ids(
+    store: Store, database: Database, high_and_low: tuple[Claim, Claim], write: str
+) -> None:
+    high, low = high_and_low
+    progress = [Progress(each.registration_id, each.epoch, 1, None) for each in high_and_low]
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as connection:
+            assert _lock(connection, low.registration_id)
+            writing = (
+                pool.submit(store.renew, progress, lease_s=60)
+                if write == "renew"
+                else pool.submit(register_as_a_group, store, high, low)
+            )
+            until(lambda: _one_waits_for_a_lock(database), what="a write that waits for the first of its rows")
+            with database.write() as other:
+                assert _lock(other, high.registration_id)
+        assert len(writing.result()) == 2
+
+
+def test_a_group_takes_its_names_in_one_order(store: Store, database: Database) -> None:
+    late, early = (a_parsed_submission(name=name) for name in ("The last", "A first"))
+    ours = [claim(store, submit(store, each)) for each in (late, early)]
+    rivals = [
+        claim(store, submit(store, each.model_copy(update={"plugin_runtime": "python"}))) for each in (late, early)
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as connection:
+            early_rival = _Verified(rivals[1], digest_of(early), PluginId("plugin-of-a-rival"))
+            assert store._register_one(connection, early_rival) is Status.REGISTERED
+            group = pool.submit(register_as_a_group, store, *ours)
+            until(lambda: _one_waits_for_a_lock(database), what="a group that waits for the first of its names")
+            assert Store(database).register(rivals[0], digest_of(late)) is Status.REGISTERED
+        assert group.result() == [Status.REJECTED, Status.REJECTED]
+
+
+def _lock(connection: Connection, registration_id: str) -> bool:
+    """Lock a registration until the transaction ends; return whether nobody else had."""
+    locking = text("SELECT id FROM registrations WHERE id = :id FOR UPDATE SKIP LOCKED")
+    return connection.execute(locking, {"id": registration_id}).first() is not None
 
 
 def _one_waits_for_a_lock(database: Database) -> bool:
