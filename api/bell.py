@@ -1,6 +1,7 @@
 """The bell: rung after a commit. It never blocks and never fails an answer (invariant 1)."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,18 +11,27 @@ from shared.registration import RegistrationId
 
 MAX_UNRUNG = 10_000
 """Ids kept for a broker that is slow; beyond that the oldest are left to the sweep."""
+BELLS_A_SECOND = 40
+"""Of one process, under load. A message costs a worker as much as an artifact does, however many it carries."""
+BELLS_AT_ONCE = 8
+"""So many are rung as they come, before those that follow gather."""
 
 log = get_logger(__name__)
 
 
 class Bell:
-    """Rings from a thread of its own. What it cannot ring for, the sweep will."""
+    """Rings from a thread of its own: at once while that is seldom, else for all who gathered meanwhile.
+
+    What it cannot ring for, the sweep will.
+    """
 
     def __init__(self, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
         self._ring = ring
         self._unrung: deque[RegistrationId] = deque(maxlen=MAX_UNRUNG)
         self._some = threading.Event()
         self._broker_away = False
+        self._next_at = 0.0
+        """When the next bell would be rung, did all of them keep the same distance."""
 
     def start(self) -> None:
         """Start the thread; it ends with the process."""
@@ -35,10 +45,18 @@ class Bell:
     def _run(self) -> None:
         while True:
             self._some.wait()
+            time.sleep(self._pause_s())
             self._some.clear()
             ids = [self._unrung.popleft() for _ in range(len(self._unrung))]
             if ids:
                 self._try(ids)
+
+    def _pause_s(self) -> float:
+        """Return how long others may gather for the next bell, and count that."""
+        now = time.monotonic()
+        pause_s = max(0, self._next_at - now - (BELLS_AT_ONCE - 1) / BELLS_A_SECOND)
+        self._next_at = max(self._next_at, now) + 1 / BELLS_A_SECOND
+        return pause_s
 
     def _try(self, ids: Sequence[RegistrationId]) -> None:
         with suppress(Exception):

@@ -90,7 +90,9 @@ def _pile_up_and_drain(cluster: Cluster, truth: Truth, count: int) -> None:
 
 def _sweep_alone(cluster: Cluster) -> None:
     """Let a worker that answers no bell sweep for a while, first with all bells there and then with none."""
-    waiting = cluster.messages_waiting()
+    waiting = -1
+    while waiting != (waiting := cluster.messages_waiting()):
+        time.sleep(0.2)  # the last bell may be about to be rung
     assert waiting >= MAX_WAITING
     cluster.spawn_worker("sweeper", "--queues", CLOCK_QUEUE)
     cluster.wait_for_worker("sweeper")
