@@ -2,8 +2,8 @@
 
 `Rejected` is final and somebody's to mend, `Unavailable` may pass and is tried again,
 `Conflict` lost a race for a name, `Canceled` is what an operator wished. Adapters translate foreign
-exceptions with ``from``; the core never sees `requests` or SQLAlchemy. None of these derives from
-`OSError`, because urllib3 turns those into retries.
+exceptions with ``from``; the core never sees `http.client` or SQLAlchemy. None of these derives from
+`OSError`: what refuses an address must not pass for a connection that failed.
 """
 
 from collections.abc import Mapping

@@ -55,7 +55,6 @@ def configure_logs(*, service: str) -> None:
         logging.getLogger(own_way).handlers = []
         logging.getLogger(own_way).propagate = True
     for chatty in (
-        "urllib3",
         "alembic",
         "celery.beat",
         "celery.worker.strategy",

@@ -1,5 +1,6 @@
 """Settings, read once from the environment by a main.py and then passed down."""
 
+import ssl
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -92,6 +93,13 @@ class Settings(BaseSettings):
         proxy = urlsplit(self.egress_proxy.get_secret_value()) if self.egress_proxy else None
         if proxy is not None and not (proxy.scheme == "http" and proxy.hostname and proxy.port):
             raise ValueError("REGISTRY_EGRESS_PROXY: must be http://HOST:PORT")
+        if self.egress_ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=self.egress_ca_file)
+            except ssl.SSLError as error:
+                raise ValueError("REGISTRY_EGRESS_CA_FILE: holds no certificates in PEM form") from error
+            except OSError as error:
+                raise ValueError(f"REGISTRY_EGRESS_CA_FILE: cannot be read: {error.strerror}") from error
         unknown = self.egress_schemes - {"http", "https"}
         if unknown or not self.egress_schemes:
             raise ValueError("REGISTRY_EGRESS_SCHEMES may hold http and https only")

@@ -382,6 +382,11 @@ def closing_at_once(wire: Wire) -> None:
     wire.await_request()
 
 
+def closing_in_the_status_line(wire: Wire) -> None:
+    wire.await_request()
+    wire.send(b"HTTP/1.1 20")
+
+
 def closing_in_the_head(wire: Wire) -> None:
     wire.await_request()
     wire.send(f"{OK}\r\nContent-Le".encode())
@@ -455,12 +460,50 @@ def without_status_line(wire: Wire) -> None:
     wire.send(BODY)
 
 
+def serving_whatever_is_asked(*head: str, body: bytes = BODY) -> Behaviour:
+    """Serve the artifact as often as it is asked for, all on one connection."""
+
+    def behave(wire: Wire) -> None:
+        while wire.await_request():
+            wire.head(*(head or (OK, LENGTH)))
+            wire.send(body)
+
+    return behave
+
+
+def serving_once(then: Behaviour, *, and_more: bytes = b"") -> Behaviour:
+    """Serve the artifact *and more*, without a word about the connection; treat that by *then* afterwards."""
+
+    def behave(wire: Wire) -> None:
+        wire.head(OK, LENGTH)
+        wire.send(BODY + and_more)
+        then(wire)
+
+    return behave
+
+
 def keeping_the_connection(wire: Wire) -> None:
-    """Serve the artifact and keep the connection open, though asked to close it; trickle what is asked for next."""
+    """Serve the artifact, keep the connection open, and trickle what is asked for next."""
     wire.head(OK, LENGTH, "Connection: keep-alive")
     wire.send(BODY)
     wire.await_request()
     trickled_body(wire)
+
+
+def closing_when_asked_again(wire: Wire) -> None:
+    wire.await_request()
+
+
+def resetting_when_asked_again(wire: Wire) -> None:
+    wire.await_request()
+    wire.reset()
+
+
+def answering_before_it_is_asked(wire: Wire) -> None:
+    """Send an answer that nobody asked for, and be ready for a question."""
+    wire.pause(0.1)
+    wire.head("HTTP/1.1 404 Not Found", "Content-Length: 0")
+    serving_whatever_is_asked()(wire)
 
 
 # Redirects

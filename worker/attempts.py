@@ -64,6 +64,12 @@ class Attempt:
             if self._reason is not None:
                 _shut(self._wire)
 
+    def detach(self) -> bool:
+        """Let go of the wire, which will be another attempt's; return False if this one was cut off before."""
+        with self._lock:
+            self._drop_wire()
+            return self._reason is None
+
     def cut_off(self, reason: Exception) -> None:
         """End this attempt now, for *reason*: the first one given stands."""
         with self._lock:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeout
-from contextvars import ContextVar
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -24,9 +23,6 @@ MAX_LOOK_UPS = 256
 NO_CONNECTION = "No connection could be made to the host of artifactUrl."
 _NOT_RESOLVED = "The host of artifactUrl could not be resolved."
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-
-current_attempt: ContextVar[Attempt] = ContextVar("current_attempt")
-"""The attempt on whose behalf this thread connects."""
 
 Resolve = Callable[[str, int, float], Sequence[str]]
 
@@ -86,21 +82,20 @@ def _system_look_up(host: str, port: int) -> Iterator[str]:
 
 
 class Dialer:
-    """Opens sockets to what egress allows, on behalf of the current attempt."""
+    """Opens sockets to what egress allows."""
 
     def __init__(self, egress: Egress, *, connect_timeout_s: float, resolve: Resolve) -> None:
         self._egress = egress
         self._connect_timeout_s = connect_timeout_s
         self._resolve = resolve
 
-    def __call__(self, host: str, port: int) -> socket.socket:
-        """Return a connected socket that the current attempt can cut off.
+    def __call__(self, host: str, port: int, attempt: Attempt) -> socket.socket:
+        """Return a connected socket that *attempt* can cut off.
 
         Raises:
             ForbiddenAddress: one of the host's addresses must not be reached; no packet was sent.
             HostNotFound, ConnectFailed: it has none; none of them answered.
         """
-        attempt = current_attempt.get()
         addresses = self._resolve(host, port, attempt.remaining_s(self._connect_timeout_s))
         for address in addresses:
             self._egress.check_address(address)
@@ -118,7 +113,7 @@ class ProxyDialer:
         self._connect_timeout_s = connect_timeout_s
         self._resolve = resolve
 
-    def __call__(self, host: str, port: int) -> socket.socket:
+    def __call__(self, host: str, port: int, attempt: Attempt) -> socket.socket:
         """Return a socket connected to the proxy.
 
         Raises:
@@ -126,7 +121,6 @@ class ProxyDialer:
         """
         if (host, port) != self._proxy:
             raise RuntimeError("with a proxy set, nothing else may be connected to")
-        attempt = current_attempt.get()
         timeout_s = self._connect_timeout_s
         try:
             addresses = self._resolve(host, port, attempt.remaining_s(timeout_s))

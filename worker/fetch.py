@@ -1,30 +1,25 @@
 """One artifact as a stream of chunks: hop by hop, under limits, exactly the bytes that were served."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from time import time
 from urllib.parse import urldefrag, urljoin
 
-import requests
-
-from shared.egress import Egress, Target
+from shared.egress import Egress
 from shared.errors import (
     ArtifactMissing,
     BadResponse,
     ConnectFailed,
-    ForbiddenUrl,
     ReadTimeout,
     TooManyRedirects,
     Truncated,
     UpstreamBusy,
 )
 from shared.logs import get_logger
-from worker.adapter import EgressAdapter
 from worker.artifact import Download, Piece, Seen
 from worker.attempts import Attempt
-from worker.connect import current_attempt
+from worker.client import Answer, Client
 from worker.framing import body_of
 from worker.resume import Part
 from worker.translation import translated
@@ -37,38 +32,19 @@ MAX_RESTARTS = 2
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, *range(500, 600)})
 log = get_logger(__name__)
-_HEADERS = {
-    "User-Agent": "plugin-registry",
-    "Accept": "*/*",
-    "Accept-Encoding": "identity",  # the declared digest is of the artifact, not of a transfer form of it
-    "Connection": "close",
-}
 
 
 class Fetcher:
-    """Fetches artifacts through *adapter*, as *egress* and the limits allow."""
+    """Fetches artifacts through *client*, as *egress* and the limits allow."""
 
-    def __init__(
-        self,
-        adapter: EgressAdapter,
-        egress: Egress,
-        *,
-        max_bytes: int,
-        connect_timeout_s: float,
-        read_timeout_s: float,
-        ca_file: Path | None = None,
-    ) -> None:
-        self._adapter = adapter
+    def __init__(self, client: Client, egress: Egress, *, max_bytes: int) -> None:
+        self._client = client
         self._egress = egress
         self._max_bytes = max_bytes
-        self._connect_timeout_s = connect_timeout_s
-        self._read_timeout_s = read_timeout_s
-        self._verify: bool | str = True if ca_file is None else str(ca_file)
 
     @contextmanager
     def __call__(self, url: str, attempt: Attempt) -> Iterator[Download]:
         """Yield the artifact at *url* as it arrives; see `worker.artifact.Fetch`."""
-        current_attempt.set(attempt)
         seen = Seen()
         with closing(self._pieces(url, attempt, seen)) as pieces:
             yield Download(pieces, seen)
@@ -84,24 +60,25 @@ class Fetcher:
         while True:
             begun_at = part.offset
             try:
-                with translated(attempt), closing(self._open(url, attempt, part)) as response:
-                    if part.offset and not part.resumed_by(response):
+                with translated(attempt), closing(self._open(url, attempt, part)) as answer:
+                    if part.offset and not part.resumed_by(answer):
                         restarts += 1
                         part, begun_at = Part(), 0
-                        if response.status_code != 200:
+                        if answer.status != 200:
                             continue  # an answer that is neither the rest nor the whole: ask for the whole
                     if part.offset == 0:
-                        part = Part.begun_by(response, max_bytes=self._max_bytes)
-                        seen.media_type = response.headers.get("Content-Type", "").lower()
-                        seen.content_encoding = response.headers.get("Content-Encoding", "").lower()
+                        part = Part.begun_by(answer, max_bytes=self._max_bytes)
+                        seen.media_type = answer.header("Content-Type").lower()
+                        seen.content_encoding = answer.header("Content-Encoding").lower()
                         attempt.artifact_bytes = part.total_bytes
-                    for chunk in body_of(response):
+                    for chunk in body_of(answer.response):
                         piece = (part.offset, chunk)
                         part = part.plus(len(chunk))
                         seen.note(piece, total_bytes=part.total_bytes)
                         attempt.bytes_downloaded = part.offset
                         yield piece
                     attempt.check()  # a body without a length ends where the watchdog shut the socket, too
+                    answer.keep()
                     return
             except (Truncated, ReadTimeout, ConnectFailed) as broken:
                 fruitless = 0 if part.offset > begun_at else fruitless + 1
@@ -110,41 +87,36 @@ class Fetcher:
                 log.info("resuming", at_byte=part.offset, code=broken.code, **attempt.fields)
                 attempt.pause(0.1 * 2**fruitless)
 
-    def _open(self, url: str, attempt: Attempt, part: Part) -> requests.Response:
+    def _open(self, url: str, attempt: Attempt, part: Part) -> Answer:
         """Follow redirects, none of whose bodies is read, to a 200, or the 206 that *part* asks for."""
         target = self._egress.check_url(url)
         for _hop in range(MAX_HOPS + 1):
-            response = self._get(url, target, attempt, part.headers)
-            if response.status_code not in _REDIRECTS:
-                _check_status(response, partial=bool(part.headers))
-                return response
-            location = response.headers.get("Location")
-            response.close()
+            answer = self._client.get(url, target, attempt, part.headers)
+            if answer.status not in _REDIRECTS:
+                _check_status(answer, partial=bool(part.headers))
+                return answer
+            location = answer.header("Location")
+            answer.close()
             if not location:
                 raise TooManyRedirects("The artifact's host sent a redirect that does not say where to.")
-            url = urldefrag(urljoin(url, location)).url
+            try:
+                url = urldefrag(urljoin(url, location)).url
+            except ValueError as error:
+                raise TooManyRedirects("The artifact's host sent a redirect to what is no URL.") from error
             target = self._egress.check_redirect(target, url)
         raise TooManyRedirects(f"The artifact's host redirected more than {MAX_HOPS} times.")
 
-    def _get(self, url: str, target: Target, attempt: Attempt, more: Mapping[str, str]) -> requests.Response:
-        # Not through a Session: that reads redirects' bodies, keeps cookies and looks at the environment.
-        request = requests.Request("GET", url, headers={**_HEADERS, **more}).prepare()
-        if request.url != url and (request.url is None or self._egress.check_url(request.url) != target):
-            raise ForbiddenUrl("artifactUrl can be read in more than one way: write it plainly.")
-        timeout = (attempt.remaining_s(self._connect_timeout_s), attempt.remaining_s(self._read_timeout_s))
-        return self._adapter.get(request, timeout=timeout, verify=self._verify)
 
-
-def _check_status(response: requests.Response, *, partial: bool) -> None:
-    status = response.status_code
+def _check_status(answer: Answer, *, partial: bool) -> None:
+    status = answer.status
     if status == 200 or (partial and status in {206, 416}):
         return
-    response.close()
+    answer.close()
     if status in _BUSY:
         raise UpstreamBusy(
             f"The artifact's host answered {status}.",
             cause=f"status-{status}",
-            retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")),
+            retry_after_s=_retry_after_s(answer.header("Retry-After")),
         )
     if 400 <= status < 500:
         raise ArtifactMissing(

@@ -4,10 +4,9 @@ import http.client
 import re
 import time
 from collections.abc import Iterator
+from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from io import BufferedReader
 from typing import Any
-
-import requests
 
 from shared.errors import BadResponse, Truncated
 
@@ -62,36 +61,36 @@ class Pace:
         self._begun, self._arrived = now, 0
 
 
-def announced_bytes(response: requests.Response) -> int | None:
+def announced_bytes(response: http.client.HTTPResponse) -> int | None:
     """Return the length that *response* announces, if it does.
 
     Raises:
         BadResponse: it is impossible, doubled, or contradicted by chunking (RFC 9112 section 6.3).
     """
-    lengths = response.raw.headers.getlist("Content-Length")
-    if "Transfer-Encoding" in response.headers:
-        if lengths or response.headers["Transfer-Encoding"].strip().lower() != "chunked":
+    lengths = response.headers.get_all("Content-Length", [])
+    encoding = response.getheader("Transfer-Encoding")
+    if encoding is not None:
+        if lengths or encoding.strip().lower() != "chunked":
             raise BadResponse("The artifact's host framed its answer in a way that can be read in two.")
         return None
     if not lengths:
         return None
     if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
         raise BadResponse("The artifact's host sent an impossible Content-Length.")
-    return int(lengths[0][:20])
+    return int(lengths[0].lstrip("0")[:20] or "0")
 
 
-def body_of(response: requests.Response) -> Iterator[Chunk]:
+def body_of(response: http.client.HTTPResponse) -> Iterator[Chunk]:
     """Yield the body of *response* as it arrives, exactly as served, until its proper end.
 
     Raises:
         Truncated: it ended before that.
         BadResponse: its chunks are malformed.
     """
-    stream = response.raw._fp.fp  # type: ignore[union-attr]  # it is there before the body is read
-    if response.raw.chunked:
+    stream, left = response.fp, announced_bytes(response)
+    if "Transfer-Encoding" in response.headers:
         yield from dechunked(stream)
         return
-    left = announced_bytes(response)
     pace = Pace()
     while left is None or left > 0:
         chunk = pace.read(stream, left)
@@ -107,7 +106,7 @@ def body_of(response: requests.Response) -> Iterator[Chunk]:
 def dechunked(stream: BufferedReader) -> Iterator[Chunk]:
     """Yield what the chunks in *stream* hold (RFC 9112 section 7.1).
 
-    urllib3 takes for a size what `int` does: ``-1`` then reads all there is into memory, and
+    `http.client` takes for a size what `int` does: ``-1`` then reads all there is into memory, and
     ``0x10`` or ``1_0`` mean to it what they mean to nobody else.
 
     Raises:
@@ -143,11 +142,16 @@ def _line(stream: BufferedReader) -> bytes:
     return line
 
 
-class StrictResponse(http.client.HTTPResponse):
-    """A response whose head must end with its blank line.
+_BEGUN = re.compile(rb"H?T{0,2}P?|HTTP/[^\n]*")
+"""A status line that breaks off."""
+_DEFECTS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 
-    `http.client` takes the end of the connection for it: an answer cut off before its
-    Content-Length would pass for one of no length, complete and empty.
+
+class StrictResponse(http.client.HTTPResponse):
+    """A response whose head must end with its blank line, and hold nothing but headers.
+
+    `http.client` takes the end of the connection for that line: an answer cut off before its Content-Length would
+    pass for one of no length, complete and empty. And after a line that is no header it looks at no other.
     """
 
     def begin(self) -> None:
@@ -155,17 +159,23 @@ class StrictResponse(http.client.HTTPResponse):
 
         Raises:
             http.client.RemoteDisconnected: the connection ended within it.
+            http.client.HTTPException: it is malformed.
         """
         stream = self.fp
         lines: Any = _Lines(stream)
         self.fp = lines
         try:
             super().begin()
+        except http.client.BadStatusLine:
+            if not _BEGUN.fullmatch(lines.last):
+                raise
         finally:
             if self.fp is lines:
                 self.fp = stream
         if lines.last not in {b"\r\n", b"\n"}:
             raise http.client.RemoteDisconnected("the connection ended within the head")
+        if any(isinstance(defect, _DEFECTS) for defect in self.headers.defects):
+            raise http.client.HTTPException("a line of the head is no header, and those after it were not read")
 
 
 class _Lines:

@@ -22,8 +22,8 @@ from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
 from shared.tallies import Tallies
 from shared.tracing import TracingNotInstalled, start_tracing
-from worker.adapter import Dial, EgressAdapter
 from worker.attempts import Attempts
+from worker.client import Client, Dial
 from worker.connect import Dialer, ProxyDialer, Resolver
 from worker.fetch import Fetcher
 from worker.hosts import Hosts
@@ -96,16 +96,16 @@ def build_verifier(settings: Settings, database: Database | None = None) -> Veri
         dial = Dialer(settings.egress, connect_timeout_s=timeout_s, resolve=resolve)
     else:
         dial = ProxyDialer(proxy_url, connect_timeout_s=timeout_s, resolve=resolve)
+    client = Client(
+        dial,
+        connect_timeout_s=timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        ca_file=settings.egress_ca_file,
+        proxy_url=proxy_url,
+    )
     return Verifier(
         store=store,
-        fetch=Fetcher(
-            EgressAdapter(dial, proxy_url=proxy_url),
-            settings.egress,
-            max_bytes=settings.max_artifact_bytes,
-            connect_timeout_s=timeout_s,
-            read_timeout_s=settings.read_timeout_s,
-            ca_file=settings.egress_ca_file,
-        ),
+        fetch=Fetcher(client, settings.egress, max_bytes=settings.max_artifact_bytes),
         attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
         hosts=Hosts(settings.max_downloads_per_host),
         retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),

@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Self
 
-import requests
-
 from shared.errors import ArtifactTooLarge
+from worker.client import Answer
 from worker.framing import announced_bytes
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
@@ -23,17 +22,17 @@ class Part:
     """A strong ETag: without one, two answers cannot be known to be of the same artifact."""
 
     @classmethod
-    def begun_by(cls, response: requests.Response, *, max_bytes: int) -> Self:
-        """Return the part that *response*, a 200, is the beginning of.
+    def begun_by(cls, answer: Answer, *, max_bytes: int) -> Self:
+        """Return the part that *answer*, a 200, is the beginning of.
 
         Raises:
             BadResponse: its length is impossible.
             ArtifactTooLarge: its length is over *max_bytes*.
         """
-        total_bytes = announced_bytes(response)
+        total_bytes = announced_bytes(answer.response)
         if total_bytes is not None and total_bytes > max_bytes:
             raise ArtifactTooLarge.over(max_bytes)
-        etag = response.headers.get("ETag", "")
+        etag = answer.header("ETag")
         return cls(0, total_bytes, etag if _STRONG_ETAG.fullmatch(etag) else None)
 
     @property
@@ -43,15 +42,15 @@ class Part:
             return {}
         return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
 
-    def resumed_by(self, response: requests.Response) -> bool:
-        """Whether *response* is exactly the rest of this part."""
-        if response.status_code != 206:
+    def resumed_by(self, answer: Answer) -> bool:
+        """Whether *answer* is exactly the rest of this part."""
+        if answer.status != 206:
             return False
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if found is None or response.headers.get("ETag", self.validator) != self.validator:
+        found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range"))
+        if found is None or (answer.header("ETag") or self.validator) != self.validator:
             return False
         first, last, total = (int(number) for number in found.groups())
-        rest = announced_bytes(response)
+        rest = announced_bytes(answer.response)
         return (
             first == self.offset
             and last == total - 1

@@ -113,7 +113,7 @@ def test_a_worker_that_was_stopped_past_its_lease_can_write_neither_success_nor_
     late_success, _ = truth.artifact(true, handle=first_then(true, false))
     late_failure, _ = truth.artifact(true, handle=first_then(false, true))
     success_id, failure_id = cluster.client.accepted(late_success), cluster.client.accepted(late_failure)
-    until(lambda: len(proxy.held) >= 2, within_s=60, what="two outcomes on their way to the store")
+    until(lambda: len(proxy.held) >= 3, within_s=60, what="two outcomes and a heartbeat on their way to the store")
     cluster.suspend("late")
     for name in ("worker-1", "worker-2"):
         cluster.spawn_worker(name)

@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -28,20 +29,26 @@ from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.hostile_server import (
     BODY,
+    CHUNK,
     CHUNKED,
     LAST_CHUNK,
     LENGTH,
     OK,
     Behaviour,
     HostileServer,
+    Over,
+    Wire,
     announcing_far_too_much,
     answering,
+    answering_before_it_is_asked,
     breaking_after_each_byte,
     closing_at_once,
     closing_before_the_last_chunk,
     closing_in_a_chunk,
     closing_in_the_body,
     closing_in_the_head,
+    closing_in_the_status_line,
+    closing_when_asked_again,
     endless_body,
     endless_chunk,
     endless_chunk_extension,
@@ -69,9 +76,12 @@ from tests.hostile_server import (
     resetting_at_once,
     resetting_in_a_chunk,
     resetting_in_the_body,
+    resetting_when_asked_again,
     self_signed,
     serving,
     serving_chunked,
+    serving_once,
+    serving_whatever_is_asked,
     tls_with,
     trickled_body,
     trickled_body_without_length,
@@ -85,8 +95,10 @@ from tests.hostile_server import (
     with_transfer_encoding,
     without_status_line,
 )
-from worker.adapter import EgressAdapter
+from worker.attempts import Attempt, LeaseLost
+from worker.client import Client
 from worker.connect import Dialer, Resolve, Resolver
+from worker.digest import digest
 from worker.fetch import Fetcher
 from worker.main import build_verifier
 from worker.verify import Verifier
@@ -152,14 +164,13 @@ class Workbench:
     def verifier_of_names(self, resolve: Resolve, **changes: object) -> Verifier:
         """Return a verifier for which names lead where *resolve* says; 127.0.1.0/24 may be reached."""
         settings = self.settings(egress_allow_networks="127.0.1.0/24", **changes)
-        fetch = Fetcher(
-            EgressAdapter(Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=resolve)),
-            settings.egress,
-            max_bytes=settings.max_artifact_bytes,
+        client = Client(
+            Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=resolve),
             connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             ca_file=settings.egress_ca_file,
         )
+        fetch = Fetcher(client, settings.egress, max_bytes=settings.max_artifact_bytes)
         return replace(self.verifier(**changes), fetch=fetch)
 
 
@@ -202,6 +213,15 @@ def attempted(verifier: Verifier, url: str, *, declared: bytes = BODY, deadline_
     assert took_s <= deadline_s + SLACK_S, outcome
     assert growth_bytes < MAX_GROWTH_BYTES, outcome
     return outcome
+
+
+@contextmanager
+def holding(verifier: Verifier, url: str) -> Iterator[Attempt]:
+    """Hold a claim for *url*, as a worker does."""
+    claim = verifier.store.claim(queued(verifier, url).id, worker="w", lease_s=60, max_attempts=1)
+    assert claim is not None
+    with verifier.attempts.hold(claim, claimed_at=time.monotonic()) as attempt:
+        yield attempt
 
 
 @pytest.fixture(scope="module")
@@ -301,13 +321,160 @@ def test_a_host_that_breaks_off_after_each_byte_gets_no_more_time(bench: Workben
     assert outcome.verdict in {DEADLINE_PASSED, TRUNCATED}
 
 
-def test_a_kept_connection_serves_no_second_download(bench: Workbench) -> None:
-    """Another attempt's watchdog does not know its socket, and nobody checked its address for it."""
+# Connections that are kept
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "length": serving_whatever_is_asked(),
+            "chunks": serving_whatever_is_asked(OK, CHUNKED, body=CHUNK + LAST_CHUNK),
+        }
+    ),
+)
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_next_download_comes_on_the_connection_of_the_last(
+    bench: Workbench, tls: ssl.SSLContext, behave: Behaviour, secure: bool
+) -> None:
+    with HostileServer(behave, tls=tls if secure else None) as server:
+        for _ in range(3):
+            assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert (server.connections, len(server.requests)) == (1, 3)
+
+
+def test_a_kept_connection_is_cut_off_at_the_deadline_as_any_other(bench: Workbench) -> None:
     verifier = bench.verifier(fetch_deadline_s=1)
     with HostileServer(keeping_the_connection) as server:
         assert attempted(verifier, server.url, deadline_s=1).verdict == REGISTERED
-        assert attempted(verifier, server.url, deadline_s=1).verdict == REGISTERED
+        assert attempted(verifier, server.url, deadline_s=1).verdict == DEADLINE_PASSED
+    assert server.connections == 1
+
+
+def test_who_is_done_with_a_connection_can_not_cut_it_off(bench: Workbench) -> None:
+    verifier = bench.verifier()
+    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
+        with verifier.fetch(server.url, attempt) as download:
+            digest(download.pieces, max_bytes=MAX_BYTES)
+        attempt.cut_off(LeaseLost("much later"))
+        assert attempted(verifier, server.url).verdict == REGISTERED
+    assert server.connections == 1
+
+
+def test_who_was_cut_off_leaves_kept_connections_alone(bench: Workbench) -> None:
+    verifier = bench.verifier()
+    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
+        assert attempted(verifier, server.url).verdict == REGISTERED
+        attempt.cut_off(LeaseLost("before it began"))
+        with pytest.raises(LeaseLost), verifier.fetch(server.url, attempt) as download:
+            next(iter(download.pieces))
+        assert attempted(verifier, server.url).verdict == REGISTERED
+    assert server.connections == 1
+
+
+def test_who_was_cut_off_leaves_no_connection_to_others(bench: Workbench) -> None:
+    verifier = bench.verifier()
+
+    def cut_off_in_the_last_moment() -> None:
+        with verifier.fetch(server.url, attempt) as download:
+            for _piece in download.pieces:
+                attempt.cut_off(LeaseLost("in the last moment"))
+
+    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
+        with pytest.raises(LeaseLost):
+            cut_off_in_the_last_moment()
+        assert attempted(verifier, server.url).verdict == REGISTERED
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "closes": serving_once(lambda _wire: None),
+            "closes-when-asked": serving_once(closing_when_asked_again),
+            "resets-when-asked": serving_once(resetting_when_asked_again),
+            "answers-unasked": serving_once(answering_before_it_is_asked),
+            "sends-more": serving_once(serving_whatever_is_asked(), and_more=b"x"),
+            "sends-another-answer": serving_once(
+                serving_whatever_is_asked(), and_more=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+            ),
+            "says-it-closes": serving_whatever_is_asked(OK, LENGTH, "Connection: close"),
+            "http-1.0": serving_whatever_is_asked("HTTP/1.0 200 OK", LENGTH, "Connection: keep-alive"),
+        }
+    ),
+)
+@pytest.mark.parametrize("secure", [False, True])
+def test_what_is_not_fit_to_be_kept_is_not_used_again(
+    bench: Workbench, tls: ssl.SSLContext, behave: Behaviour, secure: bool
+) -> None:
+    with HostileServer(behave, tls=tls if secure else None) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+        time.sleep(0.2)
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert server.connections == 2
+
+
+def test_a_kept_connection_is_for_its_own_name_alone(bench: Workbench) -> None:
+    other = "other.example.com"
+    names = Names(["127.0.1.1"])
+    verifier = bench.verifier_of_names(names)
+    with HostileServer(serving_whatever_is_asked(), address="127.0.1.1") as server:
+        for name in (NAME, other, NAME, other):
+            assert attempted(verifier, server.url_of(name)).verdict == REGISTERED
+    assert names.asked == [NAME, other]
+    assert [request.all("host") for request in server.requests] == [
+        [f"{name}:{server.port}"] for name in (NAME, other, NAME, other)
+    ]
+
+
+def test_a_kept_connection_stays_with_the_address_that_was_checked(bench: Workbench) -> None:
+    verifier = bench.verifier_of_names(Names(["127.0.1.1"], ["127.0.0.2"]))
+    with (
+        HostileServer(serving_whatever_is_asked(), address="127.0.1.1") as server,
+        HostileServer(serving, address="127.0.0.2", port=server.port) as forbidden,
+    ):
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+    assert (server.connections, forbidden.connections) == (1, 0)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("KEPT_S", 0.1), ("KEPT_AT_MOST", 0)])
+def test_a_connection_that_nobody_needs_is_closed(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    monkeypatch.setattr(f"worker.client.{limit}", value)
+    closed = threading.Event()
+
+    def notice(wire: Wire) -> None:
+        with pytest.raises(Over):
+            wire.await_request()
+        closed.set()
+
+    verifier = build_verifier(bench.settings())  # which keeps no others
+    for _ in range(2):
+        closed.clear()
+        with HostileServer(serving_once(notice)) as server:
+            assert attempted(verifier, server.url).verdict == REGISTERED
+            assert closed.wait(2)
+
+
+def test_one_timer_looks_after_all_kept_connections(bench: Workbench) -> None:
+    def timers() -> int:
+        return sum(isinstance(each, threading.Timer) for each in threading.enumerate())
+
+    verifier, before = build_verifier(bench.settings()), timers()
+    with HostileServer(serving_whatever_is_asked()) as server:
+        for _ in range(4):
+            assert attempted(verifier, server.url).verdict == REGISTERED
+        assert timers() <= before + 1
+
+
+@pytest.mark.parametrize("resource", ["/a//b", "//a", "/a?x=%2f&y=/../z", "?q=1", "", "/%7Ea/./b/"])
+def test_a_resource_is_asked_for_as_it_was_written(bench: Workbench, resource: str) -> None:
+    with HostileServer(serving) as server:
+        assert attempted(bench.verifier(), server.url_of(server.address, resource)).verdict == REGISTERED
+    assert server.requests[0].path == (resource if resource.startswith("/") else f"/{resource}")
 
 
 # Size
@@ -382,6 +549,7 @@ def test_the_bytes_served_are_what_counts_packed_as_they_are(
     "behave",
     named(
         closing_at_once,
+        closing_in_the_status_line,
         closing_in_the_head,
         closing_in_the_body,
         closing_in_a_chunk,
@@ -501,6 +669,7 @@ def test_an_impossible_chunk_is_refused(bench: Workbench, size: bytes) -> None:
             "status-negative": answering("HTTP/1.1 -200 OK", LENGTH),
             "status-missing": answering("HTTP/1.1", LENGTH),
             "150-headers": answering(OK, LENGTH, *(f"X-Header-{n}: x" for n in range(150))),
+            "a-line-that-is-no-header": answering(OK, "X-Powered-By PHP", LENGTH),
             "header-of-70-kb": answering(OK, LENGTH, f"X-Padding: {'x' * 70_000}"),
         }
     ),
@@ -628,6 +797,7 @@ def test_five_redirects_are_followed(bench: Workbench) -> None:
             "a-loop": redirecting_for_ever,
             "without-location": redirecting_nowhere,
             "empty-location": redirecting(""),
+            "no-url": redirecting("http://[::1/"),
         }
     ),
 )
@@ -841,7 +1011,7 @@ def test_a_name_that_changes_its_answer_between_hops_is_checked_again(bench: Wor
     assert names.asked == [NAME, NAME]
 
 
-@pytest.mark.parametrize("behave", named(serving, serving_chunked, keeping_the_connection))
+@pytest.mark.parametrize("behave", named(serving, serving_chunked))
 def test_a_name_that_changes_its_answer_between_attempts_is_checked_again(
     bench: Workbench, behave: Behaviour
 ) -> None:
@@ -887,6 +1057,13 @@ def test_host_header_and_server_name_are_the_name(bench: Workbench, authority: t
         assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
     assert server.server_names == [NAME]
     assert server.requests[0].all("Host") == [f"{NAME}:{server.port}"]
+
+
+def test_a_common_name_is_no_name(bench: Workbench, authority: trustme.CA) -> None:
+    verifier = bench.verifier_of_names(Names(["127.0.1.1"]))
+    tls = tls_with(authority.issue_cert(common_name=NAME))
+    with HostileServer(serving, address="127.0.1.1", tls=tls) as server:
+        assert attempted(verifier, server.url_of(NAME)).verdict == BAD_CERTIFICATE
 
 
 def test_a_certificate_for_the_address_is_not_one_for_the_name(bench: Workbench, authority: trustme.CA) -> None:

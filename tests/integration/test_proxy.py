@@ -4,21 +4,25 @@ import base64
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
 from shared.database import Database
-from shared.registration import Registration, Status
+from shared.registration import Claim, Registration, RegistrationId, Status
 from shared.settings import Settings, read_settings
 from shared.store import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from worker import connect
+from worker.attempts import Attempt
 from worker.digest import digest
 from worker.main import build_verifier
+from worker.verify import Verifier
 
 BODY = b"through the proxy" * 100
 CHECKSUM = digest([(0, BODY)], max_bytes=10**6).checksum
@@ -30,6 +34,7 @@ class Proxy:
 
     def __init__(self, authority: trustme.CA) -> None:
         self.asked: list[list[str]] = []
+        self.connections = 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(HOST).configure_cert(self._context)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -42,30 +47,29 @@ class Proxy:
                 wire, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._answer, args=(wire,), daemon=True).start()
 
     def _answer(self, wire: socket.socket) -> None:
-        with wire:
-            lines = self._head(wire)
-            self.asked.append(lines)
-            if lines[0].startswith("CONNECT "):
-                wire.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                with self._context.wrap_socket(wire, server_side=True) as inner:
-                    self.asked.append(self._head(inner))
-                    self._send(inner)
-            else:
-                self._send(wire)
+        with suppress(OSError), wire:
+            while lines := self._head(wire):
+                self.asked.append(lines)
+                if lines[0].startswith("CONNECT "):
+                    wire.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    with self._context.wrap_socket(wire, server_side=True) as inner:
+                        self._answer(inner)
+                    return
+                wire.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
 
     @staticmethod
     def _head(wire: socket.socket) -> list[str]:
         received = b""
         while b"\r\n\r\n" not in received:
-            received += wire.recv(4096)
+            more = wire.recv(4096)
+            if not more:
+                return []
+            received += more
         return received.decode().split("\r\n")
-
-    @staticmethod
-    def _send(wire: socket.socket) -> None:
-        wire.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY)
 
     def close(self) -> None:
         self._listener.close()
@@ -111,7 +115,10 @@ def settings_for(proxy_url: str, tmp_path: Path, authority: trustme.CA, **more: 
 
 
 def ended(settings: Settings, store: Store, url: str) -> Registration:
-    verifier = build_verifier(settings)
+    return ended_by(build_verifier(settings), store, url)
+
+
+def ended_by(verifier: Verifier, store: Store, url: str) -> Registration:
     registration = submit(store, a_parsed_submission(artifactUrl=url, checksum=CHECKSUM))
     verifier.verify(registration.id)
     return now(store, registration.id)
@@ -140,11 +147,47 @@ def test_every_connection_goes_to_the_proxy_and_no_name_is_resolved_but_its_own(
         assert not any("Proxy-Authorization" in line for line in proxy.asked[1]), "that is not for the origin"
 
 
+@pytest.mark.parametrize(
+    ("url", "lines"),
+    [
+        ("HTTP://Artifacts.example.com/a?b", ["GET http://artifacts.example.com/a?b", "Host: artifacts.example.com"]),
+        ("http://artifacts.example.com?b", ["GET http://artifacts.example.com/?b", "Host: artifacts.example.com"]),
+        ("https://[2606:4700::1]/a", ["CONNECT [2606:4700::1]:443", "Host: [2606:4700::1]:443"]),
+    ],
+)
+def test_the_proxy_is_told_one_name_in_one_way(
+    url: str,
+    lines: list[str],
+    proxy: Proxy,
+    authority: trustme.CA,
+    database: Database,
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    ended(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority), store, url)
+    asked = proxy.asked[0]
+    assert asked[0].rpartition(" ")[0] == lines[0]
+    assert [each for each in asked if each.startswith("Host:")] == lines[1:]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_connection_to_a_proxy_is_used_for_a_second_download(
+    scheme: str, proxy: Proxy, authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+) -> None:
+    verifier = build_verifier(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority))
+    for _ in range(2):
+        assert ended_by(verifier, store, f"{scheme}://{HOST}/plugin.tar.gz").status is Status.REGISTERED
+    assert proxy.connections == 2
+    assert "Connection: close" in proxy.asked[-1]
+
+
 def test_a_connection_to_anything_but_the_proxy_is_never_made(looked_up: list[str]) -> None:
     dial = connect.ProxyDialer("http://127.0.0.1:3128", connect_timeout_s=1, resolve=connect.Resolver())
+    claim = Claim(RegistrationId("registration-1"), 1, 1, a_parsed_submission())
+    attempt = Attempt(claim, deadline_s=1, lease_s=10, started=time.monotonic())
     for host, port in (("127.0.0.1", 3129), (HOST, 3128)):
         with pytest.raises(RuntimeError, match="nothing else"):
-            dial(host, port)
+            dial(host, port, attempt)
     assert looked_up == []
 
 

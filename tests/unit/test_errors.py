@@ -40,7 +40,7 @@ def test_the_codes_that_clients_know_stay() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_no_failure_looks_like_a_network_error_to_urllib3(kind: type[RegistryError]) -> None:
+def test_no_failure_looks_like_a_network_error(kind: type[RegistryError]) -> None:
     assert not issubclass(kind, OSError)
 
 

@@ -143,6 +143,7 @@ def test_an_argument_stands_in_for_the_environment(monkeypatch: pytest.MonkeyPat
         ("REGISTRY_EGRESS_PORTS", "4_43"),
         ("REGISTRY_EGRESS_ALLOW_NETWORKS", "fe80::1%eth0/128"),
         ("REGISTRY_EGRESS_CA_FILE", "/nowhere/ca.pem"),
+        ("REGISTRY_EGRESS_CA_FILE", __file__),  # which holds no certificate
         ("REGISTRY_EGRESS_PROXY", "proxy:3128"),
         ("REGISTRY_EGRESS_PROXY", "https://proxy:3128"),
         ("REGISTRY_EGRESS_PROXY", "http://proxy"),
