@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-AT_ONCE = 8
+AT_ONCE = 16
 PATIENCE_S = 0.1
 """Who has had a turn for so long is waiting for somebody, and another may begin."""
 
