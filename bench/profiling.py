@@ -32,8 +32,11 @@ def running(process: psutil.Process, *, seconds: int) -> str:
 
 
 def interpreting(process: psutil.Process, *, seconds: int) -> str:
-    """Return in which functions of ours *process* is whenever one of its threads holds the interpreter's lock."""
-    return _shares(_functions(_stacks(process, seconds, "--gil")))
+    """Return in which functions of ours *process* is whenever one of its threads holds the interpreter's lock.
+
+    It is not stopped to look: its threads would be stopped one after the other, and the lock be found with the first.
+    """
+    return _shares(_functions(_stacks(process, seconds, "--gil", "--nonblocking")))
 
 
 def _stacks(process: psutil.Process, seconds: int, *options: str) -> str:
