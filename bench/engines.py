@@ -107,12 +107,14 @@ def suspended(processes: Sequence[psutil.Process]) -> Iterator[None]:
     """Stop processes and all their children where they stand, for the length of the block."""
     family = [each for one in processes for each in family_of(one)]
     for each in family:
-        each.suspend()
+        with suppress(psutil.NoSuchProcess):  # RQ's end with each job
+            each.suspend()
     try:
         yield
     finally:
         for each in family:
-            each.resume()
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
 
 
 def free_port() -> int:
