@@ -41,7 +41,7 @@ test-faults: .venv/.dev
 compose-demo:
 	@$(PYTHON) deploy/compose_demo.py
 
-# Ours beside what one would put in its place. The report goes into docs/ (40 minutes); bench-quick takes two minutes and only tells.
+# Ours beside what one would put in its place. The report goes into docs/ (half an hour); bench-quick takes two minutes and only tells.
 bench: .venv/.dev .venv-bench/.installed
 	@$(BIN)/python -m bench $(BENCH)
 

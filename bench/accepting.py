@@ -13,9 +13,9 @@ import requests
 
 from bench.engines import POSTGRESQL, SQLITE, free_port, process, store, until, valkey
 from bench.figures import OURS, Goal, Section, Table, turn
-from bench.profiling import profile
+from bench.profiling import CpuTimes, interpreting
 from bench.progress import doing
-from bench.registry import registry
+from bench.registry import Registry, registry
 from bench.stand import PEERS_PYTHON, PROJECT, Stand
 from tests.engines import postgresql
 
@@ -65,12 +65,7 @@ def _measure(
                     found[who].append(answers)
         if not stand.quick:
             doing(f"accepting on {kind}: what limits ours")
-            with ThreadPoolExecutor(1) as other:
-                load = other.submit(_load, stand, ours.port, ours.token, first, 40_000, 5.0)
-                time.sleep(1)
-                limits = profile(ours.processes["api"], seconds=3)
-                load.result()
-            section.notes.append(f"{kind}, where the threads of our api are meanwhile: {limits}.")
+            section.notes += _limits(stand, kind, ours, first)
     rate = Table(
         f"{kind}, accepted", "submissions/s", {who: [each["a_second"] for each in found[who]] for who in found}
     )
@@ -79,6 +74,23 @@ def _measure(
     section.goals += [
         Goal(f"{kind}: submissions a second, of the naive shim's", "at least", 6.0, rate.ratio(OURS, SHIM)),
         Goal(f"{kind}: 99th percentile under load, of the shim's", "at most", 0.1, p99.ratio(OURS, SHIM)),
+    ]
+
+
+def _limits(stand: Stand, kind: str, ours: Registry, first: int) -> list[str]:
+    """Return what our api is busy with under the load that was measured."""
+    api = ours.processes["api"]
+    times = CpuTimes(ours.processes)
+    answers = _load(stand, ours.port, ours.token, first, 40_000, 4.0)
+    cpu = times.for_each(round(answers["a_second"] * answers["seconds"]))
+    with ThreadPoolExecutor(1) as other:
+        load = other.submit(_load, stand, ours.port, ours.token, first + 40_000, 40_000, 5.0)
+        time.sleep(1)
+        functions = interpreting(api, seconds=3)
+        load.result()
+    return [
+        f"{kind}, CPU time of each submission, of which one process can spend one core's at a time: {cpu}.",
+        f"{kind}, who holds the interpreter's lock in our api, by the innermost function of ours: {functions}.",
     ]
 
 

@@ -18,14 +18,6 @@ OURS = ("api/", "shared/", "worker/")
 SHOWN = 6
 
 
-def profile(process: psutil.Process, *, seconds: int) -> str:
-    """Return where the threads of *process* are, waiting included, whenever they are in code of ours.
-
-    Each place is the innermost line of ours and, where that is another, the line it is at by that.
-    """
-    return _shares(_places(_stacks(process, seconds, "--idle")))
-
-
 def running(process: psutil.Process, *, seconds: int) -> str:
     """Return in which functions of ours *process* is whenever one of its threads runs, waiting not included."""
     return _shares(_functions(_stacks(process, seconds)))
@@ -61,7 +53,7 @@ def _functions(stacks: str) -> Counter[str]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         ours = [frame for frame in stack.split(";") if any(f"({folder}" in frame for folder in OURS)]
-        found[f"`{re.sub(r':[0-9]+[)]', ')', ours[-1])}`" if ours else "Celery, outside our code"] += int(count)
+        found[f"`{re.sub(r':[0-9]+[)]', ')', ours[-1])}`" if ours else "no code of ours on the stack"] += int(count)
     return found
 
 
@@ -95,16 +87,3 @@ class CpuTimes:
                 times = process.cpu_times()
                 found[process.pid] = times.user + times.system
         return found
-
-
-def _places(stacks: str) -> Counter[str]:
-    places: Counter[str] = Counter()
-    for line in stacks.splitlines():
-        stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        ours = [frame for frame in frames if any(f"({folder}" in frame for folder in OURS)]
-        if not ours or "repeat (" in ours[-1] or "Bell._run" in ours[-1]:
-            continue  # a thread of the pool without work, or one that waits for its second to pass
-        at = "" if frames[-1] == ours[-1] else f", in `{frames[-1]}`"
-        places[f"`{ours[-1]}`{at}"] += int(count)
-    return places
