@@ -239,6 +239,7 @@ def test_no_spelling_of_a_forbidden_ipv4_address_passes(spelling: tuple[str, str
 
 @settings(deadline=None, max_examples=300)
 @given(_spellings(st.ip_addresses(v=4)))
+@example(("8.8.8.8", "[8.8.8.8]"))
 def test_a_public_ipv4_address_passes_in_its_plain_spelling_only(spelling: tuple[str, str]) -> None:
     plain, spelt = spelling
     assert _leads_to(DEFAULT, f"https://{spelt}/a") in (None, plain)
@@ -297,6 +298,8 @@ def test_a_plain_url_leads_where_it_says(url: str, target: Target) -> None:
         ("https://[2606:4700::1111]hunter2/", "missing or malformed"),
         ("https://[2606:4700::1111%25eth0]/hunter2", "missing or malformed"),
         ("https://[v1.hunter2]/", "missing or malformed"),
+        ("https://[8.8.8.8]/hunter2", "missing or malformed"),
+        ("https://[]/hunter2", "missing or malformed"),
         ("https://hunter2..example/", "host name"),
         ("https://.hunter2.example/", "host name"),
         ("https://hunter2.example../", "host name"),
