@@ -64,11 +64,10 @@ class Attempt:
             if self._reason is not None:
                 _shut(self._wire)
 
-    def detach(self) -> bool:
-        """Let go of the wire, which will be another attempt's; return False if this one was cut off before."""
+    def detach(self) -> None:
+        """Let go of the wire, which may be another attempt's from now on."""
         with self._lock:
             self._drop_wire()
-            return self._reason is None
 
     def cut_off(self, reason: Exception) -> None:
         """End this attempt now, for *reason*: the first one given stands."""
@@ -94,11 +93,6 @@ class Attempt:
         """What names this attempt in logs and traces."""
         claim = self.claim
         return {"registration": claim.registration_id, "epoch": claim.epoch, "attempt": claim.attempt}
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        with self._lock:
-            self._drop_wire()
 
     def _drop_wire(self) -> None:
         if self._wire is not None:
@@ -149,7 +143,7 @@ class Attempts:
         finally:
             with self._lock:
                 self._live.discard(attempt)
-            attempt.close()
+            attempt.detach()
 
     def _all(self) -> list[Attempt]:
         with self._lock:

@@ -52,13 +52,11 @@ class Client:
         self,
         dial: Dial,
         *,
-        connect_timeout_s: float,
         read_timeout_s: float,
         ca_file: Path | None = None,
         proxy_url: str | None = None,
     ) -> None:
         self._dial = dial
-        self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._proxy = _Proxy.at(proxy_url) if proxy_url else None
         self._tls = ssl.create_default_context(cafile=str(ca_file or certifi.where()))
@@ -104,7 +102,7 @@ class Client:
         try:
             connection.connect()
             if target.scheme == "https":
-                connection.begin_tls(self._tls, timeout_s=attempt.remaining_s(self._connect_timeout_s))
+                connection.begin_tls(self._tls)
         except ssl.SSLCertVerificationError:
             connection.close()
             raise
@@ -157,9 +155,8 @@ class _Connection(HTTPConnection):
         assert self.sock is not None  # noqa: S101
         return self.sock
 
-    def begin_tls(self, context: ssl.SSLContext, *, timeout_s: float) -> None:
-        """Shake hands, and see that the certificate is the target's."""
-        self.wire.settimeout(timeout_s)
+    def begin_tls(self, context: ssl.SSLContext) -> None:
+        """Shake hands, in as much time as connecting had, and see that the certificate is the target's."""
         # An end without close_notify must not pass for the end of a body without a length (RFC 9112 section 9.8).
         self.sock = context.wrap_socket(self.wire, server_hostname=self.target.host, suppress_ragged_eofs=False)
 
@@ -186,7 +183,10 @@ class Answer:
     def keep(self) -> None:
         """Let the next request to the same target have the connection. The body was read to its proper end."""
         alive = self.response.version == HTTP_1_1 and not self.response.will_close
-        if self.kept is not None and alive and self.attempt.detach() and _is_silent(self.connection, self.response):
+        if self.kept is None or not alive:
+            return
+        self.attempt.detach()
+        if _is_silent(self.connection, self.response):
             self.response.close()
             self.kept.put(self.connection)
 

@@ -100,7 +100,11 @@ class Dialer:
         for address in addresses:
             self._egress.check_address(address)
         wire = _first_connected(addresses, port, attempt, self._connect_timeout_s)
-        self._egress.check_address(wire.getpeername()[0])
+        try:
+            self._egress.check_address(wire.getpeername()[0])
+        except (OSError, RegistryError):
+            wire.close()
+            raise
         return wire
 
 

@@ -98,7 +98,6 @@ def build_verifier(settings: Settings, database: Database | None = None) -> Veri
         dial = ProxyDialer(proxy_url, connect_timeout_s=timeout_s, resolve=resolve)
     client = Client(
         dial,
-        connect_timeout_s=timeout_s,
         read_timeout_s=settings.read_timeout_s,
         ca_file=settings.egress_ca_file,
         proxy_url=proxy_url,

@@ -166,7 +166,6 @@ class Workbench:
         settings = self.settings(egress_allow_networks="127.0.1.0/24", **changes)
         client = Client(
             Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=resolve),
-            connect_timeout_s=settings.connect_timeout_s,
             read_timeout_s=settings.read_timeout_s,
             ca_file=settings.egress_ca_file,
         )
@@ -1086,6 +1085,12 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     yield "slow.example.com"
     release.set()
+
+
+def test_where_a_connection_has_led_is_checked_too(bench: Workbench) -> None:
+    verifier = bench.verifier(egress_allow_networks="0.0.0.0/32")  # whoever connects to it reaches 127.0.0.1
+    with HostileServer(serving) as server:
+        assert attempted(verifier, server.url.replace("127.0.0.1", "0.0.0.0")).verdict == FORBIDDEN_ADDRESS
 
 
 def test_a_resolver_that_hangs_ends_by_the_connect_timeout(bench: Workbench, hanging: str) -> None:
