@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
-INSTALL = $(if $(UV),$(UV) pip install -q -p $(BIN)/python,$(BIN)/python -m pip install -q)
+PIP = $(if $(UV),$(UV) pip $(1) -q -p $(BIN)/python,$(BIN)/python -m pip -q $(1))
+# A lock is complete, so it is installed as it is: no resolver runs, and so the day makes no difference.
+INSTALL = $(call PIP,install) --no-deps
 STATE ?=
 
 .PHONY: setup run demo test test-faults check format lock clean compose-demo bench bench-quick
@@ -16,12 +18,14 @@ setup: .venv/.dev
 	@$(if $(UV),true,$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null)
 	@echo "installing the runtime packages into .venv"
 	@$(INSTALL) --require-hashes -r requirements.lock
-	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@$(INSTALL) --no-build-isolation -e .
+	@$(call PIP,check)
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "installing the development packages into .venv"
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@$(call PIP,check)
 	@touch $@
 
 run: .venv/.runtime
