@@ -4,29 +4,50 @@ from collections.abc import Iterable, Mapping
 from email.message import Message
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
+from api.auth import require_name
 from api.config_schema import fault_in_schema
 from api.problems import Problem, problem_of
 from api.services import Services
 from api.strict_json import loads_strictly
 from shared.egress import Egress
 from shared.errors import Rejected
-from shared.registration import Submission
+from shared.registration import MAX_NAME_CHARACTERS, Submission
+from shared.tokens import Token
+
+PARSED_AT_ONCE_BYTES = 4096
+"""Bodies of up to so many bytes, as nearly all are, cost less than to hand them to a thread."""
+MAX_CONTENT_TYPE_CHARACTERS = 256
+"""What is beyond is not looked at: the standard library needs a time for it that grows with its square."""
 
 
-async def submission(request: Request, it: Services) -> Submission:
-    """Return the submission in *request*.
+async def submission(request: Request, it: Services, token: Token) -> Submission:
+    """Return the submission in *request*, which *token* may make.
+
+    What is looked at first is what costs least: its kind, its size, its name, then all else. A large one is parsed in
+    a thread, one at a time, for that may take longer than others who share the loop should wait (invariant 14).
 
     Raises:
-        Problem: 400, 413, 415 or 422; the last lists every bad field.
+        Problem: 400, 403, 413, 415 or 422; the last lists every bad field.
     """
     _require_json(request)
     body = await read_body(request, max_bytes=it.settings.max_body_bytes)
-    return parse_submission(_strict_json(body), it.settings.egress)
+    if len(body) <= PARSED_AT_ONCE_BYTES:
+        return _parsed(body, token, it.settings.egress)
+    return await to_thread.run_sync(_parsed, body, token, it.settings.egress, limiter=it.parsing)
+
+
+def _parsed(body: bytes, token: Token, egress: Egress) -> Submission:
+    document = _strict_json(body)
+    name = document.get("name") if isinstance(document, dict) else None
+    if isinstance(name, str) and len(name) <= MAX_NAME_CHARACTERS:  # else it is not a name, and told so below
+        require_name(token, name)
+    return parse_submission(document, egress)
 
 
 def parse_submission(document: object, egress: Egress) -> Submission:
@@ -94,6 +115,7 @@ def _require_json(request: Request) -> None:
     if content_type == "application/json":
         return
     header = Message()
+    content_type = content_type[:MAX_CONTENT_TYPE_CHARACTERS]
     header["Content-Type"] = content_type
     charset = header.get_content_charset("utf-8")
     if header.get_content_type() != "application/json" or charset not in {"utf-8", "utf8"}:

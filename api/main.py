@@ -11,6 +11,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         Sight(Overviews(database), Tallies(database), answers, lambda: bells_waiting(celery), sessions=sessions.good),
         bell.ring,
         sessions,
+        CapacityLimiter(1),
     )
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
-from api.auth import allowed, authenticate, require_name
+from api.auth import allowed, authenticate
 from api.body import invalid_query, submission
 from api.listing import PageQuery, Text, a_page, known_id, refuse_repeats
 from api.prefer import PREFER, Preference
@@ -139,8 +139,7 @@ async def register_plugin(request: Request) -> Response:
     it = await services(request)
     token = await authenticate(request, it, "register")
     dry_run = await _wants_dry_run(request)
-    submitted = await submission(request, it)
-    require_name(token, submitted.name)
+    submitted = await submission(request, it, token)
     if dry_run:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from api.callers import Callers
@@ -31,6 +32,8 @@ class Services:
     sight: Sight
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions
+    parsing: CapacityLimiter
+    """Who may parse a large body: one at a time."""
 
     def leave(self) -> None:
         """Let everyone go who waits for something: this process is about to stop."""

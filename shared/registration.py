@@ -41,6 +41,7 @@ SEMVER = (
 )
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
+MAX_NAME_CHARACTERS = 100
 HEX_DIGITS = 64  # of a SHA-256
 
 
@@ -153,7 +154,7 @@ class _Value(BaseModel):
 class Submission(_Value):
     """What a client declares of one plugin."""
 
-    name: Annotated[str, Field(max_length=100), AfterValidator(_parse_name)] = Field(
+    name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_parse_name)] = Field(
         examples=["nginx-log-collector"], json_schema_extra={"pattern": NAME}
     )
     """Human-readable name; unique together with the version after case and separators are normalised."""

@@ -98,7 +98,7 @@ REMOTE = [
 ]
 
 
-@pytest.mark.parametrize("schema", ["[]", "1", "{", '{"type": "strange"}', '{"pattern": "("}', *REMOTE])
+@pytest.mark.parametrize("schema", ["[]", "1", "{", '{"type": "strange"}', *REMOTE])
 def test_what_is_no_json_schema_of_its_own_is_422(registry: Registry, schema: str) -> None:
     found = problem(registry.register(a_submission(configSchema=schema)), 422, "invalid-fields")
     assert [each["pointer"] for each in found["errors"]] == ["#/configSchema"]
