@@ -23,7 +23,8 @@ class _Item(Protocol):
 
 Listed = TypeVar("Listed", bound=_Item)
 
-Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+_NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str, Field(pattern=_NO_NUL)]
 """A filter's value; PostgreSQL has no place for NUL."""
 
 

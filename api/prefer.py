@@ -16,8 +16,9 @@ PREFER = {
 """The header, as OpenAPI describes it."""
 MAX_CHARACTERS = 1000
 """How much of the header is looked at; what is said after that is not understood, which the RFC allows."""
-_PREFERENCES = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
-_NAME_AND_VALUE = re.compile(r'([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?\s*(?:;|\Z)')
+# Each has one way to match, by possessive quantifiers. A string that is not closed goes on to the end.
+_PREFERENCES = re.compile(r'(?:[^,"]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
+_NAME_AND_VALUE = re.compile(r'([^\s=;,"]++)\s*+(?:=\s*+("(?:[^"\\]++|\\.)*+"|[^\s;,"]*+))?+\s*+(?:;|\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,12 @@ class RegistrationPage(BaseModel):
     nextCursor: str | None  # noqa: N815  # the wire's name
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _rfc3339(text: str) -> str:
     """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
-    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", text, re.ASCII) is None:
+    if _RFC3339.fullmatch(text) is None:
         raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
     return text
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 
 def loads_strictly(text: str) -> Any:
     """Return *text* decoded as JSON that every parser reads alike.
@@ -22,7 +24,7 @@ def loads_strictly(text: str) -> Any:
 def _no_duplicates(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     decoded: dict[str, object] = {}
     for name, value in pairs:
-        if not name.isascii() and re.search(r"[\ud800-\udfff]", name):
+        if not name.isascii() and _SURROGATE.search(name):
             raise ValueError("a name holds a lone surrogate")
         if name in decoded:
             raise ValueError(f"the name {name[:40]!r} occurs twice in one object")

@@ -11,6 +11,7 @@ from cli.client import Answer, Client, as_json, client_from_environment, refusal
 from cli.queue import failure_line
 from cli.refusal import USAGE, Refusal
 
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -103,7 +104,7 @@ def _path(registration_id: str) -> str:
 def _moment(since: str) -> str:
     """Return the moment that *since* means, for the API."""
     try:
-        if found := re.fullmatch(r"([0-9]{1,6})([smhd])", since):
+        if found := _AGO.fullmatch(since):
             ago = timedelta(**{_UNITS[found[2]]: int(found[1])})
             return (datetime.now(UTC) - ago).isoformat()
         moment = datetime.fromisoformat(since)

@@ -14,6 +14,7 @@ from shared.registration import rfc3339
 from shared.settings import BadSettings, read_settings
 from shared.tokens import SCOPES, Scope, Token, Tokens
 
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -90,7 +91,7 @@ def _condition(it: Token) -> str:
 
 
 def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise Refusal("--expires-in is a number and a unit, such as 90d, 12h, 30m or 45s.", USAGE)
     return int(match[1]) * _UNITS[match[2]]

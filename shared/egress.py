@@ -56,6 +56,8 @@ FORBIDDEN_V6 = tuple(
 ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # the upper half of the interface identifier
 
 MAX_URL_CHARACTERS = 2048
+_NEVER_IN_A_URL = re.compile(r"[^\x21-\x7e]|[\\\"<>^`{|}]")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>[/?][^#]*)?\Z")
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]|[^:\[\]]*)(?::(?P<port>[0-9]{1,5}))?\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
@@ -92,7 +94,7 @@ class Egress:
         """
         if len(url) > MAX_URL_CHARACTERS:
             raise ForbiddenUrl(f"artifactUrl is longer than {MAX_URL_CHARACTERS} characters.")
-        if re.search(r"[^\x21-\x7e]|[\\\"<>^`{|}]", url):
+        if _NEVER_IN_A_URL.search(url):
             raise ForbiddenUrl(
                 "artifactUrl holds a character that a URL may not: percent-encode spaces and non-ASCII "
                 "characters, write an international host name in its xn-- form, use no backslash."
@@ -195,7 +197,7 @@ def parse_ports(text: str) -> tuple[range, ...]:
 
 
 def _parse_port_range(word: str) -> range:
-    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", word)
+    found = _PORTS.fullmatch(word)
     ports = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
     if not ports or ports.start < 1 or ports.stop > 65536:
         raise ValueError(f"{word!r} is not a port or a range of ports between 1 and 65535")

@@ -43,6 +43,11 @@ NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
 MAX_NAME_CHARACTERS = 100
 HEX_DIGITS = 64  # of a SHA-256
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_HEX = re.compile(r"[0-9A-Fa-f]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NOT_IN_A_SCHEMA = re.compile(r"[\x00\ud800-\udfff]")
+_SEPARATORS = re.compile(r"[ ._-]+")
 
 
 class Status(StrEnum):
@@ -97,11 +102,11 @@ def _parse_checksum(checksum: str) -> str:
     """Return *checksum* in lower case; say what is wrong with it in the words of its writer."""
     algorithm, colon, digits = checksum.partition(":")
     if not colon:
-        hint = f": write 'sha256:{checksum.lower()}'" if re.fullmatch(r"[0-9A-Fa-f]{64}", checksum) else ""
+        hint = f": write 'sha256:{checksum.lower()}'" if _SHA256.fullmatch(checksum) else ""
         raise ValueError(f"must begin with 'sha256:'{hint}")
     if algorithm.lower() != "sha256":
         raise ValueError("only sha256 is supported: 'sha256:' and 64 hex digits")
-    if re.fullmatch(r"[0-9A-Fa-f]*", digits) is None:
+    if _HEX.fullmatch(digits) is None:
         raise ValueError(
             "must hold hex digits only after 'sha256:' (a line of sha256sum also names the file: leave that out)"
         )
@@ -114,13 +119,13 @@ def _parse_checksum(checksum: str) -> str:
 
 
 def _refuse_controls(text: str) -> str:
-    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
+    if _CONTROL.search(text):
         raise ValueError("must not hold control characters or lone surrogates")
     return text
 
 
 def _parse_schema_text(text: str) -> str:
-    if re.search(r"[\x00\ud800-\udfff]", text):
+    if _NOT_IN_A_SCHEMA.search(text):
         raise ValueError("must not hold NUL or lone surrogates")
     return text
 
@@ -202,7 +207,7 @@ class Submission(_Value):
 
 def normalised(name: str) -> str:
     """Return *name* in lower case with each run of separators as one ``-``."""
-    return re.sub(r"[ ._-]+", "-", name.lower())
+    return _SEPARATORS.sub("-", name.lower())
 
 
 class Plugin(_Value):

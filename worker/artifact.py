@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from worker.attempts import Attempt
+from worker.diagnose import SMALL_BYTES
 
 Piece = tuple[int, bytes | memoryview]
 """Bytes of an artifact, and the offset they begin at: where the last piece ended, or 0 to begin again."""
 
-SMALL_BYTES = 256 * 1024
-"""An artifact of up to so many bytes is remembered whole, to say why it is not what was declared."""
 HEAD_BYTES = 4 * 1024
 """How much is remembered of one that is larger."""
 

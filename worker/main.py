@@ -25,6 +25,7 @@ from shared.tracing import TracingNotInstalled, start_tracing
 from worker.attempts import Attempts
 from worker.client import Client, Dial
 from worker.connect import Dialer, ProxyDialer, Resolver
+from worker.explain import Explainer
 from worker.fetch import Fetcher
 from worker.hosts import Hosts
 from worker.lost_broker import outlive_broker
@@ -105,6 +106,7 @@ def build_verifier(settings: Settings, database: Database | None = None) -> Veri
     return Verifier(
         store=store,
         fetch=Fetcher(client, settings.egress, max_bytes=settings.max_artifact_bytes),
+        explain=Explainer(),
         attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
         hosts=Hosts(settings.max_downloads_per_host),
         retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),

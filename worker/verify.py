@@ -2,18 +2,17 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shared.errors import RegistryError, StoreUnavailable
+from shared.errors import DigestMismatch, RegistryError, StoreUnavailable
 from shared.logs import get_logger
 from shared.registration import Claim, Digest, RegistrationId
 from shared.store import Store
 from shared.tracing import note, span
 from worker.artifact import Fetch, Seen
 from worker.attempts import Attempt, Attempts, LeaseLost, Released
-from worker.diagnose import explained
 from worker.digest import digest
 from worker.hosts import Hosts, host_of
 from worker.retry import RetryPolicy, next_delay_s
@@ -31,6 +30,8 @@ class Verifier:
 
     store: Store
     fetch: Fetch
+    explain: Callable[[str, Digest, Seen, Mapping[str, str]], DigestMismatch]
+    """Says why a declared and a computed digest differ, given what was seen and the plugin's other versions."""
     attempts: Attempts
     hosts: Hosts
     retry: RetryPolicy
@@ -102,7 +103,7 @@ class Verifier:
             plugin.checksum: plugin.version
             for plugin in self.store.plugins(limit=VERSIONS_COMPARED, filters={"name": claim.submission.name})
         }
-        raise explained(declared, computed, seen, versions)
+        raise self.explain(declared, computed, seen, versions)
 
     def _give_up(self, claim: Claim, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""

@@ -3,20 +3,21 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from shared import database as database_module
 from shared.database import open_database
-from shared.errors import ArtifactMissing, RegistryError, Truncated
-from shared.registration import Registration, RegistrationId, Status
+from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Truncated
+from shared.registration import Digest, Registration, RegistrationId, Status
 from shared.store import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import claim, digest_of, now, submit
 from tests.fakes import FakeBell, FakeFetch
 from worker import attempts as attempts_module
+from worker.artifact import Seen
 from worker.attempts import Attempt, Attempts
 from worker.digest import digest
 from worker.hosts import Hosts
@@ -31,12 +32,17 @@ URL = "https://artifacts.example.com/plugin.tar.gz"
 QUICK = RetryPolicy(max_attempts=2, base_s=0.1, cap_s=1)
 
 
+def unexplained(declared: str, computed: Digest, seen: Seen, versions: Mapping[str, str]) -> DigestMismatch:
+    return DigestMismatch("They differ.", cause="different-content", declared=declared, computed=computed.checksum)
+
+
 def a_verifier(
     store: Store, served: bytes | RegistryError, *, lease_s: float = 30, deadline_s: float = 30, slots: int = 64
 ) -> Verifier:
     return Verifier(
         store=store,
         fetch=FakeFetch({URL: served}),
+        explain=unexplained,
         attempts=Attempts(store, lease_s=lease_s, deadline_s=deadline_s),
         hosts=Hosts(slots),
         retry=QUICK,

@@ -2,14 +2,15 @@
 
 import gzip
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.registration import Digest
-from worker.artifact import HEAD_BYTES, SMALL_BYTES, Seen
-from worker.diagnose import explained
+from tests.bounded import within_cpu_s
+from worker.artifact import HEAD_BYTES, Seen
+from worker.diagnose import SMALL_BYTES, Evidence, cause_of
 
 DECLARED = "sha256:" + "ab" * 32
 INNER = b"the content of the archive " * 100
@@ -20,17 +21,28 @@ def checksum(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def cause(
+def evidence(
     body: bytes, *, declared: str = DECLARED, versions: dict[str, str] | None = None, encoding: str = ""
-) -> str:
-    seen = Seen(content_encoding=encoding)
+) -> Evidence:
+    seen, versions = Seen(), versions or {}
     for start in range(0, len(body), 1000):
         seen.note((start, body[start : start + 1000]))
-    computed = Digest(hashlib.sha256(body).hexdigest(), len(body))
-    mismatch = explained(declared, computed, seen, versions or {})
-    assert mismatch.facts == {"declared": declared, "computed": checksum(body)}
-    assert "secret" not in mismatch.detail
-    return mismatch.cause
+    computed = checksum(body)
+    return Evidence(
+        declared,
+        computed,
+        len(body),
+        bool(encoding),
+        versions.get(computed),
+        versions.get(declared),
+        bytes(seen.head),
+    )
+
+
+def cause(body: bytes, **known: Any) -> str:
+    found = cause_of(evidence(body, **known))
+    assert "secret" not in found.sentence
+    return found.word
 
 
 @pytest.mark.parametrize(
@@ -43,6 +55,12 @@ def cause(
         (POINTER, "git-lfs-pointer"),
         (b"ab" * 32 + b"  secret-1.0.tar.gz\n", "checksum-file"),
         (b"ab" * 32, "checksum-file"),
+        (b"sha256:" + b"AB" * 32 + b" \r\n", "checksum-file"),
+        (b"ab" * 32 + b" *secret-1.0.zip", "checksum-file"),
+        (b"ab" * 32 + b"  secret-1.0.zip\n" + b"cd" * 32 + b"  more", "different-content"),
+        (b"<!-- secret --><!-- and --> <body>", "html-page"),
+        (b"<!-- <html> secret", "different-content"),
+        (b"<htmlx>", "different-content"),
         (b"<?xml version='1.0'?><Error><Code>secret</Code></Error>", "error-document"),
         (b'{"message": "secret"}', "error-document"),
         (b"\x7fELF secret", "different-content"),
@@ -63,8 +81,44 @@ def test_a_gzip_that_expands_without_end_is_given_up() -> None:
     assert cause(gzip.compress(bytes(40 * 2**20)), declared=checksum(bytes(40 * 2**20))) == "different-content"
 
 
-def test_a_truncated_gzip_is_no_cause() -> None:
-    assert cause(gzip.compress(INNER)[:-10], declared=checksum(b"other")) == "different-content"
+@pytest.mark.parametrize("lost_bytes", [1, 8, 10, 20])
+def test_a_truncated_gzip_is_no_cause(lost_bytes: int) -> None:
+    whole = gzip.compress(INNER)
+    assert cause(whole[:-lost_bytes], declared=checksum(INNER)) == "different-content"
+
+
+def test_a_gzip_of_many_members_is_given_up() -> None:
+    members = gzip.compress(b"") * 99 + gzip.compress(INNER)
+    assert cause(members, declared=checksum(INNER)) == "decompressed-content"
+    assert cause(gzip.compress(b"") + members, declared=checksum(INNER)) == "different-content"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<!---->" * 48 + b"x",
+        b"<!---->" * 37_000 + b"x",
+        b"<!--" * 65_000,
+        b" " * SMALL_BYTES,
+        b"<?xml" + b" " * 250_000,
+        b"<?xml ?>" * 32_000,
+        b"ab" * 32 + b" " * 800 + b"\nX\nY",
+        b"ab" * 32 + b" " * 250_000 + b"\nX\nY",
+        b"ab" * 32 + b" *" * 120_000,
+        b"{" + b" " * 250_000,
+        gzip.compress(b"") * 13_000,
+        gzip.compress(bytes(200 * 2**20)),
+    ],
+    ids=lambda body: f"{body[:12]!r} {len(body)}",
+)
+def test_no_body_takes_longer_than_its_length_asks_for(body: bytes) -> None:
+    within_cpu_s(1, cause_of, evidence(body))
+
+
+@given(st.binary(), st.text(), st.booleans())
+def test_evidence_travels_as_it_is(head: bytes, declared: str, encoded: bool) -> None:
+    known = Evidence(declared, "", len(head), encoded, None, "1.0", head)
+    assert Evidence.unpack(known.pack()) == known
 
 
 def test_a_compressed_form_that_was_not_asked_for_is_told() -> None:

@@ -1,0 +1,177 @@
+"""No expression that meets a stranger's text needs more than linear time (invariant 14, H1 of the hostile cases).
+
+Every one in the product is found in its source and must be in the table below, with what to try it on. A quarter of a
+mebibyte is 2^18 characters: an expression that is quadratic takes some 2^35 steps for it, one that is exponential
+never ends, and the limit, by the CPU clock of the process that matches, is what 2^27 steps take at most.
+"""
+
+import ast
+import importlib
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bounded import within_cpu_s
+
+ROOT = Path(__file__).parent.parent.parent
+LENGTH = 256 * 1024
+CPU_S = 1.0
+"""For one input."""
+_USES = ("match", "fullmatch", "search", "findall", "finditer", "sub", "split")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What an expression is tried on: each of *begins*, then runs of each of *units* and of pairs of them, to a
+    near miss."""
+
+    begins: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def inputs(self) -> Iterator[str]:
+        runs = {*self.units, *("".join(pair) for pair in product(self.units, repeat=2))}
+        for begin, run in product(("", *self.begins), sorted(runs)):
+            text = begin + run * ((LENGTH - len(begin)) // len(run))
+            for end in ("", "\0", "\nX\nY"):
+                yield text + end
+
+
+# file and name of the expression -> what to try it on
+TRIED = {
+    "api/listing.py _NO_NUL": Tried((), ("a", "\n")),
+    "api/prefer.py _NAME_AND_VALUE": Tried(("a", "a=", 'a="'), ("a", " ", "=", '"', "\\", ";", "\\a")),
+    "api/prefer.py _PREFERENCES": Tried(('"',), ("a", ",", '"', "\\", ' "a\\"')),
+    "api/registrations.py _RFC3339": Tried(
+        ("2026-01-15T08:00:00.", "2026-01-15T08:00:00Z"), ("0", ".", "Z", "2026-01-15T08:00:00")
+    ),
+    "api/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
+    "cli/operate.py _AGO": Tried(("1",), ("1", "s")),
+    "cli/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),
+    "shared/egress.py _AUTHORITY": Tried(("[", "[:", "a:", "[:]"), ("a", ":", ".", "1", "]", "[")),
+    "shared/egress.py _LABEL": Tried((), ("a", "-", "_")),
+    "shared/egress.py _NEVER_IN_A_URL": Tried((), ("a", "/")),
+    "shared/egress.py _NUMBER": Tried(("0x",), ("0", "f", "x")),
+    "shared/egress.py _PORTS": Tried(("1", "1-"), ("1", "-")),
+    "shared/egress.py _URL": Tried(("https", "https://", "https://a/"), ("a", ":", "/", "?", "#", "://", ".")),
+    "shared/logs.py _QUERIES": Tried(("?",), ("a", "?", " ", "<")),
+    "shared/logs.py _TOKENS": Tried(("prg_",), ("a", "prg_", "_", "prg_aaaaaaa ")),
+    "shared/logs.py _URLS": Tried(("http://",), ("a", ":", "/", "://", "@", "?", "#", '"')),
+    "shared/registration.py ID": Tried(("plugin-", "registration-019bc2a4-6f00-7c3e-8f6e-"), ("0", "a", "-")),
+    "shared/registration.py NAME": Tried(("a",), ("a", " ", ".", "-", "_")),
+    "shared/registration.py SEMVER": Tried(("1.0.0-", "1.0.0-a+"), ("1", "0", "a", "-", ".", "+")),
+    "shared/registration.py _CONTROL": Tried((), ("a", "\u2028")),
+    "shared/registration.py _HEX": Tried((), ("a", "0")),
+    "shared/registration.py _NOT_IN_A_SCHEMA": Tried((), ("a", "\n")),
+    "shared/registration.py _SEPARATORS": Tried(("a",), ("a", " ", ".", "-", "_")),
+    "shared/registration.py _SHA256": Tried((), ("a", "0")),
+    "shared/tokens.py _FORM": Tried(("prg_",), ("a", "_", "prg_")),
+    "shared/tokens.py _PATTERN": Tried(("a",), ("a", "*", "?", " ")),
+    "worker/client.py _RESOURCE": Tried(("http://", "http://a"), ("a", ":", "/", "?", "\n")),
+    "worker/diagnose.py _CHECKSUM_FILE": Tried(
+        ("a" * 64, "sha256:", "a" * 64 + "  ", "a" * 64 + " *", "a" * 64 + "  " + "b" * 254),
+        ("a", " ", "\t", "*", "\n", "\r\n", "sha256:", "a" * 64 + "  "),
+    ),
+    "worker/diagnose.py _ERROR_DOCUMENT": Tried(
+        ("<?xml", "<?xml>", "{", '{"error'), ("<?xml>", "<?xml ", ">", " ", "{", '"', "<Error", "a")
+    ),
+    "worker/diagnose.py _HTML": Tried(
+        ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
+    ),
+    "worker/framing.py _BEGUN": Tried(("HTTP/", "HT"), ("H", "T", "P", "/", "1", " ")),
+    "worker/framing.py _CHUNK_SIZE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
+    "worker/resume.py _CONTENT_RANGE": Tried(("bytes ", "bytes 0-", "bytes 0-1/"), ("0", "-", "/", " ")),
+    "worker/resume.py _STRONG_ETAG": Tried(('"',), ("a", '"')),
+}
+
+
+def sources() -> Iterator[Path]:
+    """Return the files of the product."""
+    for package in ("api", "cli", "shared", "worker"):
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def named_expressions() -> set[str]:
+    """Return where each expression of the product stands, and its name; one without a name is refused."""
+    found = set()
+    for file in sources():
+        where = file.relative_to(ROOT)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Assign) and _calls_re(node.value) == "compile":
+                found.add(f"{where} {ast.unparse(node.targets[0])}")
+            elif isinstance(node, ast.Call) and _calls_re(node) in _USES:
+                found.add(f"{where} {ast.unparse(node.args[0])}")
+            elif isinstance(node, ast.keyword) and node.arg in {"pattern", "regex"}:
+                found.add(f"{where} {ast.unparse(node.value)}")
+            # What stands in the API's document only is left out: no text meets it here.
+    imported = {name.rpartition(" ")[2]: name for name in TRIED}
+    return {imported.get(each.rpartition(" ")[2], each) for each in found}
+
+
+def _calls_re(node: ast.AST) -> str | None:
+    """Return the name of the function of `re` that *node* calls, if it does."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        owner = node.func.value
+        return node.func.attr if isinstance(owner, ast.Name) and owner.id == "re" else None
+    return None
+
+
+def test_every_expression_of_the_product_is_tried_here() -> None:
+    assert named_expressions() == set(TRIED)
+
+
+def uses_of(file: Path, name: str) -> set[str]:
+    """Return the methods by which the expression *name* of *file* is used, or those who import it use it."""
+    used = re.compile(rf"\b{name}\.(\w+)\(|\bre\.(\w+)\({name}\b")
+    found = {
+        method
+        for each in (sources() if not name.startswith("_") else [file])
+        for methods in used.findall(each.read_text())
+        for method in methods
+        if method
+    }
+    return found or {"search"}  # as pydantic uses a pattern
+
+
+def match_all(pattern: str | bytes, flags: int, uses: set[str], tried: Tried) -> None:
+    expression: Any = re.compile(pattern, flags)
+    for text in tried.inputs():
+        signal.setitimer(signal.ITIMER_PROF, CPU_S)  # each begins anew
+        subject = text.encode() if isinstance(pattern, bytes) else text
+        for use in uses:
+            if use == "sub":
+                expression.sub(pattern[:0], subject)
+            else:
+                getattr(expression, use)(subject)
+
+
+@pytest.mark.parametrize("where", TRIED)
+def test_an_expression_needs_no_more_than_linear_time(where: str) -> None:
+    file, _, name = where.partition(" ")
+    expression = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+    pattern, flags = (expression, 0) if isinstance(expression, str) else (expression.pattern, expression.flags)
+    within_cpu_s(CPU_S, match_all, pattern, flags, uses_of(ROOT / file, name), TRIED[where])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "use", "tried"),
+    [
+        (rb"\s*(?:<!--.*?-->\s*)*<(?:html|head)\b", "match", TRIED["worker/diagnose.py _HTML"]),
+        (
+            rb"[0-9a-f]{64}(?:\s+[* ]?[^\r\n]{1,255})?\s*",
+            "fullmatch",
+            TRIED["worker/diagnose.py _CHECKSUM_FILE"],
+        ),
+        (r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', "findall", TRIED["api/prefer.py _PREFERENCES"]),
+        (r"\s+$", "search", Tried((), (" ",))),
+    ],
+    ids=["exponential", "quadratic, three runs", "quadratic, found again", "quadratic, searched"],
+)
+def test_one_that_needs_more_is_found(pattern: str | bytes, use: str, tried: Tried) -> None:
+    with pytest.raises(AssertionError, match="CPU time"):
+        within_cpu_s(CPU_S, match_all, pattern, re.DOTALL, {use}, tried)
