@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     max_downloads_per_host: Annotated[int, Field(ge=1)] = 32
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    max_leases_lost: Annotated[int, Field(ge=1, le=100)] = 2
     retry_base_s: Seconds = 2
     retry_cap_s: Seconds = 300
     lease_s: Annotated[float, Field(ge=3, le=3600)] = 20

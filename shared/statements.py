@@ -11,11 +11,12 @@ from sqlalchemy import (
     BigInteger,
     ClauseElement,
     Connection,
+    Integer,
     Select,
     Table,
     Update,
     bindparam,
-    case,
+    literal_column,
     select,
     update,
 )
@@ -72,6 +73,8 @@ def writing_plugin(insert: Callable[[Table], Any]) -> Any:
     )
 
 
+LEASES_LOST = literal_column("(leases_lost + CASE WHEN status = 'verifying' THEN 1 ELSE 0 END)", Integer)
+"""Of a registration that is due: how many leases ran out, the one that just did included."""
 # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
 _CLAIMABLE = (
     select(_r.id)
@@ -80,6 +83,7 @@ _CLAIMABLE = (
         in_flight(),
         _r.due_at <= _NOW,
         _r.attempts < bindparam("max_attempts"),
+        bindparam("max_leases_lost") > LEASES_LOST,
     )
     .with_for_update(skip_locked=True)
 )
@@ -95,7 +99,7 @@ CLAIM = (
         claimed_by=bindparam("worker"),
         claimed_at=_NOW,
         progressed_at=_NOW,
-        leases_lost=_r.leases_lost + case((_r.status == Status.VERIFYING, 1), else_=0),
+        leases_lost=LEASES_LOST,
         bytes_downloaded=0,
         artifact_bytes=None,
         updated_at=_NOW,

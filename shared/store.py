@@ -54,6 +54,7 @@ from shared.registration import (
 from shared.statements import (
     CLAIM,
     JOINED,
+    LEASES_LOST,
     first_id_at,
     in_flight,
     page,
@@ -76,6 +77,9 @@ from shared.tables import (
 )
 from shared.tallies import add_tallies
 
+MAX_LEASES_LOST = 2
+"""A registration that two workers were lost with may be why."""
+
 _registrations = RegistrationRow.__table__
 _plugins = PluginRow.__table__
 _actions = ActionRow.__table__
@@ -87,8 +91,11 @@ _NOW = NowMs()
 class Store:
     """What api and worker know of registrations and plugins."""
 
-    def __init__(self, database: Database, *, ring_again_after_s: float = 10) -> None:
+    def __init__(
+        self, database: Database, *, ring_again_after_s: float = 10, max_leases_lost: int = MAX_LEASES_LOST
+    ) -> None:
         self._database = database
+        self._max_leases_lost = max_leases_lost
         upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._ring_again_ms = int(ring_again_after_s * 1000)
         self._queue = queueing(upsert, self._ring_again_ms)
@@ -164,9 +171,11 @@ class Store:
         """Claim a registration that is due, for *lease_s* seconds; return None if there is nothing to do.
 
         The attempt is counted here and not when it ends, so that an artifact which kills workers
-        runs out of attempts (invariant 6).
+        runs out of attempts (invariant 6). After its second lease that ran out nobody claims it any more: it may have
+        taken two workers along.
         """
-        return self._claims((registration_id, _Terms(worker, int(lease_s * 1000), max_attempts)))
+        terms = _Terms(worker, int(lease_s * 1000), max_attempts, self._max_leases_lost)
+        return self._claims((registration_id, terms))
 
     def _claim_all(self, wanted: Sequence[tuple[RegistrationId, "_Terms"]]) -> list[Claim | None]:
         (_, terms), ids = wanted[0], [registration_id for registration_id, _ in wanted]
@@ -353,25 +362,32 @@ class Store:
         return [row.id for row in rows]
 
     def fail_used_up(self, max_attempts: int) -> list[RegistrationId]:
-        """Settle as failed what is due, has no attempts left and so can never be claimed again."""
-        failure = AttemptsUsedUp(
-            "Every worker that tried this artifact stopped before it could say how it went."
-        ).failure()
-        used_up = self._overdue.where(
-            literal_column("due_at", BigInteger) <= _NOW, literal_column("attempts", Integer) >= max_attempts
+        """Settle as failed what is due and can never be claimed again: no attempts are left, or workers were lost."""
+        due = self._overdue.where(literal_column("due_at", BigInteger) <= _NOW)
+        lost = AttemptsUsedUp(
+            f"Its lease ran out {self._max_leases_lost} times: the workers that verified it were lost, or lost their "
+            "way to the store. It may be why, so it is not tried again by itself; an operator may have it retried.",
+            cause="workers-lost",
         )
+        used_up = AttemptsUsedUp("Every worker that tried this artifact stopped before it could say how it went.")
         with self._database.write() as connection:
-            rows = connection.execute(
-                update(_registrations)
-                .where(_r.id.in_(used_up.with_for_update(skip_locked=True)))
-                .values(
-                    status=Status.FAILED,
-                    **failure_columns(failure),
-                    updated_at=_NOW,
-                    leases_lost=_r.leases_lost + case((_r.status == Status.VERIFYING, 1), else_=0),
-                )
-                .returning(_r.id)
-            ).all()
+            return [
+                *self._fail(connection, due.where(self._max_leases_lost <= LEASES_LOST), lost),
+                *self._fail(connection, due.where(literal_column("attempts", Integer) >= max_attempts), used_up),
+            ]
+
+    def _fail(self, connection: Connection, which: Select[tuple[Any]], error: AttemptsUsedUp) -> list[RegistrationId]:
+        rows = connection.execute(
+            update(_registrations)
+            .where(_r.id.in_(which.with_for_update(skip_locked=True)))
+            .values(
+                status=Status.FAILED,
+                **failure_columns(error.failure()),
+                updated_at=_NOW,
+                leases_lost=LEASES_LOST,
+            )
+            .returning(_r.id)
+        )
         return [row.id for row in rows]
 
     def prune(self, *, older_than_s: float, limit: int) -> int:
@@ -485,6 +501,7 @@ class _Terms:
     worker: str
     lease_ms: int
     max_attempts: int
+    max_leases_lost: int
 
 
 @dataclass(frozen=True)

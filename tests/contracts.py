@@ -270,6 +270,25 @@ class StoreContract:
         assert ended.failure is not None
         assert ended.failure.code == "attempts-used-up"
 
+    def test_what_two_workers_were_lost_with_is_failed_and_takes_no_third_along(self, store: Store) -> None:
+        deadly, innocent = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
+        claim(store, deadly, lease_s=0.02, max_attempts=9)
+        claim(store, innocent, lease_s=0.02, max_attempts=9)
+        time.sleep(0.05)
+        assert store.fail_used_up(9) == []
+        assert store.postpone(claim(store, innocent, max_attempts=9), BROKEN, delay_s=0)
+        claim(store, deadly, lease_s=0.02, max_attempts=9)
+        time.sleep(0.05)
+        assert store.claim(deadly.id, worker="w", lease_s=1, max_attempts=9) is None
+        assert store.fail_used_up(9) == [deadly.id]
+        ended = now(store, deadly.id)
+        assert (ended.status, ended.attempts) == (Status.FAILED, 2)
+        assert ended.failure is not None
+        assert (ended.failure.code, ended.failure.cause) == ("attempts-used-up", "workers-lost")
+        assert ended.failure.fault == "registry"
+        assert ended.failure.retryable
+        assert claim(store, innocent, max_attempts=9).attempt == 3, "one lease that ran out is no reason"
+
     def test_a_claim_in_its_last_attempt_is_not_failed_while_its_lease_lasts(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
         claim(store, registration, max_attempts=1)

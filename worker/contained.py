@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 CPU_S = 1.0
@@ -34,8 +35,9 @@ class Contained:
         self._command = [sys.executable, "-m", module]
         self._within_s = within_s
         self._one = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
         self._wire: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ended: Callable[[], None] = lambda: None
 
     def ask(self, question: bytes) -> bytes:
         """Return the answer to *question*.
@@ -50,18 +52,20 @@ class Contained:
             wire.sendall(len(question).to_bytes(_LENGTH_BYTES, "big") + question)
             return _received(wire, at_most=MAX_ANSWER_BYTES)
         except OSError as error:
-            raise NoAnswer(self._end() or str(error)) from error
+            how = _ending_of(self._child)
+            self._give_up()
+            raise NoAnswer(how or str(error)) from error
         finally:
             self._one.release()
 
     def close(self) -> None:
         """End the child, if there is one."""
         with self._one:
-            self._end()
+            self._give_up()
 
     def _begin(self) -> socket.socket:
-        self._wire, theirs = socket.socketpair()
-        self._wire.settimeout(self._within_s)
+        wire, theirs = socket.socketpair()
+        wire.settimeout(self._within_s)
         with theirs:
             self._child = subprocess.Popen(  # noqa: S603  # the command is ours
                 self._command,
@@ -70,21 +74,30 @@ class Contained:
                 stderr=subprocess.DEVNULL,  # a traceback may quote what is a stranger's
                 env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             )
-        return self._wire
+        self._wire = wire
+        self._ended = weakref.finalize(self, _end, self._child, wire)  # with us, if not before
+        return wire
 
-    def _end(self) -> str:
-        """End the child; return how it had ended by itself, if it had."""
-        child, wire, self._child, self._wire = self._child, self._wire, None, None
-        if wire is not None:
-            wire.close()
-        if child is None:
-            return ""
-        ended = child.poll()
-        child.kill()
-        child.wait()
-        if ended is None:
-            return ""
-        return f"it ended by {signal.Signals(-ended).name}" if ended < 0 else f"it ended with status {ended}"
+    def _give_up(self) -> None:
+        self._wire = None
+        self._ended()
+
+
+def _end(child: subprocess.Popen[bytes], wire: socket.socket) -> None:
+    wire.close()
+    child.kill()
+    child.wait()
+
+
+def _ending_of(child: subprocess.Popen[bytes] | None) -> str:
+    """Return how *child* ended by itself; nothing if it has not. Its socket may be closed a moment before that."""
+    try:
+        ended = child.wait(0.5) if child is not None else None
+    except subprocess.TimeoutExpired:
+        return ""
+    if ended is None:
+        return ""
+    return f"it ended by {signal.Signals(-ended).name}" if ended < 0 else f"it ended with status {ended}"
 
 
 def serve(answer: Callable[[bytes], bytes]) -> None:

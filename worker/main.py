@@ -89,7 +89,11 @@ def build_verifier(settings: Settings, database: Database | None = None) -> Veri
     """Compose a verifier from *settings*, over connections of its own where none are given."""
     database = database or open_database(settings.database_url)
     database.check_schema()
-    store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
+    store = Store(
+        database,
+        ring_again_after_s=5 * settings.sweep_interval_s,
+        max_leases_lost=settings.max_leases_lost,
+    )
     timeout_s, resolve = settings.connect_timeout_s, Resolver()
     proxy_url = settings.egress_proxy.get_secret_value() if settings.egress_proxy else None
     dial: Dial

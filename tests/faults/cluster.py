@@ -38,6 +38,7 @@ QUICK = {
     "REGISTRY_RETRY_BASE_S": "0.2",
     "REGISTRY_RETRY_CAP_S": "1",
     "REGISTRY_MAX_ATTEMPTS": "4",
+    "REGISTRY_MAX_LEASES_LOST": "4",  # workers are killed here without end, and registrations are not why
     "REGISTRY_MAX_DOWNLOADS_PER_HOST": "64",
     "REGISTRY_REQUESTS_A_MINUTE": "0",
     "REGISTRY_FETCH_DEADLINE_S": "60",

@@ -49,7 +49,7 @@ from shared.registration import (
     normalised,
 )
 from shared.statements import queueing, settle, writing_plugin
-from shared.store import Store
+from shared.store import MAX_LEASES_LOST, Store
 from shared.tables import RegistrationRow
 from tests.conftest import a_parsed_submission
 
@@ -72,12 +72,23 @@ class Expected:
     status: Status = Status.QUEUED
     epoch: int = 0
     attempts: int = 0
+    leases_lost: int = 0
     due: bool = True
     """Once a rest has been taken: it may be claimed, and rung for."""
 
     @property
     def in_flight(self) -> bool:
         return not self.status.final
+
+    @property
+    def lost_if_due(self) -> int:
+        """How many leases have run out, the one of its last claim included."""
+        return self.leases_lost + (self.status is Status.VERIFYING)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it may never be claimed again."""
+        return self.attempts >= MAX_ATTEMPTS or self.lost_if_due >= MAX_LEASES_LOST
 
 
 class Machine(RuleBasedStateMachine):
@@ -168,7 +179,7 @@ class Machine(RuleBasedStateMachine):
         rest()
         expected = self.model[registration_id]
         claim = self.store.claim(registration_id, worker="w", lease_s=lease_s, max_attempts=MAX_ATTEMPTS)
-        if not (expected.in_flight and expected.due and expected.attempts < MAX_ATTEMPTS):
+        if not (expected.in_flight and expected.due and not expected.used_up):
             assert claim is None, "only what is due is claimed"
             return None
         assert claim is not None, "what is due can be claimed"
@@ -179,6 +190,7 @@ class Machine(RuleBasedStateMachine):
             status=Status.VERIFYING,
             epoch=claim.epoch,
             attempts=claim.attempt,
+            leases_lost=expected.lost_if_due,
             due=lease_s == SHORT_S,
         )
         return claim
@@ -255,9 +267,7 @@ class Machine(RuleBasedStateMachine):
 
     def _sweep(self, limit: int) -> list[RegistrationId]:
         rest()
-        used_up = {
-            id_ for id_, each in self.model.items() if each.in_flight and each.due and each.attempts >= MAX_ATTEMPTS
-        }
+        used_up = {id_ for id_, each in self.model.items() if each.in_flight and each.due and each.used_up}
         assert set(self.store.fail_used_up(MAX_ATTEMPTS)) == used_up, "what has no attempts left is failed"
         for each in used_up:
             self._expect(each, status=Status.FAILED)

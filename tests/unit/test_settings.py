@@ -46,6 +46,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "connect_timeout_s": 5,
         "read_timeout_s": 30,
         "max_attempts": 5,
+        "max_leases_lost": 2,
         "retry_base_s": 2,
         "retry_cap_s": 300,
         "lease_s": 20,
