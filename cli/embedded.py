@@ -28,6 +28,8 @@ from shared.tokens import SCOPES, Tokens
 log = get_logger(__name__)
 READY_WITHIN_S = 60
 MAX_EARLY_DEATHS = 3
+WORKER_SILENT_AT_LEAST_S, WORKER_ENDS_ITSELF_S = 10.0, 5.0
+"""A worker whose interpreter is held up has that long to end by itself and say where it stood."""
 
 
 @contextmanager
@@ -169,9 +171,9 @@ def _children(
     logs.mkdir(exist_ok=True)
     python = sys.executable
 
-    def child(name: str, *command: str, pass_fds: tuple[int, ...] = ()) -> Child:
+    def child(name: str, *command: str, pass_fds: tuple[int, ...] = (), silent_s: float | None = None) -> Child:
         own_file = quiet or name == "valkey"
-        return Child(name, command, environment, logs / f"{name}.log" if own_file else None, pass_fds)
+        return Child(name, command, environment, logs / f"{name}.log" if own_file else None, pass_fds, silent_s)
 
     celery = (python, "-m", "celery", "--quiet", "--app", "worker.main")
     return [
@@ -182,6 +184,7 @@ def _children(
                 f"worker-{number}",
                 *(*celery, "worker", "--pool", "threads", "--concurrency", str(settings.worker_threads)),
                 *("--hostname", f"worker-{number}@%h", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+                silent_s=max(settings.lease_s, WORKER_SILENT_AT_LEAST_S) + WORKER_ENDS_ITSELF_S,
             )
             for number in range(1, workers + 1)
         ),

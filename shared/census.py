@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.database import Database, NowMs
 from shared.tables import RegistrationRow, WorkerRow
+from shared.tallies import add_tallies
 
 SEEN_EVERY_S = 2.0
 GONE_AFTER_S = 7.0
@@ -39,9 +40,10 @@ class Census:
     def __init__(self, database: Database) -> None:
         self._database = database
         insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
-        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW)
+        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW, lost=False)
         self._seen = self._seen.on_conflict_do_update(
-            index_elements=["id"], set_={"seen_at": _NOW, "threads": self._seen.excluded.threads}
+            index_elements=["id"],
+            set_={"seen_at": _NOW, "threads": self._seen.excluded.threads, "lost": False},
         )
 
     def here(self, worker: str, *, threads: int) -> None:
@@ -53,6 +55,14 @@ class Census:
         """Note that *worker* has left."""
         with self._database.write() as connection:
             connection.execute(delete(_workers).where(_w.id == worker))
+
+    def count_lost(self, *, silent_s: float) -> int:
+        """Count those that went without a word *silent_s* ago, each once; return how many there were."""
+        gone = update(_workers).where(_w.lost.is_(False), _w.seen_at < _NOW - int(silent_s * 1000)).values(lost=True)
+        with self._database.write() as connection:
+            lost = connection.execute(gone).rowcount
+            add_tallies(connection, {("workers_lost", ()): lost})
+        return lost
 
     def forget(self) -> None:
         """Delete those that went without a word long ago."""

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     sweep_interval_s: Seconds = 2
     keep_registrations_s: Annotated[float, Field(ge=60)] = 90 * 86_400
 
+    supervisor_fd: int | None = None
+    """For a worker: the pipe by which `plugin-registry up` hears that it lives."""
     url: str | None = None
     """For the command line as a client: the registry's address."""
     token: SecretStr | None = None

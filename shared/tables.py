@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from shared.errors import Failure
 from shared.registration import Plugin, Registration, Status, Submission
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
@@ -165,6 +165,8 @@ class WorkerRow(SQLModel, table=True):
     threads: int
     started_at: int = Field(sa_type=_MILLISECONDS)
     seen_at: int = Field(sa_type=_MILLISECONDS)
+    lost: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """It went without a word, and was counted."""
 
 
 class MarkRow(SQLModel, table=True):

@@ -810,6 +810,7 @@ class OperatorContract:
         claim(store, submit(store, a_parsed_submission()))
         (seen,) = Overviews(database).take().workers
         assert (seen.id, seen.threads, seen.holding, seen.alive) == ("tests", 8, 1, True)
+        assert census.count_lost(silent_s=60) == 0
         census.gone("tests")
         assert Overviews(database).take().workers == []
 

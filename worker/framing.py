@@ -14,7 +14,7 @@ BROKE_HTTP = "The artifact's host broke the rules of HTTP."
 BROKE_OFF = "The connection to the artifact's host broke before the artifact was complete."
 _MAX_LINE_BYTES = 4096
 _MAX_TRAILER_LINES = 100
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?+\r?\n")
 
 
 Chunk = bytes | memoryview
@@ -123,8 +123,11 @@ def dechunked(stream: BufferedReader) -> Iterator[Chunk]:
         if _line(stream) not in {b"\r\n", b"\n"}:
             raise BadResponse(BROKE_HTTP)
     for _trailer in range(_MAX_TRAILER_LINES):
-        if _line(stream) in {b"\r\n", b"\n"}:
+        line = _line(stream)
+        if line in {b"\r\n", b"\n"}:
             return
+        if not _LINE.fullmatch(line):
+            break
     raise BadResponse(BROKE_HTTP)
 
 
@@ -142,16 +145,24 @@ def _line(stream: BufferedReader) -> bytes:
     return line
 
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Of an answer, the interim ones before it included (H7 of the hostile cases)."""
 _BEGUN = re.compile(rb"H?T{0,2}P?|HTTP/[^\n]*")
 """A status line that breaks off."""
+# RFC 9112 section 4: three digits. A line may end without its CR, as lenient readers allow, and hold none elsewhere.
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}(?: [\t\x20-\x7e\x80-\xff]*+)?+\r?\n")
+# RFC 9110 section 5.5: no CR, NUL or other control within. What one reader takes for the end of a line hides the
+# next line from another.
+_LINE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+\r?\n")
 _DEFECTS = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
 
 
 class StrictResponse(http.client.HTTPResponse):
-    """A response whose head must end with its blank line, and hold nothing but headers.
+    """A response whose head is what RFC 9112 calls one, and no larger than we take.
 
-    `http.client` takes the end of the connection for that line: an answer cut off before its Content-Length would
-    pass for one of no length, complete and empty. And after a line that is no header it looks at no other.
+    `http.client` takes the end of the connection for the blank line: an answer cut off before its Content-Length
+    would pass for one of no length, complete and empty. After a line that is no header it looks at no other; a lone
+    CR is a line's end to it, and ``+200`` a status.
     """
 
     def begin(self) -> None:
@@ -160,6 +171,7 @@ class StrictResponse(http.client.HTTPResponse):
         Raises:
             http.client.RemoteDisconnected: the connection ended within it.
             http.client.HTTPException: it is malformed.
+            BadResponse: it is larger than `MAX_HEAD_BYTES`, or a line holds what none may.
         """
         stream = self.fp
         lines: Any = _Lines(stream)
@@ -179,15 +191,27 @@ class StrictResponse(http.client.HTTPResponse):
 
 
 class _Lines:
-    """A stream that remembers the last line that was read from it."""
+    """A stream of which lines are read, each of them fit for a head, up to a number of bytes in all."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._left = MAX_HEAD_BYTES
+        self._first = True
         self.last = b""
 
-    def readline(self, *limit: int) -> bytes:
-        self.last = self._stream.readline(*limit)
-        return self.last
+    def readline(self, _limit: int) -> bytes:
+        line: bytes = self._stream.readline(self._left + 1)
+        self.last = line
+        self._left -= len(line)
+        if self._left < 0:
+            raise BadResponse(
+                f"The artifact's host sent a head of more than {MAX_HEAD_BYTES} bytes.", cause="head-too-large"
+            )
+        if line.endswith(b"\n"):  # else the connection ended, which `begin` tells
+            if not (_STATUS_LINE if self._first else _LINE).fullmatch(line):
+                raise BadResponse(BROKE_HTTP, cause="malformed-head")
+            self._first = line in {b"\r\n", b"\n"}  # after an interim answer another begins
+        return line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

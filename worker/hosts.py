@@ -23,7 +23,8 @@ class Hosts:
         self._taken: Counter[str] = Counter()
         self._parked: defaultdict[str, OrderedDict[RegistrationId, None]] = defaultdict(OrderedDict)
         self._lock = threading.Lock()
-        self._freed: defaultdict[str, threading.Condition] = defaultdict(lambda: threading.Condition(self._lock))
+        self._freed = threading.Condition(self._lock)
+        """Of all hosts: one for each could be dropped while somebody waits at it."""
 
     def enter(self, host: str) -> bool:
         """Take a slot of *host*; return whether there was one.
@@ -33,7 +34,7 @@ class Hosts:
         """
         with self._lock:
             if self._taken[host] >= self._slots_each and not self._parked.get(host):
-                self._freed[host].wait_for(lambda: self._taken[host] < self._slots_each, self._patience_s)
+                self._freed.wait_for(lambda: self._taken[host] < self._slots_each, self._patience_s)
             if self._taken[host] >= self._slots_each:
                 return False
             self._taken[host] += 1
@@ -52,11 +53,9 @@ class Hosts:
         """Give a slot of *host* back; return who is parked the longest, for the caller to take on."""
         with self._lock:
             self._taken[host] -= 1
-            if host in self._freed:
-                self._freed[host].notify()
+            self._freed.notify_all()
             if self._taken[host] <= 0:
                 del self._taken[host]
-                self._freed.pop(host, None)
             waiting = self._parked.get(host)
             if not waiting:
                 self._parked.pop(host, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 
-from shared.census import Census
+from shared.census import GONE_AFTER_S, Census
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs
@@ -28,6 +28,7 @@ from worker.connect import Dialer, ProxyDialer, Resolver
 from worker.explain import Explainer
 from worker.fetch import Fetcher
 from worker.hosts import Hosts
+from worker.liveness import keep_telling
 from worker.lost_broker import outlive_broker
 from worker.presence import Presence
 from worker.retry import RetryPolicy
@@ -136,6 +137,7 @@ def create_app() -> Celery:
         tallies=lambda: Tallies(worker.database),
         census=lambda: Census(worker.database),
         keep_registrations_s=settings.keep_registrations_s,
+        silent_s=max(settings.lease_s, GONE_AFTER_S),
     )
 
     def set_up_logs(**_: Any) -> None:
@@ -155,6 +157,7 @@ def create_app() -> Celery:
         requires = ("celery.worker.components:Pool",)
 
         def start(self, parent: Any) -> None:
+            keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection need look at it again
             worker.arrive(threads=parent.concurrency)

@@ -31,6 +31,7 @@ def add_tasks(
     tallies: Callable[[], Tallies],
     census: Callable[[], Census],
     keep_registrations_s: float,
+    silent_s: float,
 ) -> None:
     """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
     turns = Turns()
@@ -55,6 +56,8 @@ def add_tasks(
         )
         tallies().count()
         tallies().mark("sweep")
+        if lost := census().count_lost(silent_s=silent_s):
+            log.warning("workers lost", number=lost)
 
     @app.task(name=PRUNE_TASK)
     def prune_old() -> None:

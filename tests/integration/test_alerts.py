@@ -37,6 +37,7 @@ WELL_SERIES = {
     "broker_up": flat(1),
     "workers_alive": flat(2),
     "worker_threads": flat(512),
+    "workers_lost_total": flat(1),
     "store_timestamp_seconds": rising(1000, 15),
     "sweep_last_run_timestamp_seconds": rising(998, 15),
     "oldest_due_seconds": flat(1),
@@ -134,6 +135,8 @@ FAULTS: dict[str, tuple[dict[str, str], set[str]]] = {
         {**NOTHING_SETTLES, "downloads_stalled": flat(0), "oldest_due_seconds": flat(100)},
         set(),
     ),
+    "workers are lost, and started again": ({"workers_lost_total": "1x30 2x4 4x26"}, {"WorkersLost"}),
+    "one worker was lost": ({"workers_lost_total": "1x30 2x30"}, set()),
     "too much work": ({"oldest_due_seconds": rising(1, 15)}, {"OldestTooOld"}),
     "busy, and not too late": ({"oldest_due_seconds": flat(200)}, set()),
     "many downloads, of which some have stalled": (

@@ -4,6 +4,7 @@ Wherever a body is served that a lenient client would take, its digest is the de
 leniency shows as a registration.
 """
 
+import gzip
 import hashlib
 import os
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -676,6 +678,108 @@ def test_an_impossible_chunk_is_refused(bench: Workbench, size: bytes) -> None:
 def test_what_is_not_http_is_rejected(bench: Workbench, behave: Behaviour) -> None:
     with HostileServer(behave) as server:
         assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "cr-before-the-end-of-a-line": answering(OK, "X: a\r", LENGTH),
+            "cr-in-a-value": answering(OK, f"X: a\r{LENGTH}"),
+            "cr-in-a-name": answering(OK, "X\r: a", LENGTH),
+            "cr-in-the-reason": answering("HTTP/1.1 200 O\rK", LENGTH),
+            "nul": answering(OK, "X: a\0b", LENGTH),
+            "vertical-tab": answering(OK, "X: a\vb", LENGTH),
+            "form-feed": answering(OK, "X: a\fb", LENGTH),
+            "escape": answering(OK, "X: a\x1b[2J", LENGTH),
+            "delete": answering(OK, "X: a\x7f", LENGTH),
+            "nul-in-the-length": answering(OK, f"{LENGTH}\0"),
+            "status-with-plus": answering("HTTP/1.1 +200 OK", LENGTH),
+            "status-of-four-digits": answering("HTTP/1.1 0200 OK", LENGTH),
+            "status-with-underscore": answering("HTTP/1.1 2_0 OK", LENGTH),
+            "status-of-other-digits": answering("HTTP/1.1 \xb2\xb0\xb0 OK", LENGTH),
+            "two-spaces": answering("HTTP/1.1  200 OK", LENGTH),
+            "tab-before-the-status": answering("HTTP/1.1\t200 OK", LENGTH),
+            "version-without-number": answering("HTTP/1.x 200 OK", LENGTH),
+            "version-of-two-digits": answering("HTTP/1.11 200 OK", LENGTH),
+            "interim-status-with-plus": answering("HTTP/1.1 +100 Continue", "", OK, LENGTH),
+            "nul-in-an-interim-answer": answering("HTTP/1.1 100 Continue", "X: \0", "", OK, LENGTH),
+            "nul-in-a-chunk-extension": with_chunk_size(b"1;a=\0"),
+            "cr-in-a-trailer": answering(OK, "Transfer-Encoding: chunked", body=b"0\r\nX: a\r\r\n\r\n"),
+            "nul-in-a-trailer": answering(OK, "Transfer-Encoding: chunked", body=b"0\r\nX: a\0\r\n\r\n"),
+        }
+    ),
+)
+def test_a_head_that_can_be_read_in_two_ways_is_refused(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "bytes-beyond-ascii": answering(OK, "X: \xe9\xff", LENGTH),
+            "tab-in-a-value": answering(OK, "X: a\tb", LENGTH),
+            "no-reason": answering("HTTP/1.1 200 ", LENGTH),
+            "no-space-before-no-reason": answering("HTTP/1.1 200", LENGTH),
+            "nothing-in-a-value": answering(OK, "X:", LENGTH),
+            "continue-first": answering("HTTP/1.1 100 Continue", "X: a", "", OK, LENGTH),
+            "60-kb": answering(OK, LENGTH, *(f"X-{n}: {'x' * 1000}" for n in range(60))),
+        }
+    ),
+)
+def test_a_head_that_is_merely_untidy_is_read(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+
+
+@pytest.mark.parametrize(
+    "behave",
+    cases(
+        {
+            "lines-of-1-kb": answering(OK, LENGTH, *(f"X-{n}: {'x' * 1000}" for n in range(66))),
+            "lines-of-64-kb": answering(OK, LENGTH, *(f"X-{n}: {'x' * 65_000}" for n in range(99))),
+            "one-line": answering(OK, LENGTH, f"X: {'x' * 2**22}"),
+            "interim-answers": answering(*("HTTP/1.1 100 Continue", f"X: {'x' * 10_000}", "") * 7, OK, LENGTH),
+        }
+    ),
+)
+def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbench, behave: Behaviour) -> None:
+    with HostileServer(behave) as server:
+        outcome = attempted(bench.verifier(), server.url)
+        assert outcome.verdict == BAD_RESPONSE
+        assert outcome.registration.failure is not None
+        assert outcome.registration.failure.cause == "head-too-large"
+        verifier = bench.verifier()
+        many = [queued(verifier, server.url).id for _ in range(40)]
+        tracemalloc.start()
+        with ThreadPoolExecutor(40) as threads:
+            list(threads.map(verifier.verify, many))
+        growth_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert {now(verifier.store, each).status for each in many} == {Status.REJECTED}
+    assert growth_bytes < 40 * MAX_GROWTH_BYTES / 8
+
+
+@pytest.mark.parametrize(
+    "body",
+    cases(
+        {
+            "comments": b"<!---->" * 48 + b"x",
+            "many-comments": b"<!---->" * 30_000 + b"x",
+            "a-checksum-and-spaces": b"ab" * 32 + b" " * 800 + b"\nX\nY",
+            "a-checksum-and-more-spaces": b"ab" * 32 + b" " * 200_000 + b"\nX\nY",
+            "empty-members": gzip.compress(b"") * 10_000,
+        }
+    ),
+)
+def test_no_body_holds_a_worker_up_over_why_it_differs(bench: Workbench, body: bytes) -> None:
+    with HostileServer(answering(OK, f"Content-Length: {len(body)}", body=body)) as server:
+        outcome = attempted(bench.verifier(), server.url)
+    assert outcome.verdict == MISMATCH
+    assert outcome.registration.failure is not None
+    assert outcome.registration.failure.cause == "different-content"
 
 
 # Statuses

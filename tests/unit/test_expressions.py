@@ -84,6 +84,8 @@ TRIED = {
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
     ),
     "worker/framing.py _BEGUN": Tried(("HTTP/", "HT"), ("H", "T", "P", "/", "1", " ")),
+    "worker/framing.py _LINE": Tried(("a: ",), ("a", " ", "\r", "\t")),
+    "worker/framing.py _STATUS_LINE": Tried(("HTTP/1.1 200", "HTTP/1.1 200 "), ("0", " ", "a", "\r")),
     "worker/framing.py _CHUNK_SIZE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
     "worker/resume.py _CONTENT_RANGE": Tried(("bytes ", "bytes 0-", "bytes 0-1/"), ("0", "-", "/", " ")),
     "worker/resume.py _STRONG_ETAG": Tried(('"',), ("a", '"')),

@@ -1,5 +1,6 @@
 """Slots by host: bounded, handed on, and one host's are no other's."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from shared.registration import RegistrationId
@@ -48,6 +49,20 @@ def test_a_slot_that_becomes_free_in_a_moment_is_waited_for_and_another_hosts_is
         assert not waiting.done()
         hosts.leave("quick")
         assert waiting.result(10)
+
+
+def test_nobody_who_waits_is_forgotten() -> None:
+    hosts = Hosts(1, patience_s=3600)
+
+    def come_and_go() -> None:
+        for _ in range(20):
+            assert hosts.enter("quick")
+            time.sleep(0.001)  # so that the others have to wait
+            hosts.leave("quick")
+
+    with ThreadPoolExecutor(8) as pool:
+        for each in [pool.submit(come_and_go) for _ in range(8)]:
+            each.result()
 
 
 def test_where_some_are_parked_nobody_waits() -> None:
