@@ -61,7 +61,7 @@ def measure(url: str, checksum: str, count: int) -> float:
         )
         database = open_database(settings.database_url)
         database.migrate()
-        verifier = build_verifier(settings)
+        verifier = build_verifier(settings, database)
         verifier.attempts.start()
         ids = []
         for number in range(count + 1):

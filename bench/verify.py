@@ -35,7 +35,7 @@ class Verifications:
         settings = read_settings(database_url=f"sqlite:///{folder}/registry.db", max_downloads_per_host=at_once)
         database = open_database(settings.database_url)
         database.migrate()
-        self.verifier = build_verifier(settings)
+        self.verifier = build_verifier(settings, database)
         self.verifier.attempts.start()
         self._checksum = checksum
         self._numbers = count()

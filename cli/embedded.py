@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -141,11 +141,10 @@ def _address(listener: socket.socket) -> str:
 
 def _prepare_store(settings: Settings, state: StateFolder) -> None:
     try:
-        database = open_database(settings.database_url)
-        database.migrate()
-        if Tokens(database).authenticate(state.token() or "") is None:  # none yet, or of a store that is gone
-            state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
-        database.close()
+        with closing(open_database(settings.database_url)) as database:
+            database.migrate()
+            if Tokens(database).authenticate(state.token() or "") is None:  # none yet, or of a store that is gone
+                state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
 

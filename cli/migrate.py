@@ -1,5 +1,7 @@
 """`migrate`: brings a store up to this version, explicitly, once, before the services start."""
 
+from contextlib import closing
+
 import click
 
 from cli.refusal import USAGE, Refusal
@@ -16,7 +18,8 @@ def migrate() -> None:
         settings = read_settings()
         if settings.embedded_store:
             StateFolder(settings.state_dir).make()
-        open_database(settings.database_url).migrate()
+        with closing(open_database(settings.database_url)) as database:
+            database.migrate()
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:

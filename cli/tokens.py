@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import click
@@ -70,9 +70,9 @@ def _tokens(state: str | None) -> Iterator[Tokens]:
         settings = read_settings(**({"state_dir": state} if state else {}))
         if settings.default_store is not None and not settings.default_store.exists():
             raise Refusal(f"There is no store in {settings.state_dir} yet: start `plugin-registry up` there first.")
-        database = open_database(settings.database_url)
-        database.check_schema()
-        yield Tokens(database)
+        with closing(open_database(settings.database_url)) as database:
+            database.check_schema()
+            yield Tokens(database)
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
     except ValueError as error:

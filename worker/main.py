@@ -86,9 +86,8 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def build_verifier(settings: Settings, database: Database | None = None) -> Verifier:
-    """Compose a verifier from *settings*, over connections of its own where none are given."""
-    database = database or open_database(settings.database_url)
+def build_verifier(settings: Settings, database: Database) -> Verifier:
+    """Compose a verifier from *settings* over *database*, which stays its owner's to close."""
     database.check_schema()
     store = Store(
         database,
@@ -145,7 +144,10 @@ def create_app() -> Celery:
 
     def begin(**_: Any) -> None:
         try:
-            open_database(settings.database_url).check_schema()
+            with contextlib.closing(
+                open_database(settings.database_url)
+            ) as database:  # a fork would inherit an open one
+                database.check_schema()
             if settings.traces:
                 start_tracing("worker")
         except (SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:

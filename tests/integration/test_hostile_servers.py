@@ -135,10 +135,9 @@ class Workbench:
         self._ca_file = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(self._ca_file))
         self._database_url = f"sqlite:///{folder / 'registry.db'}"
+        self.database = open_database(self._database_url)
+        self.database.migrate()
         self._verifiers: dict[Settings, Verifier] = {}
-        database = open_database(self._database_url)
-        database.migrate()
-        database.close()
 
     def settings(self, **changes: object) -> Settings:
         values = {
@@ -159,7 +158,7 @@ class Workbench:
         """Return a verifier whose watchdog runs; one for all tests with the same settings, as it has no end."""
         settings = self.settings(**changes)
         if settings not in self._verifiers:
-            self._verifiers[settings] = build_verifier(settings)
+            self._verifiers[settings] = build_verifier(settings, self.database)
             self._verifiers[settings].attempts.start()
         return self._verifiers[settings]
 
@@ -231,8 +230,10 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def bench(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return Workbench(tmp_path_factory.mktemp("hostile"), authority)
+def bench(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    bench = Workbench(tmp_path_factory.mktemp("hostile"), authority)
+    yield bench
+    bench.database.close()
 
 
 @pytest.fixture
@@ -452,7 +453,7 @@ def test_a_connection_that_nobody_needs_is_closed(
             wire.await_request()
         closed.set()
 
-    verifier = build_verifier(bench.settings())  # which keeps no others
+    verifier = build_verifier(bench.settings(), bench.database)  # which keeps no others
     for _ in range(2):
         closed.clear()
         with HostileServer(serving_once(notice)) as server:
@@ -464,7 +465,7 @@ def test_one_timer_looks_after_all_kept_connections(bench: Workbench) -> None:
     def timers() -> int:
         return sum(isinstance(each, threading.Timer) for each in threading.enumerate())
 
-    verifier, before = build_verifier(bench.settings()), timers()
+    verifier, before = build_verifier(bench.settings(), bench.database), timers()
     with HostileServer(serving_whatever_is_asked()) as server:
         for _ in range(4):
             assert attempted(verifier, server.url).verdict == REGISTERED

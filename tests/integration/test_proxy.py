@@ -15,7 +15,6 @@ import trustme
 from shared.database import Database
 from shared.registration import Claim, Registration, RegistrationId, Status
 from shared.settings import Settings, read_settings
-from shared.store import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from worker import connect
@@ -114,14 +113,14 @@ def settings_for(proxy_url: str, tmp_path: Path, authority: trustme.CA, **more: 
     )
 
 
-def ended(settings: Settings, store: Store, url: str) -> Registration:
-    return ended_by(build_verifier(settings), store, url)
+def ended(settings: Settings, database: Database, url: str) -> Registration:
+    return ended_by(build_verifier(settings, database), url)
 
 
-def ended_by(verifier: Verifier, store: Store, url: str) -> Registration:
-    registration = submit(store, a_parsed_submission(artifactUrl=url, checksum=CHECKSUM))
+def ended_by(verifier: Verifier, url: str) -> Registration:
+    registration = submit(verifier.store, a_parsed_submission(artifactUrl=url, checksum=CHECKSUM))
     verifier.verify(registration.id)
-    return now(store, registration.id)
+    return now(verifier.store, registration.id)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -130,12 +129,11 @@ def test_every_connection_goes_to_the_proxy_and_no_name_is_resolved_but_its_own(
     proxy: Proxy,
     authority: trustme.CA,
     database: Database,
-    store: Store,
     tmp_path: Path,
     looked_up: list[str],
 ) -> None:
     settings = settings_for(f"http://me:secret@127.0.0.1:{proxy.port}", tmp_path, authority)
-    registration = ended(settings, store, f"{scheme}://{HOST}/plugin.tar.gz")
+    registration = ended(settings, database, f"{scheme}://{HOST}/plugin.tar.gz")
     assert registration.status is Status.REGISTERED, registration.failure
     assert looked_up == []
     first = proxy.asked[0]
@@ -161,10 +159,9 @@ def test_the_proxy_is_told_one_name_in_one_way(
     proxy: Proxy,
     authority: trustme.CA,
     database: Database,
-    store: Store,
     tmp_path: Path,
 ) -> None:
-    ended(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority), store, url)
+    ended(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority), database, url)
     asked = proxy.asked[0]
     assert asked[0].rpartition(" ")[0] == lines[0]
     assert [each for each in asked if each.startswith("Host:")] == lines[1:]
@@ -172,11 +169,11 @@ def test_the_proxy_is_told_one_name_in_one_way(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_no_connection_to_a_proxy_is_used_for_a_second_download(
-    scheme: str, proxy: Proxy, authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+    scheme: str, proxy: Proxy, authority: trustme.CA, database: Database, tmp_path: Path
 ) -> None:
-    verifier = build_verifier(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority))
+    verifier = build_verifier(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority), database)
     for _ in range(2):
-        assert ended_by(verifier, store, f"{scheme}://{HOST}/plugin.tar.gz").status is Status.REGISTERED
+        assert ended_by(verifier, f"{scheme}://{HOST}/plugin.tar.gz").status is Status.REGISTERED
     assert proxy.connections == 2
     assert "Connection: close" in proxy.asked[-1]
 
@@ -192,21 +189,21 @@ def test_a_connection_to_anything_but_the_proxy_is_never_made(looked_up: list[st
 
 
 def test_the_url_policy_holds_with_a_proxy_too(
-    proxy: Proxy, authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+    proxy: Proxy, authority: trustme.CA, database: Database, tmp_path: Path
 ) -> None:
     settings = settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority)
     for url in ("http://10.0.0.1/a", "http://localhost/a", f"http://{HOST}:22/a"):
-        registration = ended(settings, store, url)
+        registration = ended(settings, database, url)
         assert registration.status is Status.REJECTED
     assert proxy.asked == []
 
 
 def test_a_proxy_that_is_away_is_not_the_submitters_fault_to_mend(
-    authority: trustme.CA, database: Database, store: Store, tmp_path: Path
+    authority: trustme.CA, database: Database, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    registration = ended(settings_for(f"http://127.0.0.1:{port}", tmp_path, authority), store, f"http://{HOST}/a")
+    registration = ended(settings_for(f"http://127.0.0.1:{port}", tmp_path, authority), database, f"http://{HOST}/a")
     assert registration.status is Status.FAILED
     assert registration.failure is not None
     assert registration.failure.cause == "proxy-away"

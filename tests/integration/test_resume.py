@@ -77,7 +77,7 @@ def verifier(database: Database, origin: Origin, tmp_path: Path) -> Verifier:
         fetch_deadline_s=60,
         read_timeout_s=2,
     )
-    verifier = build_verifier(settings)
+    verifier = build_verifier(settings, database)
     verifier.attempts.start()
     return verifier
 
