@@ -11,21 +11,21 @@ COPY requirements.lock ./
 # The secret is optional: certificates to trust, where the way to the package index needs others than pip's own.
 RUN --mount=type=secret,id=pip_cert \
     if [ -s /run/secrets/pip_cert ]; then export PIP_CERT=/run/secrets/pip_cert; fi; \
-    python3 -m pip --python /opt/venv/bin/python install --only-binary :all: --require-hashes -r requirements.lock
+    python3 -m pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY api api
 COPY worker worker
 COPY cli cli
-RUN python3 -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-index .
+RUN python3 -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-index . && \
+    python3 -m pip --python /opt/venv/bin/python check
 
 FROM build AS build-ops
-ARG FLOWER_VERSION=2.0.1
-# Flower may add packages, and change none that the lock file chose.
+COPY requirements-ops.lock ./
 RUN --mount=type=secret,id=pip_cert \
     if [ -s /run/secrets/pip_cert ]; then export PIP_CERT=/run/secrets/pip_cert; fi; \
-    python3 -m pip --python /opt/venv/bin/python freeze --exclude plugin-registry > /tmp/chosen.txt && \
-    python3 -m pip --python /opt/venv/bin/python install --only-binary :all: -c /tmp/chosen.txt "flower==${FLOWER_VERSION}"
+    python3 -m pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r requirements-ops.lock && \
+    python3 -m pip --python /opt/venv/bin/python check
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN echo 'registry:x:10001:10001:plugin registry:/tmp:/bin/false' >> /etc/passwd && echo 'registry:x:10001:' >> /etc/group

@@ -2,30 +2,45 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
-PIP = $(if $(UV),$(UV) pip $(1) -q -p $(BIN)/python,$(BIN)/python -m pip -q $(1))
-# A lock is complete, so it is installed as it is: no resolver runs, and so the day makes no difference.
-INSTALL = $(call PIP,install) --no-deps
 STATE ?=
+
+# Each takes a virtual environment. A lock is complete, so it is installed as it is: no resolver runs, and the
+# day makes no difference; then what is there is checked. Through uv where it is on PATH, else by the environment's pip.
+venv = test -x $(1)/bin/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) $(1),$(PYTHON) -m venv $(1)); \
+	$(if $(UV),true,$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python -m ensurepip >/dev/null)
+pip = $(if $(UV),$(UV) pip $(2) -p $(1)/bin/python,$(1)/bin/python -m pip $(2))
+install = $(call pip,$(1),install) -q --no-deps
+check = $(call pip,$(1),check) || { echo "What is in $(1) does not fit together: run make clean, then this again." >&2; false; }
+
+# An environment is of one Python. Asked for another, say so: else the wrong one would be tested in silence.
+ifneq ($(origin PYTHON),file)
+ifneq ($(MAKECMDGOALS),clean)
+THERE := $(shell $(BIN)/python -V 2>/dev/null)
+ASKED := $(shell $(PYTHON) -V)
+ifneq ($(or $(THERE),$(ASKED)),$(ASKED))
+$(error .venv is of $(THERE) and PYTHON=$(PYTHON) is $(ASKED): run make clean first)
+endif
+endif
+endif
 
 .PHONY: setup run demo test test-faults check format lock clean compose-demo bench bench-quick
 
 setup: .venv/.dev
 
-# Hashed locks only, through uv where it is on PATH, else pip. The project itself is linked, not copied.
+# The project itself is linked, not copied.
 .venv/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plugin-registry needs Python 3.11 or later; set PYTHON=")'
-	@test -x $(BIN)/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) .venv,$(PYTHON) -m venv .venv)
-	@$(if $(UV),true,$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null)
+	@$(call venv,.venv)
 	@echo "installing the runtime packages into .venv"
-	@$(INSTALL) --require-hashes -r requirements.lock
-	@$(INSTALL) --no-build-isolation -e .
-	@$(call PIP,check)
+	@$(call install,.venv) --require-hashes -r requirements.lock
+	@$(call install,.venv) --no-build-isolation -e .
+	@$(call check,.venv)
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "installing the development packages into .venv"
-	@$(INSTALL) --require-hashes -r requirements-dev.lock
-	@$(call PIP,check)
+	@$(call install,.venv) --require-hashes -r requirements-dev.lock
+	@$(call check,.venv)
 	@touch $@
 
 run: .venv/.runtime
@@ -53,9 +68,10 @@ bench-quick: .venv/.dev .venv-bench/.installed
 	@$(BIN)/python -m bench --quick $(BENCH)
 
 .venv-bench/.installed: bench/requirements.lock
-	@test -x .venv-bench/bin/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) .venv-bench,$(PYTHON) -m venv .venv-bench)
+	@$(call venv,.venv-bench)
 	@echo "installing what ours is measured against into .venv-bench"
-	@$(if $(UV),$(UV) pip install -q -p,.venv-bench/bin/python -m pip --python) .venv-bench/bin/python $(if $(UV),,install -q) --require-hashes -r $<
+	@$(call install,.venv-bench) --require-hashes -r $<
+	@$(call check,.venv-bench)
 	@touch $@
 
 check: .venv/.dev
@@ -64,11 +80,18 @@ check: .venv/.dev
 format: .venv/.dev
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-# Locks hold hashes and no URL.
-lock:
-	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate --group build pyproject.toml -o requirements.lock
-	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock --group build --group dev pyproject.toml -o requirements-dev.lock
-	uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock bench/requirements.in -o bench/requirements.lock
+# Locks hold hashes and no URL. What stands in one stays, unless you say otherwise: LOCK=--upgrade, or "--upgrade-package NAME".
+lock: $(BIN)/uv
+	$(COMPILE) --group build pyproject.toml -o requirements.lock
+	$(COMPILE) -c requirements.lock --group build --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) -c requirements.lock --group ops pyproject.toml -o requirements-ops.lock
+	$(COMPILE) -c requirements.lock bench/requirements.in -o bench/requirements.lock
+
+COMPILE = $(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate $(LOCK)
+
+# Only where it is missing: a package that is new in pyproject.toml has no place in the lock yet, and so fails a set-up.
+$(BIN)/uv:
+	@$(MAKE) setup
 
 clean:
 	rm -rf .venv .venv-bench
