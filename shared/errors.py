@@ -2,7 +2,7 @@
 
 `Rejected` is final and somebody's to mend, `Unavailable` may pass and is tried again,
 `Conflict` lost a race for a name, `Canceled` is what an operator wished. Adapters translate foreign
-exceptions with ``from``; the core never sees `http.client` or SQLAlchemy. None of these derives from
+exceptions with ``from``; the core never sees a socket or SQLAlchemy. None of these derives from
 `OSError`: what refuses an address must not pass for a connection that failed.
 """
 

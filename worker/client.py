@@ -1,7 +1,7 @@
-"""One GET, and the head of its answer: on a connection that was dialled as we say, or on one that was kept.
+"""One GET, and the answer to it: on a connection that was dialled as we say, or on one that was kept.
 
-`http.client` writes the request and reads the head. Whom to connect to is decided in `worker/connect.py`, where head
-and body end in `worker/framing.py`. Nothing is retried here, but for a kept connection that was closed meanwhile.
+Whom to connect to is decided in `worker/connect.py`, what an answer is in `worker/parser.py`. Nothing is retried
+here, but for a kept connection that was closed meanwhile.
 """
 
 import base64
@@ -12,27 +12,28 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import certifi
 
 from shared.egress import Target
-from shared.errors import ConnectFailed
+from shared.errors import BadResponse, ConnectFailed, Truncated
 from worker.attempts import Attempt
 from worker.connect import NO_CONNECTION
-from worker.framing import StrictResponse
+from worker.pace import Pace
+from worker.parser import Body, Content, Head, HeadReader
 
 Dial = Callable[[str, int, Attempt], socket.socket]
 
 KEPT_S = 4.0
 """How long a connection is kept for the next download. Servers close theirs after five seconds or more."""
 KEPT_AT_MOST = 64
-HTTP_1_1 = 11
-_GONE = (ConnectionError, ssl.SSLError, HTTPException)
+HEAD_PIECE_BYTES = 16 * 1024
+_GONE = (ConnectionError, ssl.SSLError, Truncated)
 """What it looks like when a kept connection was closed by the other side."""
 _RESOURCE = re.compile(r"[^:/]+://[^/?]*(.*)")
 _HEADERS = {
@@ -70,7 +71,7 @@ class Client:
 
         Raises:
             ForbiddenAddress, HostNotFound, ConnectFailed: there is no connection to be had.
-            OSError, http.client.HTTPException: the answer did not come, or is none.
+            BadResponse, Truncated, OSError: the answer did not come, or is none.
         """
         while True:
             attempt.check()
@@ -93,20 +94,23 @@ class Client:
             if connection.target.scheme == "http":
                 resource = f"http://{connection.authority}{resource}"
                 more |= self._proxy.headers
-        connection.request("GET", resource, headers={**_HEADERS, **more, **headers})
-        return Answer(connection.getresponse(), connection, attempt, None if self._proxy else self._kept)
+        connection.send("GET", resource, {**more, **_HEADERS, **headers})
+        head, rest = connection.receive()
+        return Answer(head, rest, connection, attempt, None if self._proxy else self._kept)
 
     def _connected(self, target: Target, attempt: Attempt) -> "_Connection":
         """Return a new connection to *target*, over which TLS has been agreed on if it is to be."""
-        connection = _Connection(target, self._proxy, lambda host, port: self._dial(host, port, attempt))
+        first = self._proxy or target
+        connection = _Connection(target, self._dial(first.host, first.port, attempt))
         try:
-            connection.connect()
             if target.scheme == "https":
+                if self._proxy is not None:
+                    connection.tunnel(self._proxy.headers)
                 connection.begin_tls(self._tls)
         except ssl.SSLCertVerificationError:
             connection.close()
             raise
-        except (OSError, HTTPException) as error:
+        except (OSError, BadResponse, Truncated) as error:
             connection.close()
             raise ConnectFailed(NO_CONNECTION) from error
         return connection
@@ -132,68 +136,111 @@ class _Proxy:
         return cls(parts.hostname, parts.port, headers)
 
 
-class _Connection(HTTPConnection):
-    """A connection to *target*, or through *proxy* to it."""
+class _Connection:
+    """A connection to *target*, or to a proxy that leads there."""
 
-    response_class = StrictResponse
-    auto_open = 0  # a connection that was closed is not made again behind our back
-
-    def __init__(self, target: Target, proxy: _Proxy | None, dial: Callable[[str, int], socket.socket]) -> None:
-        super().__init__(proxy.host if proxy else target.host, proxy.port if proxy else target.port)
+    def __init__(self, target: Target, wire: socket.socket) -> None:
         self.target = target
-        # Written by us: not every Python puts an IPv6 address into brackets, once, wherever it must be in some.
-        host = f"[{target.host}]" if ":" in target.host else target.host
+        self.wire = wire
+        self._host = f"[{target.host}]" if ":" in target.host else target.host
         usual_port = 443 if target.scheme == "https" else 80
-        self.authority = host if target.port == usual_port else f"{host}:{target.port}"
-        self._create_connection = lambda address, *_: dial(*address)
-        if proxy and target.scheme == "https":
-            self.set_tunnel(host, target.port, headers={"Host": f"{host}:{target.port}", **proxy.headers})
+        self.authority = self._host if target.port == usual_port else f"{self._host}:{target.port}"
 
-    @property
-    def wire(self) -> socket.socket:
-        """The socket, which is there once this is connected."""
-        assert self.sock is not None  # noqa: S101
-        return self.sock
+    def send(self, method: str, resource: str, headers: Mapping[str, str]) -> None:
+        """Send a request without a body."""
+        lines = [f"{method} {resource} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        self.wire.sendall("\r\n".join(lines).encode("latin-1"))
+
+    def receive(self) -> tuple[Head, bytes]:
+        """Return the head of the answer, and what came with it of the body.
+
+        Raises:
+            BadResponse, Truncated, OSError: there is none.
+        """
+        reader = HeadReader()
+        while True:
+            piece = self.wire.recv(HEAD_PIECE_BYTES)
+            if not piece:
+                reader.end()
+            if head := reader.feed(piece):
+                return head, reader.rest
+
+    def tunnel(self, headers: Mapping[str, str]) -> None:
+        """Have the proxy at the other end lead to the target (RFC 9110 section 9.3.6).
+
+        Raises:
+            BadResponse, Truncated, OSError: it does not.
+        """
+        there = f"{self._host}:{self.target.port}"
+        self.send("CONNECT", there, {"Host": there, **headers})
+        head, rest = self.receive()
+        if head.status != 200 or rest:
+            raise BadResponse("The proxy leads nowhere.")
 
     def begin_tls(self, context: ssl.SSLContext) -> None:
         """Shake hands, in as much time as connecting had, and see that the certificate is the target's."""
         # An end without close_notify must not pass for the end of a body without a length (RFC 9112 section 9.8).
-        self.sock = context.wrap_socket(self.wire, server_hostname=self.target.host, suppress_ragged_eofs=False)
+        self.wire = context.wrap_socket(self.wire, server_hostname=self.target.host, suppress_ragged_eofs=False)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.wire.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
     """An answer whose body is still to be read, and the connection it comes on."""
 
-    response: HTTPResponse
+    head: Head
+    rest: bytes
+    """What came of the body with the head."""
     connection: _Connection
     attempt: Attempt
     kept: "_Kept | None"
     """Where the connection may go when the body was read."""
+    handed_on: bool = field(default=False, init=False)
 
     @property
     def status(self) -> int:
         """The status of the answer."""
-        return self.response.status
+        return self.head.status
 
     def header(self, name: str) -> str:
         """Return the value of a header, several joined by commas; nothing where there is none."""
-        return self.response.getheader(name, "")
+        return self.head.value(name.lower())
+
+    @cached_property
+    def _body(self) -> Body:
+        return Body(self.head)
+
+    def content(self) -> Iterator[Content]:
+        """Yield the body as it arrives, exactly as served, until its proper end.
+
+        Raises:
+            Truncated: it ended before that.
+            BadResponse: its framing is malformed.
+            OSError: nothing more arrives.
+        """
+        body, pace = self._body, Pace()
+        yield from body.feed(self.rest)
+        while not body.done:
+            piece = pace.read(self.connection.wire, body.wanted)
+            if not piece:
+                body.end()
+            yield from body.feed(piece)
 
     def keep(self) -> None:
         """Let the next request to the same target have the connection. The body was read to its proper end."""
-        alive = self.response.version == HTTP_1_1 and not self.response.will_close
-        if self.kept is None or not alive:
+        if self.kept is None or not self.head.may_be_kept or not self._body.ended_by_itself:
             return
         self.attempt.detach()
-        if _is_silent(self.connection, self.response):
-            self.response.close()
+        if not self._body.surplus and _is_silent(self.connection.wire):
+            self.handed_on = True
             self.kept.put(self.connection)
 
     def close(self) -> None:
         """Close the connection, unless it is kept."""
-        if not self.response.isclosed():
-            self.response.close()
+        if not self.handed_on:
             self.connection.close()
 
 
@@ -253,15 +300,16 @@ def _has_something_to_read(wire: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _is_silent(connection: _Connection, response: HTTPResponse) -> bool:
-    """Return whether nothing was read beyond the body. Whatever was would be missing from the next answer."""
-    connection.wire.settimeout(0)
+def _is_silent(wire: socket.socket) -> bool:
+    """Return whether the other side has said nothing since its answer. That would be missing from the next one."""
+    wire.settimeout(0)
     try:
-        return not response.fp.peek(1)
-    except ssl.SSLWantReadError:
+        wire.recv(1)  # a byte, or the end
+    except (BlockingIOError, ssl.SSLWantReadError):  # over TLS, what it says about itself was read by this
         return True
     except OSError:
         return False
+    return False
 
 
 def _resource_of(url: str) -> str:

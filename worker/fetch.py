@@ -20,7 +20,6 @@ from shared.logs import get_logger
 from worker.artifact import Download, Piece, Seen
 from worker.attempts import Attempt
 from worker.client import Answer, Client
-from worker.framing import body_of
 from worker.resume import Part
 from worker.translation import translated
 
@@ -71,7 +70,7 @@ class Fetcher:
                         seen.media_type = answer.header("Content-Type").lower()
                         seen.content_encoding = answer.header("Content-Encoding").lower()
                         attempt.artifact_bytes = part.total_bytes
-                    for chunk in body_of(answer.response):
+                    for chunk in answer.content():
                         piece = (part.offset, chunk)
                         part = part.plus(len(chunk))
                         seen.note(piece, total_bytes=part.total_bytes)

@@ -6,7 +6,6 @@ from typing import Self
 
 from shared.errors import ArtifactTooLarge
 from worker.client import Answer
-from worker.framing import announced_bytes
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
@@ -29,7 +28,7 @@ class Part:
             BadResponse: its length is impossible.
             ArtifactTooLarge: its length is over *max_bytes*.
         """
-        total_bytes = announced_bytes(answer.response)
+        total_bytes = answer.head.length
         if total_bytes is not None and total_bytes > max_bytes:
             raise ArtifactTooLarge.over(max_bytes)
         etag = answer.header("ETag")
@@ -50,7 +49,7 @@ class Part:
         if found is None or (answer.header("ETag") or self.validator) != self.validator:
             return False
         first, last, total = (int(number) for number in found.groups())
-        rest = announced_bytes(answer.response)
+        rest = answer.head.length
         return (
             first == self.offset
             and last == total - 1

@@ -1,25 +1,24 @@
 """What the standard library raises -> errors of ours. The core sees none of its."""
 
-import http.client
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.errors import BadCertificate, BadResponse, ConnectFailed, ReadTimeout, RegistryError, Truncated
+from shared.errors import BadCertificate, ConnectFailed, ReadTimeout, RegistryError, Truncated
 from worker.attempts import Attempt
 from worker.connect import NO_CONNECTION
-from worker.framing import BROKE_HTTP, BROKE_OFF
+from worker.parser import BROKE_OFF
 
 
 @contextmanager
 def translated(attempt: Attempt) -> Iterator[None]:
-    """Turn what sockets, TLS and `http.client` raise into errors of ours; a reason to cut off comes before both."""
+    """Turn what sockets and TLS raise into errors of ours; a reason to cut off comes before both."""
     try:
         yield
     except RegistryError:
         attempt.check()
         raise
-    except (http.client.HTTPException, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         attempt.check()
         raise _translation(error) from error
 
@@ -38,5 +37,4 @@ _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], type[RegistryError],
     ((ssl.SSLError,), ConnectFailed, NO_CONNECTION),
     ((TimeoutError,), ReadTimeout, "The artifact's host stopped sending."),
     ((ConnectionError,), Truncated, BROKE_OFF),
-    ((http.client.HTTPException,), BadResponse, BROKE_HTTP),
 )

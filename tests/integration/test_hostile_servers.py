@@ -282,7 +282,6 @@ def test_an_honest_host_is_believed(bench: Workbench, behave: Behaviour) -> None
         trickled_headers,
         trickled_trailers,
         trickled_interim_responses,
-        endless_continue,
     ),
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -499,6 +498,7 @@ def test_an_announced_excess_is_believed_and_not_read(bench: Workbench) -> None:
     ("behave", "verdicts"),
     cases(
         {
+            "endless-continue": (endless_continue, {BAD_RESPONSE}),
             "endless-early-hints": (endless_early_hints, {BAD_RESPONSE}),
             "endless-status-line": (endless_status_line, {BAD_RESPONSE}),
             "endless-header-lines": (endless_header_lines, {BAD_RESPONSE}),
@@ -670,7 +670,6 @@ def test_an_impossible_chunk_is_refused(bench: Workbench, size: bytes) -> None:
             "status-abc": answering("HTTP/1.1 abc OK", LENGTH),
             "status-negative": answering("HTTP/1.1 -200 OK", LENGTH),
             "status-missing": answering("HTTP/1.1", LENGTH),
-            "150-headers": answering(OK, LENGTH, *(f"X-Header-{n}: x" for n in range(150))),
             "a-line-that-is-no-header": answering(OK, "X-Powered-By PHP", LENGTH),
             "header-of-70-kb": answering(OK, LENGTH, f"X-Padding: {'x' * 70_000}"),
         }
@@ -726,6 +725,11 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(bench: Workbench, behave
             "no-space-before-no-reason": answering("HTTP/1.1 200", LENGTH),
             "nothing-in-a-value": answering(OK, "X:", LENGTH),
             "continue-first": answering("HTTP/1.1 100 Continue", "X: a", "", OK, LENGTH),
+            "150-headers": answering(OK, LENGTH, *(f"X-Header-{n}: x" for n in range(150))),
+            "spaces-around-a-value": answering(OK, f"Content-Length: \t {len(BODY)} \t"),
+            "a-folded-line": answering(OK, "X: a", "  b", "\tc", LENGTH),
+            "early-hints-first": answering("HTTP/1.1 103 Early Hints", "Link: </a>", "", OK, LENGTH),
+            "some-interim-answers": answering(*("HTTP/1.1 102 Processing", "") * 60, OK, LENGTH),
             "60-kb": answering(OK, LENGTH, *(f"X-{n}: {'x' * 1000}" for n in range(60))),
         }
     ),
@@ -761,6 +765,40 @@ def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbe
         tracemalloc.stop()
     assert {now(verifier.store, each).status for each in many} == {Status.REJECTED}
     assert growth_bytes < 40 * MAX_GROWTH_BYTES / 8
+
+
+@pytest.mark.parametrize(
+    ("behave", "cause"),
+    cases(
+        {
+            "chunks-of-one-byte": (
+                answering(OK, CHUNKED, body=b"1\r\nx\r\n" * 20_000 + LAST_CHUNK),
+                "tiny-chunks",
+            ),
+            "long-chunk-extensions": (
+                answering(OK, CHUNKED, body=(b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 20 + LAST_CHUNK),
+                "tiny-chunks",
+            ),
+            "many-interim-answers": (answering(*("HTTP/1.1 100 Continue", "") * 65, OK, LENGTH), "interim-answers"),
+        }
+    ),
+)
+def test_a_host_that_makes_us_work_for_nothing_is_refused_by_name(
+    bench: Workbench, behave: Behaviour, cause: str
+) -> None:
+    with HostileServer(behave) as server:
+        outcome = attempted(bench.verifier(), server.url)
+    assert outcome.verdict == BAD_RESPONSE
+    assert outcome.registration.failure is not None
+    assert outcome.registration.failure.cause == cause
+
+
+def test_chunks_of_a_line_of_text_each_are_read(bench: Workbench) -> None:
+    lines = [b"line %06d\n" % n for n in range(20_000)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + LAST_CHUNK
+    with HostileServer(answering(OK, CHUNKED, body=body)) as server:
+        outcome = attempted(bench.verifier(), server.url, declared=b"".join(lines))
+    assert outcome.verdict == REGISTERED
 
 
 @pytest.mark.parametrize(

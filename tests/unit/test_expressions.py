@@ -83,10 +83,11 @@ TRIED = {
     "worker/diagnose.py _HTML": Tried(
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
     ),
-    "worker/framing.py _BEGUN": Tried(("HTTP/", "HT"), ("H", "T", "P", "/", "1", " ")),
-    "worker/framing.py _LINE": Tried(("a: ",), ("a", " ", "\r", "\t")),
-    "worker/framing.py _STATUS_LINE": Tried(("HTTP/1.1 200", "HTTP/1.1 200 "), ("0", " ", "a", "\r")),
-    "worker/framing.py _CHUNK_SIZE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
+    "worker/parser.py _CHUNK_LINE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
+    "worker/parser.py _END_OF_HEAD": Tried((), ("\n", "\r", "\n\r", "a", "\r\n")),
+    "worker/parser.py _FIELD": Tried(("a:", "a: "), ("a", ":", " ", "\t", "\r")),
+    "worker/parser.py _FOLDED": Tried((" ",), ("a", " ", "\t", "\r")),
+    "worker/parser.py _STATUS_LINE": Tried(("HTTP/1.1 200", "HTTP/1.1 200 "), ("0", " ", "a", "\r")),
     "worker/resume.py _CONTENT_RANGE": Tried(("bytes ", "bytes 0-", "bytes 0-1/"), ("0", "-", "/", " ")),
     "worker/resume.py _STRONG_ETAG": Tried(('"',), ("a", '"')),
 }

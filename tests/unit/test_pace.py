@@ -1,28 +1,23 @@
 """Reads that grow while a stream is fast, and shrink when it is not."""
 
-import io
 from collections.abc import Iterator
 from typing import Any, cast
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.framing import Pace
+from worker.pace import Pace
 
 
-class Wire(io.RawIOBase):
-    """Sends *sends*, one piece for each read, *seconds_each* apart by the clock that is given."""
+class Wire:
+    """A socket that receives *sends*, one piece at a time, *seconds_each* apart by its own clock."""
 
     def __init__(self, sends: list[bytes], seconds_each: float = 0.0) -> None:
         self._sends = sends
         self.seconds_each = seconds_each
         self.now = 0.0
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # a buffer all the same
+    def recv_into(self, buffer: memoryview) -> int:
         if not self._sends:
             return 0
         self.now += self.seconds_each
@@ -35,16 +30,9 @@ class Wire(io.RawIOBase):
 
 
 def read_all(wire: Wire) -> Iterator[tuple[bytes, int]]:
-    pace, stream = Pace(), cast("Any", io.BufferedReader)(wire)
-    while chunk := pace.read(stream, None):
-        yield bytes(chunk), pace.size
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[Wire]:
-    wires: list[Wire] = []
-    monkeypatch.setattr("worker.framing.time.monotonic", lambda: wires[-1].now if wires else 0.0)
-    return wires
+    pace = Pace(lambda: wire.now)
+    while piece := pace.read(cast("Any", wire), None):
+        yield bytes(piece), pace.size
 
 
 @settings(deadline=None)
@@ -53,19 +41,18 @@ def test_every_byte_comes_once_and_in_order(sends: list[bytes]) -> None:
     assert b"".join(chunk for chunk, _ in read_all(Wire([*sends]))) == b"".join(sends)
 
 
-def test_a_fast_stream_is_read_in_large_pieces(clock: list[Wire]) -> None:
-    clock.append(Wire([b"x" * 2**16] * 400, seconds_each=0.001))
-    assert [size for _, size in read_all(clock[0])][-1] == Pace.LARGE_BYTES
-
-
-def test_a_slow_stream_is_read_as_it_comes(clock: list[Wire]) -> None:
-    clock.append(Wire([b"x" * 1000] * 500, seconds_each=0.01))
-    assert {(len(chunk), size) for chunk, size in read_all(clock[0])} == {(1000, Pace.SMALL_BYTES)}
-
-
-def test_a_fast_stream_that_becomes_slow_is_read_as_it_comes(clock: list[Wire]) -> None:
+def test_a_fast_stream_is_read_in_large_pieces() -> None:
     wire = Wire([b"x" * 2**16] * 400, seconds_each=0.001)
-    clock.append(wire)
+    assert [size for _, size in read_all(wire)][-1] == Pace.LARGE_BYTES
+
+
+def test_a_slow_stream_is_read_as_it_comes() -> None:
+    wire = Wire([b"x" * 1000] * 500, seconds_each=0.01)
+    assert {(len(piece), size) for piece, size in read_all(wire)} == {(1000, Pace.SMALL_BYTES)}
+
+
+def test_a_fast_stream_that_becomes_slow_is_read_as_it_comes() -> None:
+    wire = Wire([b"x" * 2**16] * 400, seconds_each=0.001)
     stream = read_all(wire)
     assert any(size == Pace.LARGE_BYTES for _, size in stream)
     wire.seconds_each = 0.1
@@ -74,6 +61,6 @@ def test_a_fast_stream_that_becomes_slow_is_read_as_it_comes(clock: list[Wire]) 
 
 
 def test_no_more_is_read_than_is_asked_for() -> None:
-    stream = cast("Any", io.BufferedReader)(Wire([b"123456789"]))
-    assert bytes(Pace().read(stream, 4)) == b"1234"
-    assert bytes(Pace().read(stream, 4)) == b"5678"
+    wire = cast("Any", Wire([b"123456789"]))
+    assert bytes(Pace().read(wire, 4)) == b"1234"
+    assert bytes(Pace().read(wire, 4)) == b"5678"
