@@ -21,7 +21,8 @@ class Following:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followed: Counter[RegistrationId] = Counter()
-        self._found: dict[RegistrationId, Registration] = {}
+        self._found: dict[RegistrationId, Registration | None] = {}
+        """What the last poll was asked for, and what it found of that."""
         self._somebody = asyncio.Event()
         self._look = asyncio.Event()
         self._leaving = False
@@ -37,7 +38,9 @@ class Following:
         try:
             while not registration.status.final and not self._leaving:
                 await self._look.wait()
-                found = self._found.get(registration.id)
+                if registration.id not in self._found:
+                    continue  # we came while that poll was with the store: it says nothing of ours
+                found = self._found[registration.id]
                 if found is None:
                     return
                 if found != registration:
@@ -60,8 +63,9 @@ class Following:
                 self._somebody.clear()
                 continue
             try:
-                found = await run_in_threadpool(self._store.some, list(self._followed))
-                self._found = {each.id: each for each in found}
+                asked = list(self._followed)
+                found = await run_in_threadpool(self._store.some, asked)
+                self._found = {**dict.fromkeys(asked), **{each.id: each for each in found}}
             except Exception as error:  # noqa: BLE001  # whatever it is, the next poll may go well
                 log.warning("registrations not read", reason=str(error) or type(error).__name__)
             self._look.set()
