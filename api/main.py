@@ -101,6 +101,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         version=version("plugin-registry"),
         description="A registry of monitoring-agent plugins that lists nothing it has not checked itself.",
         redoc_url=None,
+        redirect_slashes=False,  # such a redirect would lead wherever the client's Host says
         lifespan=lifespan,
     )
     app.state.services = it

@@ -325,6 +325,6 @@ def _causes(overview: Overview) -> list[str]:
 
 def problem_page(request: Request, problem: Problem) -> Response | None:
     """Return *problem* for a person, where it befell one: a browser that asked for a page of this module."""
-    if not request.url.path.startswith("/operations") or "text/html" not in request.headers.get("Accept", ""):
+    if not request.scope["path"].startswith("/operations") or "text/html" not in request.headers.get("Accept", ""):
         return None
     return _page("sign_in.html", status=problem.status, said=problem.document["detail"])
