@@ -37,7 +37,7 @@ async def authenticate(request: Request, it: Services, *scopes: Scope) -> Token:
     _refuse_secrets_in(request)
     token = await it.callers.whose(_presented(request))
     if token is None:
-        it.throttle.bad_token_from(request.client.host if request.client else "")
+        it.throttle.bad_token_from(it.proxies.client(request.scope))
         raise _unauthorized()
     it.throttle.request_with(token.id)
     if token.scopes.isdisjoint(scopes):

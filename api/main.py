@@ -30,6 +30,7 @@ from api.document import openapi_document
 from api.following import Following
 from api.intake import Intake
 from api.problems import Problem, answer_to, documented, problem_of, problem_response
+from api.proxies import Proxies
 from api.services import Services
 from api.shortcut import Shortcut
 from api.sight import Sight
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         store,
         Callers(tokens),
         Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
+        Proxies(settings.trusted_proxies),
         Intake(store, bell.ring),
         Outcomes(store),
         Following(store),

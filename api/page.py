@@ -125,7 +125,7 @@ async def sign_in(request: Request, it: Here, sent: Form) -> Response:
     """Begin a session for whoever sends a token of scope read or operate."""
     token = await it.callers.whose(sent.get("token", "").strip())
     if token is None or token.scopes.isdisjoint({"read", "operate"}):
-        it.throttle.bad_token_from(request.client.host if request.client else "")
+        it.throttle.bad_token_from(it.proxies.client(request.scope))
         said = "This token does not open this page: it may be mistyped, expired, revoked or of another scope."
         return _page("sign_in.html", status=403, said=said)
     it.throttle.request_with(token.id)
@@ -135,7 +135,7 @@ async def sign_in(request: Request, it: Here, sent: Form) -> Response:
         await run_in_threadpool(it.sessions.open, token),
         max_age=int(LIFETIME_S),
         path="/operations",
-        secure=request.url.scheme == "https",
+        secure=it.proxies.over_tls(request.scope),
         httponly=True,
         samesite="strict",
     )

@@ -9,6 +9,7 @@ from fastapi import Request
 from api.callers import Callers
 from api.following import Following
 from api.intake import Intake
+from api.proxies import Proxies
 from api.sight import Sight
 from api.throttle import Throttle
 from api.watch import Outcomes
@@ -26,6 +27,7 @@ class Services:
     store: Store
     callers: Callers
     throttle: Throttle
+    proxies: Proxies
     intake: Intake
     outcomes: Outcomes
     following: Following

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
 
     bad_tokens_a_minute: Annotated[int, Field(ge=0)] = 60
     requests_a_minute: Annotated[int, Field(ge=0)] = 60_000
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
     metrics_open: bool = False
     traces: bool = False
 

@@ -30,6 +30,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "keep_registrations_s": 90 * 86_400,
         "bad_tokens_a_minute": 60,
         "requests_a_minute": 60_000,
+        "trusted_proxies": (),
         "metrics_open": False,
         "traces": False,
         "sync_wait_s": 30,
@@ -66,6 +67,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         REGISTRY_EGRESS_SCHEMES="https, http",
         REGISTRY_EGRESS_PORTS="443,8000-8999",
         REGISTRY_EGRESS_ALLOW_NETWORKS="10.1.0.0/16, fd00::/8",
+        REGISTRY_TRUSTED_PROXIES="10.0.0.1, fd00::/64",
         REGISTRY_LEASE_S="4.5",
         REGISTRY_MAX_ATTEMPTS="7",
         REGISTRY_TOKEN="hunter2",
@@ -76,6 +78,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         (ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
     )
     assert (it.lease_s, it.max_attempts, it.embedded_store) == (4.5, 7, False)
+    assert it.trusted_proxies == (ip_network("10.0.0.1/32"), ip_network("fd00::/64"))
     assert it.state_dir == Path("/var/lib/registry")
     assert "hunter2" not in repr(it)
 
@@ -91,6 +94,9 @@ def test_the_state_directory_is_absolute_and_holds_the_store(monkeypatch: pytest
     [
         ("EGRESS_ALLOW_NETWORKS", "10.0.0.1/8", "host bits"),
         ("EGRESS_ALLOW_NETWORKS", "10.0.0.0/8, intranet", "intranet"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "host bits"),
+        ("TRUSTED_PROXIES", "proxy.example", "proxy.example"),
+        ("TRUSTED_PROXIES", "*", "*"),
         ("EGRESS_PORTS", "0", "between 1 and 65535"),
         ("EGRESS_PORTS", "65536", "between 1 and 65535"),
         ("EGRESS_PORTS", "9000-8000", "'9000-8000'"),
