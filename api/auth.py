@@ -57,8 +57,21 @@ def require_name(token: Token, name: str) -> None:
         Problem: 403.
     """
     if not token.may_use_name(name):
-        patterns = ", ".join(token.names)
-        raise Problem("forbidden", f"This token may register only plugins named like: {patterns}.")
+        raise Problem("forbidden", f"This token may register only plugins named like: {', '.join(token.names)}.")
+
+
+def require_every_name(token: Token) -> None:
+    """Make sure that *token* is not limited to names, for what shows registrations of every name (decision 0018).
+
+    Raises:
+        Problem: 403.
+    """
+    if token.names:
+        raise Problem(
+            "forbidden",
+            f"This shows registrations of every name, and this token is limited to: {', '.join(token.names)}. "
+            "List those with GET /api/v1/registrations, or use a token that was made without --names.",
+        )
 
 
 def _refuse_secrets_in(request: Request) -> None:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
-from api.auth import allowed, require_name
-from api.listing import PageQuery, Text, a_page, known_id, refuse_repeats
+from api.auth import allowed, require_every_name
+from api.listing import PageQuery, Text, a_page, refuse_repeats
 from api.plugins import accepted_answer, plugin_answer
 from api.problems import Problem, documented
-from api.registrations import RegistrationView, as_json
+from api.registrations import RegistrationView, as_json, known_registration
 from api.services import Services, services
 from api.sight import Sighting
 from shared.errors import Conflict
@@ -121,25 +121,23 @@ class OverviewView(_View):
     responses=documented(*_REFUSALS, *_SURPRISES),
 )
 async def get_overview(
-    it: Annotated[Services, Depends(services)], _token: Annotated[Token, Depends(allowed("read", "operate"))]
+    it: Annotated[Services, Depends(services)], token: Annotated[Token, Depends(allowed("read", "operate"))]
 ) -> Response:
-    """From the store and the broker, at most about a second old."""
+    """From the store and the broker, at most about a second old. For tokens that are not limited to names."""
+    require_every_name(token)
     return as_json(OverviewView.of(await it.sight.now()))
 
 
 # --- one registration ---------------------------------------------------------------------------
 
 
-async def known_registration(registration_id: str, it: Annotated[Services, Depends(services)]) -> Registration:
-    """Return the registration of this id.
-
-    Raises:
-        Problem: 404, there is none.
-    """
-    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
-    if registration is None:
-        raise Problem("not-found", "There is no registration of this id.")
-    return registration
+async def followed(
+    registration_id: str,
+    it: Annotated[Services, Depends(services)],
+    token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+) -> Registration:
+    """Return the registration to follow: what is wrong has to be told before the stream begins."""
+    return await known_registration(it, registration_id, token)
 
 
 @router.get(
@@ -147,12 +145,11 @@ async def known_registration(registration_id: str, it: Annotated[Services, Depen
     operation_id="FollowRegistration",
     summary="The progress and the outcome of one registration, as they happen",
     response_class=EventSourceResponse,
-    dependencies=[Depends(allowed("read", "register", "operate"))],
     responses=documented(*_REFUSALS, "not-found", *_SURPRISES),
 )
 async def follow_registration(
     it: Annotated[Services, Depends(services)],
-    registration: Annotated[Registration, Depends(known_registration)],
+    registration: Annotated[Registration, Depends(followed)],
 ) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: `progress` with the registration as it stands, whenever it changes; last `outcome`."""
     async for each in it.following.changes(registration):
@@ -172,12 +169,12 @@ async def follow_registration(
     },
 )
 async def retry_registration(
+    registration_id: str,
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("operate"))],
-    registration: Annotated[Registration, Depends(known_registration)],
 ) -> Response:
     """The same submission becomes a new registration, with `retryOf` and attempts of its own; the old one stays."""
-    (outcome,) = await retry(it, [registration], token)
+    (outcome,) = await retry(it, [await known_registration(it, registration_id, token)], token)
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
     if isinstance(outcome, Taken):
@@ -193,22 +190,22 @@ async def retry_registration(
     responses=documented(*_REFUSALS, "not-found", "wrong-state", *_SURPRISES),
 )
 async def cancel_registration(
+    registration_id: str,
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("operate"))],
-    registration: Annotated[Registration, Depends(known_registration)],
 ) -> Response:
     """Its download stops within about a second, and its name is free again. To cancel it twice does no harm."""
+    registration = await known_registration(it, registration_id, token)
     return as_json(RegistrationView.of(await cancel(it, registration, token)))
 
 
 async def retry(it: Services, registrations: Sequence[Registration], token: Token) -> list[Outcome]:
-    """Have *registrations* tried again.
+    """Have *registrations* tried again, which whoever has *token* may read.
 
     Raises:
-        Problem: 409, one of them did not fail; 403, the token is not for this name.
+        Problem: 409, one of them did not fail.
     """
     for each in registrations:
-        require_name(token, each.submission.name)
         if each.status not in RETRYABLE:
             raise Problem(
                 "wrong-state", f"It is {each.status}: only what failed, was rejected or canceled is tried again."
@@ -219,12 +216,11 @@ async def retry(it: Services, registrations: Sequence[Registration], token: Toke
 
 
 async def cancel(it: Services, registration: Registration, token: Token) -> Registration:
-    """Have *registration* canceled, and return it as it is then.
+    """Have *registration*, which whoever has *token* may read, canceled, and return it as it is then.
 
     Raises:
-        Problem: 409, it was final before; 403, the token is not for this name.
+        Problem: 409, it was final before.
     """
-    require_name(token, registration.submission.name)
     canceled = await run_in_threadpool(it.store.cancel, registration.id, Operator(token.label, token.id))
     if canceled is None:
         canceled = await run_in_threadpool(it.store.registration, registration.id) or registration
@@ -267,12 +263,14 @@ async def retry_registrations(
     """Those in flight again, and those registered by now, are left alone; so it does no harm to ask twice."""
     found = await run_in_threadpool(
         lambda: it.store.registrations(
-            limit=query.limit + 1, before=query.before("registration"), filters={"cause": query.cause}
+            limit=query.limit + 1,
+            before=query.before("registration"),
+            filters={"cause": query.cause},
+            names=token.names,
         )
     )
     shown, cursor = a_page(found, query.limit)
-    ours = [each for each in shown if each.status in RETRYABLE and token.may_use_name(each.submission.name)]
-    outcomes = await retry(it, ours, token)
+    outcomes = await retry(it, [each for each in shown if each.status in RETRYABLE], token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]
     return as_json(
@@ -319,13 +317,16 @@ class ActionQuery(PageQuery):
 )
 async def list_actions(
     it: Annotated[Services, Depends(services)],
-    _token: Annotated[Token, Depends(allowed("read", "operate"))],
+    token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[ActionQuery, Query()],
 ) -> Response:
     """Who had what tried again or canceled, and when."""
     found = await run_in_threadpool(
         lambda: it.store.actions(
-            limit=query.limit + 1, before=query.before("action"), registration_id=query.registration
+            limit=query.limit + 1,
+            before=query.before("action"),
+            registration_id=query.registration,
+            names=token.names,
         )
     )
     shown, cursor = a_page(found, query.limit)

@@ -2,7 +2,8 @@
 
 Whatever a stranger named is escaped by the templates, and the page may load nothing and send nothing
 anywhere but here (Content-Security-Policy). Who may act must have signed in, and each act proves that
-it was sent by a page of that session.
+it was sent by a page of that session. It shows registrations of every name, so no token that is limited
+to names opens it (decision 0018).
 """
 
 import hmac
@@ -20,10 +21,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
+from api.auth import require_every_name
 from api.body import read_body
 from api.chart import chart
-from api.operations import cancel, known_registration, retry
+from api.operations import cancel, retry
 from api.problems import Problem
+from api.registrations import known_registration
 from api.services import Services, services
 from api.sight import Sighting
 from shared.errors import StoreUnavailable
@@ -78,10 +81,10 @@ class Visitor:
 
 
 async def visitor(request: Request, it: Annotated[Services, Depends(services)]) -> Visitor | None:
-    """Return who looks, if somebody signed in whose token is still good."""
+    """Return who looks, if somebody signed in whose token is still good, and may see every name."""
     secret = request.cookies.get(COOKIE, "")
     token = await run_in_threadpool(it.sessions.whose, secret) if secret else None
-    return Visitor(token, secret) if token is not None else None
+    return Visitor(token, secret) if token is not None and not token.names else None
 
 
 async def form(request: Request) -> Mapping[str, str]:
@@ -129,6 +132,7 @@ async def sign_in(request: Request, it: Here, sent: Form) -> Response:
         said = "This token does not open this page: it may be mistyped, expired, revoked or of another scope."
         return _page("sign_in.html", status=403, said=said)
     it.throttle.request_with(token.id)
+    require_every_name(token)
     answer = RedirectResponse("/operations", 303, headers=_HEADERS)
     answer.set_cookie(
         COOKIE,
@@ -209,10 +213,10 @@ async def _do(it: Services, token: Token, what: str, which: str) -> str:
         Problem: it cannot be done.
     """
     if what == "cancel":
-        await cancel(it, await known_registration(which, it), token)
+        await cancel(it, await known_registration(it, which, token), token)
         return what
     if what == "retry":
-        registrations = [await known_registration(which, it)]
+        registrations = [await known_registration(it, which, token)]
     elif what == "retry-cause":
         return await _retry_all(it, token, which.replace("\0", ""))
     else:
@@ -226,8 +230,8 @@ async def _retry_all(it: Services, token: Token, cause: str) -> str:
     before, new = None, 0
     for _page_number in range(PAGES_RETRIED):
         found = await run_in_threadpool(_failures, it, cause, before)
-        ours = [each for each in found if each.status in RETRYABLE and token.may_use_name(each.submission.name)]
-        new += sum(getattr(each, "new", False) for each in await retry(it, ours, token))
+        ended = [each for each in found if each.status in RETRYABLE]
+        new += sum(getattr(each, "new", False) for each in await retry(it, ended, token))
         if len(found) < RETRIED_AT_ONCE:
             return "retry-cause" if new else "nothing"
         before = found[-1].id

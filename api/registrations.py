@@ -128,12 +128,10 @@ async def get_registration(
     registration_id: str,
     request: Request,
     it: Annotated[Services, Depends(services)],
-    _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+    token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """`Prefer: wait=N` holds the answer until the registration is final, for up to N seconds."""
-    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
-    if registration is None:
-        raise Problem("not-found", "There is no registration of this id.")
+    registration = await known_registration(it, registration_id, token)
     preference = Preference.parse(request.headers.getlist("Prefer"))
     if not registration.status.final:
         settled = await it.outcomes.wait(registration.id, preference.wait_s(0))
@@ -160,7 +158,7 @@ async def get_registration(
 )
 async def list_registrations(
     it: Annotated[Services, Depends(services)],
-    _token: Annotated[Token, Depends(allowed("read", "operate"))],
+    token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[RegistrationQuery, Query()],
 ) -> Response:
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
@@ -170,11 +168,24 @@ async def list_registrations(
             before=query.before("registration"),
             filters=query.filters,
             since_ms=query.since_ms,
+            names=token.names,
         )
     )
     shown, cursor = a_page(found, query.limit)
     items = [RegistrationView.of(each) for each in shown]
     return as_json(RegistrationPage(items=items, nextCursor=cursor))
+
+
+async def known_registration(it: Services, registration_id: str, token: Token) -> Registration:
+    """Return the registration of this id, if *token* may read it.
+
+    Raises:
+        Problem: 404, there is none; and where it is of a name that *token* is not for, it is told the same.
+    """
+    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
+    if registration is None or not token.may_use_name(registration.submission.name):
+        raise Problem("not-found", "There is no registration of this id.")
+    return registration
 
 
 def as_json(value: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -3,13 +3,14 @@
 Private to `shared/store.py` and what stands beside it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ClauseElement,
+    ColumnElement,
     Connection,
     Integer,
     Select,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -169,6 +171,17 @@ def _fenced(columns: tuple[str, ...]) -> Update:
         )
         .values(updated_at=_NOW, **{column: bindparam(f"new_{column}") for column in columns})
     )
+
+
+def named_like(patterns: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a registration's name is like one of *patterns*.
+
+    It says in SQL what `Token.may_use_name` says, so that a page is full of what its reader may see.
+    """
+    return or_(*(_r.name_key.like(normalised(each).translate(_LIKE), escape="\\") for each in patterns))
+
+
+_LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "*": "%", "?": "_"})  # a pattern that is normalised holds no "_"
 
 
 def page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:

@@ -57,6 +57,7 @@ from shared.statements import (
     LEASES_LOST,
     first_id_at,
     in_flight,
+    named_like,
     page,
     queueing,
     settle,
@@ -331,9 +332,21 @@ class Store:
             _record(connection, by, "cancel", {registration_id: None})
         return registration_of(row._mapping)
 
-    def actions(self, *, limit: int, before: str | None = None, registration_id: str | None = None) -> list[Action]:
-        """Return a page of what operators did, newest first: up to *limit* with ids below *before*."""
+    def actions(
+        self,
+        *,
+        limit: int,
+        before: str | None = None,
+        registration_id: str | None = None,
+        names: Sequence[str] = (),
+    ) -> list[Action]:
+        """Return a page of what operators did, newest first: up to *limit* with ids below *before*.
+
+        With *names*, patterns as a token has them, only what was done to registrations of such names, and not pruned.
+        """
         found = select(_actions).order_by(_actions.c.id.desc()).limit(limit)
+        if names:
+            found = found.where(select(_r.id).where(_r.id == _actions.c.registration_id, named_like(names)).exists())
         if before is not None:
             found = found.where(_actions.c.id < before)
         if registration_id is not None:
@@ -440,13 +453,17 @@ class Store:
         before: str | None = None,
         filters: Mapping[str, str] | None = None,
         since_ms: int | None = None,
+        names: Sequence[str] = (),
     ) -> list[Registration]:
         """Return a page of registrations, newest first: up to *limit* with ids below *before*.
 
         *filters* hold columns and the value each must have; ``name`` is compared as uniqueness sees it. None was
-        submitted before *since_ms*, milliseconds since the epoch.
+        submitted before *since_ms*, milliseconds since the epoch. All are named like one of *names*, patterns as a
+        token has them.
         """
         found = page(_registrations, limit, before, filters)
+        if names:
+            found = found.where(named_like(names))
         if since_ms is not None:
             found = found.where(_r.id >= first_id_at(since_ms))
         with self._database.read() as connection:

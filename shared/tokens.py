@@ -30,6 +30,8 @@ _ALPHABET = string.digits + string.ascii_letters
 _ID_LETTERS, _SECRET_LETTERS, _CHECK_LETTERS = 12, 40, 6
 _FORM = re.compile(rf"prg_[0-9A-Za-z]{{{_ID_LETTERS + _SECRET_LETTERS + _CHECK_LETTERS}}}")
 _PATTERN = re.compile(r"[A-Za-z0-9 ._*?-]+")
+MAX_PATTERNS = 100
+"""Of one token: a list that it reads is filtered by all of them."""
 _NOBODY = hashlib.sha256(secrets.token_bytes()).hexdigest()
 _tokens = TokenRow.__table__
 _NOW = NowMs()
@@ -48,8 +50,12 @@ class Token:
     revoked_at: datetime | None
 
     def may_use_name(self, name: str) -> bool:
-        """Whether a plugin called *name* may be registered with this token."""
-        return not self.names or any(fnmatchcase(normalised(name), normalised(pattern)) for pattern in self.names)
+        """Whether a plugin called *name* may be registered with this token, and its registrations be read.
+
+        ``*`` and ``?`` stand for others, every other character for itself; `named_like` says the same in SQL.
+        """
+        patterns = (normalised(pattern).replace("[", "[[]") for pattern in self.names)
+        return not self.names or any(fnmatchcase(normalised(name), pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,10 @@ class Tokens:
         """Store a new token and return its credential, which cannot be had again.
 
         Raises:
-            ValueError: a pattern can match no name, or is none.
+            ValueError: a pattern can match no name, or is none; or there are too many.
         """
+        if len(names) > MAX_PATTERNS:
+            raise ValueError(f"a token may have {MAX_PATTERNS} patterns of names at most")
         for pattern in names:
             if _PATTERN.fullmatch(pattern) is None:
                 raise ValueError(f"{pattern!r} is no pattern of names: use letters, digits, spaces, . _ - * and ?")

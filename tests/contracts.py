@@ -1,21 +1,26 @@
 """What every store promises, as tests: a subclass names the store. Invariants are those of the design."""
 
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.census import Census
 from shared.database import Database
 from shared.errors import DigestMismatch, Failure, Truncated
 from shared.overview import Overviews
 from shared.registration import (
+    NAME,
     Accepted,
     AlreadyRegistered,
     Claim,
@@ -28,11 +33,12 @@ from shared.registration import (
     Status,
     Submission,
     Taken,
+    normalised,
 )
 from shared.sessions import Sessions, name_of
 from shared.store import Store
 from shared.tallies import Tallies
-from shared.tokens import Credential, Token, Tokens, mint
+from shared.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
 from tests.conftest import a_parsed_submission
 from tests.grouping import at_once
 from tests.running import until
@@ -373,6 +379,42 @@ class StoreContract:
         assert store.registrations(limit=10, filters={"status": "failed"}) == []
         assert [each.id for each in store.registrations(limit=10, filters={"version": "1.0.3"})] == [ids[3]]
 
+    def test_a_list_limited_to_names_is_full_pages_of_those_alone(self, store: Store) -> None:
+        submissions = [a_parsed_submission(name=f"team-{'ab'[n % 2]}-{n}") for n in range(14)]
+        ours = [submit(store, each).id for each in submissions][1::2][::-1]
+        pages, before = [], None
+        while found := store.registrations(limit=3, before=before, names=["team-b-*"]):
+            pages.append([each.id for each in found])
+            before = found[-1].id
+        assert pages == [ours[:3], ours[3:6], ours[6:]]
+        nobodys = store.registrations(limit=3, filters={"name": "team-a-0"}, names=["team-b-*"])
+        assert nobodys == []
+        both = store.registrations(limit=20, names=["team-b-*", "TEAM_A 2"])
+        assert {each.id for each in both} > set(ours)
+        assert len(both) == len(ours) + 1
+
+    def test_a_list_limited_to_names_holds_exactly_what_a_token_for_these_may_use(self, store: Store) -> None:
+        letters = [text for n in range(1, 5) for text in map("".join, product("aB-", repeat=n))]
+        names = list({normalised(text): text for text in letters if re.fullmatch(NAME, text)}.values())
+        store.submit([(a_parsed_submission(name=name), "tests") for name in names])
+        parts = [*"aAbB-_. *?*?%\\", "[ab]", "[!b]"]
+        patterns = st.lists(st.sampled_from(parts), max_size=6).map("".join)
+
+        @given(st.lists(patterns, min_size=1, max_size=3))
+        @settings(max_examples=200, deadline=None)
+        def holds(limits: list[str]) -> None:
+            token = Token("id", "label", frozenset(), tuple(limits), datetime.now(UTC), None, None)
+            listed = store.registrations(limit=len(names), names=limits)
+            assert {each.submission.name for each in listed} == set(filter(token.may_use_name, names))
+
+        holds()
+
+    def test_a_list_may_be_limited_to_as_many_names_as_a_token(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission(name="plugin-of-ours"))
+        limits = [*(f"other-{n}-*" for n in range(MAX_PATTERNS - 1)), "plugin-of-*"]
+        assert [each.id for each in store.registrations(limit=3, names=limits)] == [registration.id]
+        assert store.actions(limit=3, names=limits) == []
+
     def test_what_is_long_over_is_pruned_and_plugins_never(self, store: Store) -> None:
         running = submit(store, a_parsed_submission())
         claimed = submit(store, a_parsed_submission())
@@ -588,6 +630,12 @@ class TokenContract:
         assert tokens.authenticate(made.text) is None
         assert not tokens.revoke("nobody")
 
+    def test_a_token_with_too_many_patterns_is_not_made(self, database: Database) -> None:
+        tokens = Tokens(database)
+        with pytest.raises(ValueError, match="100 patterns"):
+            tokens.create("ci", ["read"], names=[f"team-{n}-*" for n in range(MAX_PATTERNS + 1)])
+        assert tokens.list() == []
+
 
 class SessionContract:
     """What holds of a session at the page; the fixture `database` gives a migrated one."""
@@ -694,6 +742,17 @@ class OperatorContract:
         first, second = store.actions(limit=2)
         (third,) = store.actions(limit=2, before=second.id)
         assert [each.registration_id for each in (first, second, third)] == ids[::-1]
+
+    def test_actions_limited_to_names_are_those_on_registrations_of_such_names(self, store: Store) -> None:
+        theirs, ours = (submit(store, a_parsed_submission(name=name)) for name in ("team-a-x", "team-b-x"))
+        for each in (theirs, ours, submit(store, a_parsed_submission(name="team-b-y"))):
+            store.cancel(each.id, OPERATOR)
+        store.retry([now(store, ours.id)], OPERATOR)
+        listed = store.actions(limit=10, names=["team-b-*"])
+        assert [each.what for each in listed] == ["retry", "cancel", "cancel"]
+        assert theirs.id not in {each.registration_id for each in listed}
+        assert store.actions(limit=10, registration_id=theirs.id, names=["team-b-*"]) == []
+        assert len(store.actions(limit=1, before=listed[0].id, names=["team-b-*"])) == 1
 
     def test_each_registration_is_counted_once(self, store: Store, database: Database) -> None:
         tallies, overviews = Tallies(database), Overviews(database)

@@ -127,7 +127,7 @@ def test_acting_needs_the_scope_operate_and_the_tokens_names(registry: Registry,
         problem(answer, 403, "forbidden")
     for act in ("retry", "cancel"):
         path = f"/api/v1/registrations/{failed['id']}/{act}"
-        problem(registry.request("POST", path, token=limited), 403, "forbidden")
+        problem(registry.request("POST", path, token=limited), 404, "not-found")
     untouched = registry.request("POST", "/api/v1/registrations/retry?cause=status-404", token=limited).json()
     assert untouched["retried"] == []
 
