@@ -25,6 +25,7 @@ from api.auth import require_every_name
 from api.body import read_body
 from api.chart import chart
 from api.operations import cancel, retry
+from api.origin import from_our_page
 from api.problems import Problem
 from api.registrations import known_registration
 from api.services import Services, services
@@ -48,7 +49,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser hides the Origin of our own forms too
     "Cache-Control": "no-store",
 }
 _SAID = {
@@ -93,8 +94,12 @@ async def form(request: Request) -> Mapping[str, str]:
     Raises:
         Problem: 403, a browser says that it was another site's.
     """
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
-        raise Problem("forbidden", "This form was sent by another site's page.")
+    if not from_our_page(request.headers):
+        raise Problem(
+            "forbidden",
+            "This form was sent by another site's page, or a proxy in front of the registry changed the Host header: "
+            "then have it passed on as the browser sent it.",
+        )
     body = await read_body(request, max_bytes=MAX_FORM_BYTES)
     return dict(parse_qsl(body.decode("utf-8", "replace")))
 

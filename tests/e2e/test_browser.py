@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
@@ -13,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.e2e.test_operations import accepted
-from tests.origin import Served
+from tests.origin import Origin, Served
 from tests.running import Registry, until
 
 pytestmark = pytest.mark.browser
@@ -29,6 +30,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1280,1600",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",  # names over http that a browser does not trust as it does loopback
 )
 
 
@@ -121,6 +123,34 @@ def test_focus_stays_where_it_was_while_the_page_changes(
     other = accepted(registry, artifact(body=b"y" * 400_000, gate=gate)[0])
     until(lambda: other in str(_text(page, "downloads")), what="another download")
     assert page.execute_script("return document.activeElement.id") == button
+
+
+def test_over_plain_http_one_can_sign_in_act_and_sign_out(
+    chrome: Chrome, registry: Registry, artifact: Artifact
+) -> None:
+    """There a browser sends no Sec-Fetch-Site, and the Origin that the page's policy of referrers allows."""
+    old = registry.final(accepted(registry, artifact(status=404)[0]))
+    chrome.get(f"http://registry.test:{urlsplit(registry.address).port}/operations")
+    chrome.find_element(By.ID, "token").send_keys(registry.token, Keys.ENTER)
+    _press(chrome, f"failures-retry-{old['id']}")
+    until(lambda: "tried again" in str(_text(chrome, "said")), what="what was done")
+    chrome.find_element(By.CSS_SELECTOR, "#sign-out button").click()
+    until(lambda: _text(chrome, "token") is not None, what="the form to sign in")
+
+
+def test_another_sites_page_cannot_sign_a_browser_in(chrome: Chrome, registry: Registry, origin: Origin) -> None:
+    port = urlsplit(registry.address).port
+    for policy in ("unsafe-url", "no-referrer"):  # the one tells its Origin, the other null
+        page = (
+            f"<!doctype html><meta name=referrer content={policy}>"
+            f"<form method=post action=http://registry.test:{port}/operations/sign-in>"
+            f"<input name=token value={registry.token}><button id=go>Go</button></form>"
+        )
+        trap = origin.serve(Served(page.encode(), headers={"Content-Type": "text/html"}))
+        chrome.get(trap.replace("127.0.0.1", "evil.test"))
+        _press(chrome, "go")
+        until(lambda: "another site" in chrome.page_source, what="the refusal")
+        assert chrome.get_cookies() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,7 +7,9 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from starlette.routing import Route
 
+from api import page
 from tests.conftest import a_submission
 from tests.e2e.test_operations import accepted, make_token
 from tests.origin import Served
@@ -93,9 +95,43 @@ def test_a_form_without_the_sessions_proof_changes_nothing(
     for fields in ({}, {"form": ""}, {"form": "0" * 64}, {"form": proof_of_another}):
         assert browser.post("act", do=f"retry:{old['id']}", **fields).status_code == 403
     assert browser.post("sign-out").status_code == 403
-    cross_site = {"Sec-Fetch-Site": "cross-site"}
-    assert browser.post("sign-in", token=registry.token, headers=cross_site).status_code == 403
     assert registry.get(f"/api/v1/actions?registration={old['id']}").json()["items"] == []
+
+
+FOREIGN = [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+
+
+@pytest.mark.parametrize("said", FOREIGN, ids=str)
+def test_no_form_of_another_sites_page_changes_anything(
+    registry: Registry, artifact: Artifact, said: dict[str, str]
+) -> None:
+    old = rejected(registry, artifact)
+    browser = Browser(registry)
+    (proof,) = set(re.findall(r'name="form" value="([0-9a-f]{64})"', browser.get().text))
+    posts = [each.path for each in page.router.routes if isinstance(each, Route) and "POST" in (each.methods or ())]
+    assert len(posts) >= 3
+    for path in posts:
+        answer = browser.session.post(
+            registry.address + path,
+            data={"token": registry.token, "form": proof, "do": f"retry:{old['id']}"},
+            headers=said,
+            timeout=10,
+            allow_redirects=False,
+        )
+        assert (answer.status_code, answer.headers.get("Set-Cookie")) == (403, None), path
+        assert "another site" in answer.text
+    assert "sign-out" in browser.get().text, "still signed in"
+    assert registry.get(f"/api/v1/actions?registration={old['id']}").json()["items"] == []
+
+
+def test_a_form_of_our_own_page_is_taken_over_http(registry: Registry, artifact: Artifact) -> None:
+    """There a browser sends Origin alone; and with another policy of referrers it would send null."""
+    old = rejected(registry, artifact)
+    browser = Browser(registry)
+    assert browser.entered.headers["Referrer-Policy"] == browser.get().headers["Referrer-Policy"] == "same-origin"
+    browser.session.headers["Origin"] = registry.address
+    assert browser.post("sign-in", token=registry.token).status_code == 303
+    assert browser.press(f"retry:{old['id']}").status_code == 303
 
 
 def test_a_failure_is_retried_without_javascript(browser: Browser, registry: Registry, artifact: Artifact) -> None:
