@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.body import invalid_fields
 from api.problems import Problem
+from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.registration import ID
 
 
@@ -23,9 +24,8 @@ class _Item(Protocol):
 
 Listed = TypeVar("Listed", bound=_Item)
 
-_NO_NUL = r"^[^\x00]*$"
-Text = Annotated[str, Field(pattern=_NO_NUL)]
-"""A filter's value; PostgreSQL has no place for NUL."""
+Text = Annotated[str, AfterValidator(refuse_hidden), Field(json_schema_extra={"pattern": NO_HIDDEN})]
+"""A filter's value. With something hidden in it it would find nothing, and nobody could see why."""
 
 
 class PageQuery(BaseModel):

@@ -76,7 +76,7 @@ def _tokens(state: str | None) -> Iterator[Tokens]:
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
     except ValueError as error:
-        raise Refusal(f"--names: {error}.", USAGE) from error
+        raise Refusal(f"No token was made: {error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
 

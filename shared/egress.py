@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from shared.characters import called
 from shared.errors import ForbiddenAddress, ForbiddenUrl
 
 Address = IPv4Address | IPv6Address
@@ -94,10 +95,10 @@ class Egress:
         """
         if len(url) > MAX_URL_CHARACTERS:
             raise ForbiddenUrl(f"artifactUrl is longer than {MAX_URL_CHARACTERS} characters.")
-        if _NEVER_IN_A_URL.search(url):
+        if wrong := _NEVER_IN_A_URL.search(url):
             raise ForbiddenUrl(
-                "artifactUrl holds a character that a URL may not: percent-encode spaces and non-ASCII "
-                "characters, write an international host name in its xn-- form, use no backslash."
+                f"artifactUrl holds a character that a URL may not, {called(wrong[0])}: percent-encode spaces and "
+                "non-ASCII characters, write an international host name in its xn-- form, use no backslash."
             )
         if "#" in url:
             raise ForbiddenUrl("artifactUrl has a fragment ('#'), which no server sees: leave it out.")

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.errors import Failure
 
 PluginType = Literal["log", "metric", "trace"]
@@ -39,13 +40,11 @@ SEMVER = (
     r"(?:-((?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
     r"(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$"
 )
-NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
 MAX_NAME_CHARACTERS = 100
 HEX_DIGITS = 64  # of a SHA-256
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _HEX = re.compile(r"[0-9A-Fa-f]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_A_SCHEMA = re.compile(r"[\x00\ud800-\udfff]")
 _SEPARATORS = re.compile(r"[ ._-]+")
 
@@ -118,13 +117,8 @@ def _parse_checksum(checksum: str) -> str:
     return f"sha256:{digits.lower()}"
 
 
-def _refuse_controls(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("must not hold control characters or lone surrogates")
-    return text
-
-
 def _parse_schema_text(text: str) -> str:
+    """Refuse what cannot be kept; a schema is a document, with descriptions in any language and of many lines."""
     if _NOT_IN_A_SCHEMA.search(text):
         raise ValueError("must not hold NUL or lone surrogates")
     return text
@@ -180,8 +174,8 @@ class Submission(_Value):
     """The declared digest: ``sha256:`` and 64 hex digits."""
     config_schema: Annotated[str, AfterValidator(_parse_schema_text)] = Field("{}", examples=["{}"])
     """JSON Schema of the plugin's configuration, as a string."""
-    plugin_runtime: Annotated[str, Field(max_length=200), AfterValidator(_refuse_controls)] = Field(
-        "", examples=["go"], json_schema_extra={"pattern": NO_CONTROLS}
+    plugin_runtime: Annotated[str, Field(max_length=200), AfterValidator(refuse_hidden)] = Field(
+        "", examples=["go"], json_schema_extra={"pattern": NO_HIDDEN}
     )
     """Runtime environment the plugin needs."""
 

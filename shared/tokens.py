@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 
+from shared.characters import refuse_hidden
 from shared.database import Database, NowMs
 from shared.registration import normalised
 from shared.tables import TokenRow, moment
@@ -104,8 +105,12 @@ class Tokens:
         """Store a new token and return its credential, which cannot be had again.
 
         Raises:
-            ValueError: a pattern can match no name, or is none; or there are too many.
+            ValueError: a pattern can match no name, or is none; there are too many; something is hidden in the label.
         """
+        try:
+            refuse_hidden(label)
+        except ValueError as error:
+            raise ValueError(f"the label {error}") from error
         if len(names) > MAX_PATTERNS:
             raise ValueError(f"a token may have {MAX_PATTERNS} patterns of names at most")
         for pattern in names:

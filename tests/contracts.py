@@ -630,6 +630,13 @@ class TokenContract:
         assert tokens.authenticate(made.text) is None
         assert not tokens.revoke("nobody")
 
+    @pytest.mark.parametrize("hidden", ["\x1b", "\n", "\u202e", "\u200b"], ids=ascii)
+    def test_a_token_whose_label_hides_something_is_not_made(self, database: Database, hidden: str) -> None:
+        tokens = Tokens(database)
+        with pytest.raises(ValueError, match=f"label must not hold U\\+{ord(hidden):04X}"):
+            tokens.create(f"ci{hidden}", ["read"])
+        assert tokens.list() == []
+
     def test_a_token_with_too_many_patterns_is_not_made(self, database: Database) -> None:
         tokens = Tokens(database)
         with pytest.raises(ValueError, match="100 patterns"):

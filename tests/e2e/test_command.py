@@ -129,6 +129,13 @@ def test_an_empty_or_strange_pattern_makes_no_token(registry: Registry) -> None:
         assert made.stdout == ""
 
 
+def test_a_label_in_which_something_is_hidden_makes_no_token(registry: Registry) -> None:
+    words = ["token", "create", "--state", str(registry.state), "--scope", "read", "--label", "ci\u202e"]
+    made = registry.cli(*words)
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "U+202E (RIGHT-TO-LEFT OVERRIDE)" in made.stderr
+
+
 def test_a_registry_that_is_away_for_a_moment_is_waited_for(
     registry: Registry, artifact: Artifact, gate: threading.Event
 ) -> None:

@@ -3,7 +3,7 @@
 import json
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
@@ -56,6 +56,26 @@ def test_lone_surrogates_and_nul_are_422(registry: Registry, field: str) -> None
         body = json.dumps(a_submission() | {field: "@@"}).replace("@@", text).encode()
         answer = post_raw(registry, body)
         assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize(
+    "filtered",
+    [
+        "plugins?name",
+        "plugins?version",
+        "plugins?checksum",
+        "registrations?name",
+        "registrations?version",
+        "registrations?cause",
+        "actions?registration",
+    ],
+)
+def test_a_filter_in_which_something_is_hidden_is_422_and_told_what(registry: Registry, filtered: str) -> None:
+    for hidden in ("\u202e", "\u200b", "\x1b", "\x00"):
+        found = problem(registry.get(f"/api/v1/{filtered}=a{quote(hidden)}b"), 422, "invalid-fields")
+        (error,) = found["errors"]
+        assert error["parameter"] == filtered.partition("?")[2]
+        assert f"U+{ord(hidden):04X}" in error["detail"]
 
 
 def test_a_chunked_body_is_cut_off_at_the_limit(registry: Registry) -> None:

@@ -74,7 +74,7 @@ def test_every_bad_field_is_told_at_once() -> None:
         "#/artifactUrl": "at least 1 character",
         "#/checksum": "has 12 hex digits and a SHA-256 has 64",
         "#/configSchema": "is not valid JSON",
-        "#/pluginRuntime": "control characters",
+        "#/pluginRuntime": "must not hold U+000A",
         "#/id": "is not a field of a submission",
     }
     assert errors.keys() == told.keys()

@@ -44,7 +44,6 @@ class Tried:
 
 # file and name of the expression -> what to try it on
 TRIED = {
-    "api/listing.py _NO_NUL": Tried((), ("a", "\n")),
     "api/prefer.py _NAME_AND_VALUE": Tried(("a", "a=", 'a="'), ("a", " ", "=", '"', "\\", ";", "\\a")),
     "api/prefer.py _PREFERENCES": Tried(('"',), ("a", ",", '"', "\\", ' "a\\"')),
     "api/registrations.py _RFC3339": Tried(
@@ -65,7 +64,7 @@ TRIED = {
     "shared/registration.py ID": Tried(("plugin-", "registration-019bc2a4-6f00-7c3e-8f6e-"), ("0", "a", "-")),
     "shared/registration.py NAME": Tried(("a",), ("a", " ", ".", "-", "_")),
     "shared/registration.py SEMVER": Tried(("1.0.0-", "1.0.0-a+"), ("1", "0", "a", "-", ".", "+")),
-    "shared/registration.py _CONTROL": Tried((), ("a", "\u2028")),
+    "shared/characters.py _A_HIDDEN_ONE": Tried((), ("a", "\u2028", "\U0001d173")),
     "shared/registration.py _HEX": Tried((), ("a", "0")),
     "shared/registration.py _NOT_IN_A_SCHEMA": Tried((), ("a", "\n")),
     "shared/registration.py _SEPARATORS": Tried(("a",), ("a", " ", ".", "-", "_")),

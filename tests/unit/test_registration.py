@@ -189,9 +189,16 @@ def test_a_runtime_is_any_text_of_one_line() -> None:
     assert "200 characters" in _fault(pluginRuntime="r" * 201)
 
 
-@pytest.mark.parametrize("control", ["\x00", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9f"], ids=ascii)
-def test_a_runtime_with_a_control_character_is_refused(control: str) -> None:
-    assert "control characters" in _fault(pluginRuntime=f"go{control}1.22")
+@pytest.mark.parametrize(
+    "hidden", ["\x00", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9f", "\u200b", "\u202e", "\u2066", "\ufeff"], ids=ascii
+)
+def test_a_runtime_in_which_something_is_hidden_is_refused_and_told_what(hidden: str) -> None:
+    assert f"must not hold U+{ord(hidden):04X}" in _fault(pluginRuntime=f"go{hidden}1.22")
+
+
+def test_a_schema_may_describe_itself_in_any_language_and_on_several_lines() -> None:
+    text = '{\n\t"description": "\u200e\u05e9\u05dc\u05d5\u05dd\u200f, \u0645\u06cc\u200c\u062e\u0648"\n}'
+    assert _parse(configSchema=text).config_schema == text
 
 
 # checksum
