@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import requests
-from requests.exceptions import InvalidHeader
 
 from cli.refusal import CANCELED, CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
 from cli.state import StateFolder
@@ -27,6 +27,8 @@ class Client:
     """Talks to the registry at *url* with *token*."""
 
     def __init__(self, url: str, token: str) -> None:
+        if not (token.isascii() and token.isprintable()):
+            raise Refusal("REGISTRY_TOKEN holds characters that no token has.", NOT_AUTHORISED)
         self.url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False  # a netrc entry must not take our token's place
@@ -57,7 +59,7 @@ class Client:
                 for line in response.iter_lines(chunk_size=None):
                     if line.startswith(b"data: "):
                         yield json.loads(line.removeprefix(b"data: "))
-        except (requests.RequestException, ValueError):
+        except (requests.RequestException, ValueError, RecursionError):
             return
 
     def submit(self, submission: Mapping[str, str], *, dry_run: bool = False) -> Answer:
@@ -74,8 +76,6 @@ class Client:
     def _ask(self, method: str, path: str, **options: Any) -> Answer:
         try:
             response = self._session.request(method, self.url + path, timeout=70, **options)
-        except (UnicodeError, InvalidHeader) as error:
-            raise Refusal("REGISTRY_TOKEN holds characters that no token has.", NOT_AUTHORISED) from error
         except requests.RequestException as error:
             raise Refusal(
                 f"No registry answers at {self.url}: is it running, and is REGISTRY_URL right?", UNREACHABLE
@@ -85,7 +85,7 @@ class Client:
             if not isinstance(document, dict) or (response.status_code >= 400 and "code" not in document):
                 raise ValueError("neither an answer nor a problem of ours")  # noqa: TRY301
             return Answer(response.status_code, document)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refusal(
                 f"What answers at {self.url} is no plugin registry (status {response.status_code}).", UNREACHABLE
             ) from error
@@ -105,23 +105,28 @@ def client_from_environment() -> Client:
         state = StateFolder(settings.state_dir)
         address, token = state.running_address(), state.token()
         if address and token:
-            return Client(address, token)
+            return _noted(Client(address, token))
     if settings.token is None:
         raise Refusal("Set REGISTRY_TOKEN to a token made by `plugin-registry token create`.", NOT_AUTHORISED)
-    return Client(settings.url or DEFAULT_URL, settings.token.get_secret_value())
+    return _noted(Client(settings.url or DEFAULT_URL, settings.token.get_secret_value()))
+
+
+def _noted(client: Client) -> Client:
+    """Return *client*, once `cli.main` knows of it: a stumble of the command is then over what it was answered."""
+    click.get_current_context().find_root().obj = client
+    return client
 
 
 def refusal_of(answer: Answer) -> Refusal:
     """Return the refusal that a problem document amounts to, with its exit status."""
     problem = answer.document
-    lines = [f"{problem.get('title', 'The registry refused')} ({problem.get('code', answer.status)})."]
-    lines += [f"  {problem['detail']}"] if "detail" in problem else []
-    lines += [
-        f"  {(each.get('pointer') or each.get('parameter', '')).removeprefix('#/')}: {each['detail']}"
+    details = [problem["detail"]] if "detail" in problem else []
+    details += [
+        f"{(each.get('pointer') or each.get('parameter', '')).removeprefix('#/')}: {each['detail']}"
         for each in problem.get("errors", ())
     ]
-    lines += [
-        f"  {label:<9} {problem[key]}"
+    details += [
+        f"{label:<9} {problem[key]}"
         for label, key in (
             ("declared", "declared"),
             ("computed", "computed"),
@@ -131,7 +136,8 @@ def refusal_of(answer: Answer) -> Refusal:
         )
         if key in problem
     ]
-    return Refusal("\n".join(lines), exit_status(answer))
+    title = f"{problem.get('title', 'The registry refused')} ({problem.get('code', answer.status)})."
+    return Refusal(title, exit_status(answer), details=details)
 
 
 def exit_status(answer: Answer) -> int:
@@ -146,8 +152,3 @@ def exit_status(answer: Answer) -> int:
     if answer.status in {429, 500, 503}:
         return UNREACHABLE
     return REFUSED if answer.status in {422, 502} and code != "invalid-fields" else USAGE
-
-
-def as_json(document: Mapping[str, Any]) -> str:
-    """Return *document* for a program to read."""
-    return json.dumps(document, indent=2)

@@ -18,6 +18,7 @@ import click
 
 from cli.embedded import embedded_registry, end_on_sigterm
 from cli.refusal import REFUSED, REGISTERED, Refusal
+from cli.terminal import say
 
 ARTIFACT_BYTES = 64 * 2**20
 SERVED_BYTES_PER_S = 24 * 2**20
@@ -32,18 +33,18 @@ def demo() -> None:
         del os.environ[name]  # a demonstration has settings, a store and a token of its own
     with tempfile.TemporaryDirectory(prefix="plugin-registry-demo-") as name:
         folder = Path(name)
-        _say("Building a plugin archive of 64 MiB and a tampered copy of it ...")
+        say("Building a plugin archive of 64 MiB and a tampered copy of it ...")
         good, tampered = _build_archives(folder)
-        _say("Starting a registry of its own: Valkey, api, a worker and beat ...")
+        say("Starting a registry of its own: Valkey, api, a worker and beat ...")
         with _served(folder) as origin, _registry(folder / "state", origin) as environment:
-            _say("\n1. The real one. The registry downloads it and hashes it as it streams.\n")
+            say("", "1. The real one. The registry downloads it and hashes it as it streams.", "")
             first = _register(environment, "nginx-log-collector", f"{origin}/{good.name}", good)
-            _say("\n2. The tampered copy, under the digest of the real one.\n")
+            say("", "2. The tampered copy, under the digest of the real one.", "")
             second = _register(environment, "nginx-log-collector-2", f"{origin}/{tampered.name}", good)
-            _say("\nStopping everything ...")
+            say("", "Stopping everything ...")
     if (first, second) != (REGISTERED, REFUSED):
         raise Refusal(f"The demo should end with {REGISTERED} and {REFUSED}, but ended with {first} and {second}.")
-    _say("Both ended as they should: what matches is listed, what does not is not.")
+    say("Both ended as they should: what matches is listed, what does not is not.")
 
 
 def _build_archives(folder: Path) -> tuple[Path, Path]:
@@ -105,8 +106,3 @@ def _register(environment: dict[str, str], name: str, url: str, declared: Path) 
     fields = ["--name", name, "--version", "2.1.0", "--type", "log", "--runtime", "go", "--url", url]
     command = [sys.executable, "-m", "cli.main", "register", *fields, "--checksum", checksum]
     return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603  # our own command
-
-
-def _say(words: str) -> None:
-    click.echo(words)
-    sys.stdout.flush()

@@ -1,6 +1,7 @@
 """The command `plugin-registry`."""
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -32,6 +33,20 @@ class _OnDemand(click.Group):
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)  # noqa: S101  # the table above says so
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            if ctx.obj is None:
+                raise
+            from cli.refusal import UNREACHABLE, Refusal  # noqa: PLC0415  # not for `--help`
+
+            raise Refusal(
+                f"What {ctx.obj.url} answered is not what a registry answers ({type(error).__name__}): "
+                "is it one, and not of another version than this command?",
+                UNREACHABLE,
+            ) from error
 
 
 @click.group(cls=_OnDemand)

@@ -6,6 +6,7 @@ import click
 
 from cli.refusal import USAGE, Refusal
 from cli.state import StateFolder
+from cli.terminal import say
 from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, read_settings
@@ -24,4 +25,4 @@ def migrate() -> None:
         raise Refusal(f"{error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
-    click.echo("The store is up to date.")
+    say("The store is up to date.")

@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 import click
 
-from cli.client import Answer, Client, as_json, client_from_environment, refusal_of
+from cli.client import Answer, Client, client_from_environment, refusal_of
 from cli.queue import failure_line
 from cli.refusal import USAGE, Refusal
+from cli.terminal import say, say_json
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -32,12 +33,12 @@ def failures(cause: str | None, since: str | None, limit: int, json_wanted: bool
         found += answer.document["items"]
     found = sorted(found, key=lambda each: str(each["id"]), reverse=True)[:limit]
     if json_wanted:
-        click.echo(as_json({"items": found}))
+        say_json({"items": found})
         return
     for each in found:
-        click.echo(failure_line(each))
+        say(failure_line(each))
     if not found:
-        click.echo("Nothing failed.", err=True)
+        say("Nothing failed.", err=True)
 
 
 @click.command()
@@ -56,11 +57,11 @@ def retry(registration_id: str | None, cause: str | None, json_wanted: bool) -> 
     if answer.status not in {200, 202}:
         raise refusal_of(answer)
     if json_wanted:
-        click.echo(as_json(answer.document))
+        say_json(answer.document)
     elif answer.status == 200:
-        click.echo(f"{answer.document['name']} {answer.document['version']} is registered by now.")
+        say(f"{answer.document['name']} {answer.document['version']} is registered by now.")
     else:
-        click.echo(answer.document["id"])
+        say(str(answer.document["id"]))
 
 
 def _retry_all(client: Client, cause: str, *, json_wanted: bool) -> None:
@@ -75,11 +76,11 @@ def _retry_all(client: Client, cause: str, *, json_wanted: bool) -> None:
         cursor = answer.document["nextCursor"]
         if cursor is None:
             break
-        click.echo(f"{len(total['retried'])} are tried again so far ...", err=True)
+        say(f"{len(total['retried'])} are tried again so far ...", err=True)
     if json_wanted:
-        click.echo(as_json(total))
+        say_json(total)
     else:
-        click.echo(
+        say(
             f"{len(total['retried'])} are tried again; {total['joined']} were in flight already, "
             f"{total['standing']} are registered by now."
         )
@@ -94,7 +95,10 @@ def cancel(registration_id: str, json_wanted: bool) -> None:
     if answer.status != 200:
         raise refusal_of(answer)
     found = answer.document
-    click.echo(as_json(found) if json_wanted else f"{found['name']} {found['version']} is {found['status']}.")
+    if json_wanted:
+        say_json(found)
+    else:
+        say(f"{found['name']} {found['version']} is {found['status']}.")
 
 
 def _path(registration_id: str) -> str:

@@ -1,14 +1,14 @@
 """`queue`: what is going on, in a terminal; the same truth as the operations page and the metrics."""
 
-import json
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from cli.client import Client, as_json, client_from_environment, refusal_of
+from cli.client import Client, client_from_environment, refusal_of
 from cli.refusal import TROUBLE, UNREACHABLE, Refusal
+from cli.terminal import clear, say, say_json
 
 EVERY_S = 1.0
 DOWNLOADS_SHOWN = 10
@@ -28,7 +28,10 @@ def queue(watch: bool, json_wanted: bool) -> None:
         _watch(client, json_wanted=json_wanted)
         return
     seen = _overview(client)
-    click.echo(as_json(seen) if json_wanted else "\n".join(_lines(seen)))
+    if json_wanted:
+        say_json(seen)
+    else:
+        say(*_lines(seen))
     if seen["trouble"]:
         raise click.exceptions.Exit(TROUBLE)
 
@@ -41,13 +44,13 @@ def _watch(client: Client, *, json_wanted: bool) -> None:
         except Refusal as error:
             if error.exit_code != UNREACHABLE:
                 raise
-            click.echo(f"plugin-registry: {error.message}", err=True)
+            error.show()
         else:
             if json_wanted:
-                click.echo(json.dumps(seen))  # one line each, for a program to read one by one
+                say_json(seen, indent=None)  # one line each, for a program to read one by one
             else:
-                click.clear()
-                click.echo("\n".join(_lines(seen)))
+                clear()
+                say(*_lines(seen))
         time.sleep(EVERY_S)
 
 

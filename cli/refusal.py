@@ -1,8 +1,11 @@
 """How a command says no: one sentence, no traceback, a status that scripts can tell apart."""
 
+from collections.abc import Sequence
 from typing import IO, Any
 
 import click
+
+from cli.terminal import say
 
 REGISTERED = 0
 USAGE = 2
@@ -16,12 +19,13 @@ CANCELED = 9
 
 
 class Refusal(click.ClickException):
-    """Ends the command with *message* on stderr and *status*."""
+    """Ends the command with *message* on stderr, a line for each of *details*, and *status*."""
 
-    def __init__(self, message: str, status: int = 1) -> None:
+    def __init__(self, message: str, status: int = 1, *, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
+        self._details = details
 
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence."""
-        click.echo(f"plugin-registry: {self.message}", file=file, err=file is None)
+    def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002  # click's signature
+        """Print it."""
+        say(f"plugin-registry: {self.message}", *(f"  {each}" for each in self._details), err=True)

@@ -1,7 +1,6 @@
 """`register`, `status` and `list`: the registry from a shell or a CI job."""
 
 import hashlib
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from urllib.parse import quote
 
 import click
 
-from cli.client import Answer, Client, as_json, client_from_environment, refusal_of
+from cli.client import Answer, Client, client_from_environment, refusal_of
 from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
+from cli.terminal import say, say_again, say_json
 
 POLL_S = 0.25
 SILENT_S = 5.0
@@ -69,16 +69,19 @@ def register(  # noqa: PLR0917  # one for each option
     client = client_from_environment()
     answer = client.submit(submission, dry_run=dry_run)
     if answer.status == 204:
-        click.echo("Nothing stands in the way of this registration; nothing was changed.", err=True)
+        say("Nothing stands in the way of this registration; nothing was changed.", err=True)
         return
     if answer.status == 202:
         if not wait:
-            click.echo(as_json(answer.document) if json_wanted else answer.document["id"])
+            if json_wanted:
+                say_json(answer.document)
+            else:
+                say(str(answer.document["id"]))
             return
         answer = follow(client, answer.document, timeout_s=timeout)
         if answer.status == 202:
             if json_wanted:
-                click.echo(as_json(answer.document))
+                say_json(answer.document)
             raise Refusal(
                 f"Still {answer.document['status']} after {timeout:g} s: "
                 f"ask `plugin-registry status {answer.document['id']}`.",
@@ -96,10 +99,10 @@ def status(registration_id: str, json_wanted: bool) -> None:
     if answer.status != 200:
         raise refusal_of(answer)
     if json_wanted:
-        click.echo(as_json(answer.document))
+        say_json(answer.document)
         return
     found = answer.document
-    click.echo(f"{found['name']} {found['version']} is {found['status']}")
+    say(f"{found['name']} {found['version']} is {found['status']}")
     total = f" of {found['artifactBytes']}" if found["artifactBytes"] is not None else ""
     _print_fields(
         {
@@ -131,12 +134,12 @@ def list_plugins(
     if answer.status != 200:
         raise refusal_of(answer)
     if json_wanted:
-        click.echo(as_json(answer.document))
+        say_json(answer.document)
         return
     for plugin in answer.document["items"]:
-        click.echo(f"{plugin['name']} {plugin['version']}  {plugin['pluginType']}  {plugin['checksum']}")
+        say(f"{plugin['name']} {plugin['version']}  {plugin['pluginType']}  {plugin['checksum']}")
     if answer.document["nextCursor"]:
-        click.echo(f"There are more than {limit}: raise --limit or filter.", err=True)
+        say(f"There are more than {limit}: raise --limit or filter.", err=True)
 
 
 def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) -> Answer:
@@ -148,7 +151,7 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
         after *timeout_s* the registration as it was last seen, as a 202.
     """
     give_up = time.monotonic() + timeout_s
-    with _Progress(registration) as progress:
+    try:
         while registration["status"] in {"queued", "verifying"}:
             if time.monotonic() > give_up:
                 return Answer(202, registration)
@@ -156,7 +159,7 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
             silent_s = max(POLL_S, min(SILENT_S, give_up - time.monotonic()))
             for news in client.events(path, silent_s=silent_s):
                 registration = news
-                progress.show(registration)
+                say_again(_progress(registration))
                 if time.monotonic() > give_up:
                     break
             if registration["status"] not in {"queued", "verifying"}:
@@ -166,7 +169,9 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
             if answer.status != 200:
                 return Answer(202, registration) if answer.status >= 500 else answer
             registration = answer.document
-            progress.show(registration)
+            say_again(_progress(registration))
+    finally:
+        say_again("")
     if registration["status"] == "registered":
         return _patient_get(client, f"/api/v1/plugins/{registration['pluginId']}", give_up)
     problem = registration["problem"]
@@ -189,46 +194,31 @@ def _patient_get(client: Client, path: str, give_up: float) -> Answer:
         time.sleep(POLL_S)
 
 
-class _Progress:
-    """A bar on stderr while that is a terminal; nothing elsewhere."""
-
-    def __init__(self, registration: dict[str, Any]) -> None:
-        self._label = f"{registration['name']} {registration['version']}"
-        self._shown = sys.stderr.isatty()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def show(self, registration: dict[str, Any]) -> None:
-        if not self._shown:
-            return
-        done, total = registration["bytesDownloaded"], registration["artifactBytes"]
-        mib = f"{done / 2**20:.1f}" + (f" of {total / 2**20:.1f}" if total else "") + " MiB"
-        filled = int(30 * done / total) if total else 0
-        state = registration["status"]
-        if state == "queued" and registration["attempts"]:
-            state = f"trying again ({registration['attempts']} so far)"
-        elif registration.get("ahead") is not None:
-            wait = registration["estimatedWaitS"]
-            state = f"queued, {registration['ahead']} ahead" + (f", about {wait:.0f} s" if wait is not None else "")
-        click.echo(f"\r\x1b[K{self._label}  [{'#' * filled:<30}]  {mib}  {state}", nl=False, err=True)
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+def _progress(registration: dict[str, Any]) -> str:
+    """Return a bar of how far *registration* has come."""
+    done, total = registration["bytesDownloaded"], registration["artifactBytes"]
+    mib = f"{done / 2**20:.1f}" + (f" of {total / 2**20:.1f}" if total else "") + " MiB"
+    filled = int(30 * done / total) if total else 0
+    state = registration["status"]
+    if state == "queued" and registration["attempts"]:
+        state = f"trying again ({registration['attempts']} so far)"
+    elif registration.get("ahead") is not None:
+        wait = registration["estimatedWaitS"]
+        state = f"queued, {registration['ahead']} ahead" + (f", about {wait:.0f} s" if wait is not None else "")
+    return f"{registration['name']} {registration['version']}  [{'#' * filled:<30}]  {mib}  {state}"
 
 
 def _conclude(answer: Answer, *, json_wanted: bool) -> None:
     if answer.status == 200:
         if json_wanted:
-            click.echo(as_json(answer.document))
+            say_json(answer.document)
             return
         plugin = answer.document
-        click.echo(f"Registered {plugin['name']} {plugin['version']}: downloaded, hashed, and it matches.")
+        say(f"Registered {plugin['name']} {plugin['version']}: downloaded, hashed, and it matches.")
         _print_fields({key: plugin[key] for key in (*_FIELDS, "registeredAt")})
         return
     if json_wanted:
-        click.echo(as_json(answer.document))
+        say_json(answer.document)
     raise refusal_of(answer)
 
 
@@ -253,4 +243,4 @@ def _text(value: str) -> str:
 def _print_fields(fields: dict[str, Any]) -> None:
     for label, value in fields.items():
         if value not in {None, ""}:
-            click.echo(f"  {label:<14} {value}")
+            say(f"  {label:<14} {value}")

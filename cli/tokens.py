@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from cli.refusal import USAGE, Refusal
+from cli.terminal import say
 from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.registration import rfc3339
@@ -40,7 +41,7 @@ def create(
         made = tokens.create(
             label or f"made {rfc3339(datetime.now(UTC))}", scopes, names=names, lifetime_s=lifetime_s
         )
-    click.echo(made.text)
+    say(made.text)
 
 
 @token.command("list")
@@ -50,7 +51,7 @@ def list_tokens(state: str | None) -> None:
     with _tokens(state) as tokens:
         for each in tokens.list():
             scopes, names = ",".join(sorted(each.scopes)), ",".join(each.names) or "any name"
-            click.echo(f"{each.id}  {_condition(each):<30}  {scopes:<22}  {names}  {each.label}")
+            say(f"{each.id}  {_condition(each):<30}  {scopes:<22}  {names}  {each.label}")
 
 
 @token.command()
@@ -61,7 +62,7 @@ def revoke(token_id: str, state: str | None) -> None:
     with _tokens(state) as tokens:
         if not tokens.revoke(token_id):
             raise Refusal(f"There is no token {token_id}; `token list` shows them.", USAGE)
-    click.echo(f"Revoked {token_id}.", err=True)
+    say(f"Revoked {token_id}.", err=True)
 
 
 @contextmanager

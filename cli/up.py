@@ -7,6 +7,7 @@ import click
 
 from cli.embedded import curl_example, embedded_registry, end_on_sigterm, run_until_told
 from cli.refusal import USAGE, Refusal
+from cli.terminal import say
 from shared.settings import BadSettings, read_settings
 
 
@@ -24,10 +25,10 @@ def up(host: str, port: int, state: Path | None, workers: int) -> None:
     end_on_sigterm()
     with embedded_registry(folder, host=host, port=port, workers=workers) as (address, opened, supervisor):
         bearer = f'-H "Authorization: Bearer $(cat {shlex.quote(str(opened.token_file))})"'
-        click.echo(f"Plugin registry at {address}  (API documentation: {address}/docs)")
-        click.echo(f"State in {opened.path}, a token for everything in {opened.token_file}")
-        click.echo(f"\nList what is registered:\n  curl {address}/api/v1/plugins {bearer}")
-        click.echo(f"\nRegister a plugin:\n  {curl_example(address, opened.token_file)}")
-        click.echo("\nCtrl-C stops everything.")
+        say(f"Plugin registry at {address}  (API documentation: {address}/docs)")
+        say(f"State in {opened.path}, a token for everything in {opened.token_file}", "")
+        say("List what is registered:", f"  curl {address}/api/v1/plugins {bearer}", "")
+        say("Register a plugin:", f"  {curl_example(address, opened.token_file)}", "")
+        say("Ctrl-C stops everything.")
         run_until_told(supervisor)
-        click.echo("Stopping ...", err=True)
+        say("Stopping ...", err=True)
