@@ -28,6 +28,20 @@ def allowed(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
     return authenticated
 
 
+def following(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
+    """Return a dependency that lets in tokens with any of *scopes*, for as many event streams as they may have."""
+
+    async def authenticated(
+        request: Request,
+        it: Annotated[Services, Depends(services)],
+        token: Annotated[Token, Depends(allowed(*scopes))],
+    ) -> Token:
+        it.caps.stream(request.scope, token.id)
+        return token
+
+    return authenticated
+
+
 async def authenticate(request: Request, it: Services, *scopes: Scope) -> Token:
     """Return the token that *request* shows, if it has any of *scopes*.
 
@@ -40,6 +54,7 @@ async def authenticate(request: Request, it: Services, *scopes: Scope) -> Token:
         it.throttle.bad_token_from(it.proxies.client(request.scope))
         raise _unauthorized()
     it.throttle.request_with(token.id)
+    it.caps.request(request.scope, token.id)
     if token.scopes.isdisjoint(scopes):
         wanted = " or ".join(scopes)
         raise Problem(

@@ -1,16 +1,24 @@
-"""Composition root of the api: ``uvicorn --factory api.main:create_app``."""
+"""Composition root of the api: ``python -m api.main``, or ``uvicorn --factory api.main:create_app`` behind a proxy.
 
+The first speaks HTTP itself with a deadline for every wait and a cap on every kind of connection (`api/wire.py`).
+The second leaves that to whatever stands in front.
+"""
+
+import argparse
 import asyncio
 import gc
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
+import uvicorn
 from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -29,6 +37,7 @@ from api.callers import Callers
 from api.document import openapi_document
 from api.following import Following
 from api.intake import Intake
+from api.places import Caps, Held
 from api.problems import Problem, answer_to, documented, problem_of, problem_response
 from api.proxies import Proxies
 from api.services import Services
@@ -36,6 +45,7 @@ from api.shortcut import Shortcut
 from api.sight import Sight
 from api.throttle import Throttle
 from api.watch import Outcomes
+from api.wire import Connection, Gate
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -74,7 +84,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         store,
         Callers(tokens),
         Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
-        Proxies(settings.trusted_proxies),
+        proxies := Proxies(settings.trusted_proxies),
+        Caps(settings, proxies),
         Intake(store, bell.ring),
         Outcomes(store),
         Following(store),
@@ -116,7 +127,36 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     _add_health(app, database)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
-    return AccessLog(short, answers)  # outside everything else, so that a surprise is logged as the 500 it is
+    return AccessLog(Held(short), answers)  # outside everything else, so that a surprise is logged as the 500 it is
+
+
+def serve() -> None:
+    """Serve the api until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m api.main", description="The api of the plugin registry.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", default=8080, type=int, help="port to listen on (8080)")
+    parser.add_argument("--fd", type=int, help="a listening socket that was inherited, in place of these")
+    given = parser.parse_args()
+    try:
+        settings = read_settings()
+    except BadSettings as error:
+        sys.exit(str(error))
+    config = uvicorn.Config(
+        create_app(settings),
+        host=given.host,
+        port=given.port,
+        http=partial(Connection, gate=Gate(settings)),  # type: ignore[arg-type]  # it is called, as a class would be
+        ws="none",
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # it is handed on to call_later
+        timeout_graceful_shutdown=5,
+        proxy_headers=False,  # whom to believe is for api/proxies.py
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",  # it would warn of each malformed request; api/wire.py counts them
+    )
+    # The socket keeps its own family: uvicorn's --fd takes it for a Unix socket, and so delays small answers.
+    uvicorn.Server(config).run([socket.socket(fileno=given.fd)] if given.fd is not None else None)
 
 
 def _when_told_to_stop(leave: Callable[[], None]) -> None:
@@ -175,3 +215,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def surprise(_request: Request, error: Exception) -> Response:
         return answer_to(error)
+
+
+if __name__ == "__main__":
+    serve()

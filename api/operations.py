@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
-from api.auth import allowed, require_every_name
+from api.auth import allowed, following, require_every_name
 from api.listing import PageQuery, Text, a_page, refuse_repeats
 from api.plugins import accepted_answer, plugin_answer
 from api.problems import Problem, documented
@@ -134,7 +134,7 @@ async def get_overview(
 async def followed(
     registration_id: str,
     it: Annotated[Services, Depends(services)],
-    token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+    token: Annotated[Token, Depends(following("read", "register", "operate"))],
 ) -> Registration:
     """Return the registration to follow: what is wrong has to be told before the stream begins."""
     return await known_registration(it, registration_id, token)

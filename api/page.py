@@ -85,7 +85,10 @@ async def visitor(request: Request, it: Annotated[Services, Depends(services)]) 
     """Return who looks, if somebody signed in whose token is still good, and may see every name."""
     secret = request.cookies.get(COOKIE, "")
     token = await run_in_threadpool(it.sessions.whose, secret) if secret else None
-    return Visitor(token, secret) if token is not None and not token.names else None
+    if token is None or token.names:
+        return None
+    it.caps.request(request.scope, token.id)
+    return Visitor(token, secret)
 
 
 async def form(request: Request) -> Mapping[str, str]:
@@ -112,6 +115,14 @@ async def signed_in(who: Annotated[Visitor | None, Depends(visitor)]) -> Visitor
     """
     if who is None:
         raise Problem("unauthorized", "Sign in at /operations.")
+    return who
+
+
+async def watching(
+    request: Request, it: Annotated[Services, Depends(services)], who: Annotated[Visitor, Depends(signed_in)]
+) -> Visitor:
+    """Return who looks, and counts as one more event stream of that token for as long as it lasts."""
+    it.caps.stream(request.scope, who.token.id)
     return who
 
 
@@ -179,7 +190,7 @@ async def act(it: Here, who: Someone, sent: Form) -> Response:
 
 
 @router.get("/operations/live", response_class=EventSourceResponse)
-async def live(it: Here, who: Annotated[Visitor, Depends(signed_in)]) -> AsyncIterable[ServerSentEvent]:
+async def live(it: Here, who: Annotated[Visitor, Depends(watching)]) -> AsyncIterable[ServerSentEvent]:
     """What changes on the page, about once a second: one look at the store for all who watch."""
     first, last = None, ""
     async for seen in it.sight.sightings():

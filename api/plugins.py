@@ -1,5 +1,6 @@
 """Routes of plugins: RegisterPlugin, and reading what is registered."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,6 +16,7 @@ from api.prefer import PREFER, Preference
 from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.registrations import RegistrationView, as_json
 from api.services import Services, services
+from api.watch import client_left
 from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
@@ -144,7 +146,7 @@ async def register_plugin(request: Request) -> Response:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:
         outcome = await it.intake.submit(submitted, token.label, trace=trace)
-        return await _answer(it, outcome, Preference.parse(request.headers.getlist("Prefer")))
+        return await _answer(it, outcome, request, token)
 
 
 async def _wants_dry_run(request: Request) -> bool:
@@ -162,16 +164,19 @@ async def _wants_dry_run(request: Request) -> bool:
         raise invalid_query(error.errors()) from error
 
 
-async def _answer(it: Services, outcome: Outcome, preference: Preference) -> Response:
+async def _answer(it: Services, outcome: Outcome, request: Request, token: Token) -> Response:
     """Answer with what stands already, or what comes of the registration within the wait."""
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
     if isinstance(outcome, Taken):
         raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
     note({"registration": outcome.registration.id})
-    wait_s = preference.wait_s(it.settings.sync_wait_s)
-    settled = await it.outcomes.wait(outcome.registration.id, wait_s)
+    preference = Preference.parse(request.headers.getlist("Prefer"))
+    wanted_s = preference.wait_s(it.settings.sync_wait_s)
+    with it.caps.waiting(request.scope, token.id, wanted_s) as wait_s:
+        settled = await it.outcomes.wait(outcome.registration.id, wait_s, partial(client_left, request))
     if settled is None:
+        preference = preference if wait_s == wanted_s else Preference()  # what was not honoured is not said to be
         current = await run_in_threadpool(it.store.registration, outcome.registration.id) if wait_s else None
         return accepted_answer(current or outcome.registration, preference)
     return await _settled_answer(it, settled, preference)

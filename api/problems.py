@@ -39,6 +39,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "deadline-passed": (502, "The download took too long"),
     "attempts-used-up": (502, "Verification never came to an end"),
     "store-unavailable": (503, "The registry cannot take this now"),
+    "overloaded": (503, "The registry has no connection left"),
     # failures of a request
     "malformed-request": (400, "The request is malformed"),
     "malformed-json": (400, "The body is not valid JSON"),
@@ -47,6 +48,8 @@ _KINDS: dict[str, tuple[int, str]] = {
     "wrong-state": (409, "Its state does not allow this"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "The method is not allowed here"),
+    "request-timeout": (408, "The request did not arrive in time"),
+    "head-too-large": (431, "The head of the request is too large"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
     "too-many-requests": (429, "Too many requests"),

@@ -9,6 +9,7 @@ from fastapi import Request
 from api.callers import Callers
 from api.following import Following
 from api.intake import Intake
+from api.places import Caps
 from api.proxies import Proxies
 from api.sight import Sight
 from api.throttle import Throttle
@@ -28,6 +29,7 @@ class Services:
     callers: Callers
     throttle: Throttle
     proxies: Proxies
+    caps: Caps
     intake: Intake
     outcomes: Outcomes
     following: Following

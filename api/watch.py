@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from time import monotonic
 
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from shared.logs import get_logger
@@ -19,6 +21,12 @@ PATIENT_S = 0.1
 log = get_logger(__name__)
 
 
+async def client_left(request: Request) -> None:
+    """Return when the client of *request*, of which nothing more is read, has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 class Outcomes:
     """Tells requests when their registrations are final."""
 
@@ -29,20 +37,33 @@ class Outcomes:
         self._newest = 0.0
         self._leaving = False
 
-    async def wait(self, registration_id: RegistrationId, timeout_s: float) -> Registration | None:
-        """Return the registration once it is final, or None after *timeout_s*, or when we are told to stop."""
+    async def wait(
+        self,
+        registration_id: RegistrationId,
+        timeout_s: float,
+        left: Callable[[], Coroutine[None, None, None]] | None = None,
+    ) -> Registration | None:
+        """Return the registration once it is final, or None: after *timeout_s*, or when we are told to stop.
+
+        *left* returns when whoever waits has left; then there is no more waiting either.
+        """
         if self._leaving or timeout_s <= 0:
             return None
         answer: asyncio.Future[Registration | None] = asyncio.get_running_loop().create_future()
         self._waiting[registration_id].add(answer)
         self._newest = monotonic()
         self._somebody.set()
+        leaving = asyncio.create_task(left()) if left else None
+        if leaving:
+            leaving.add_done_callback(lambda _leaving: _let_go(answer))
         try:
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
             return None
         finally:
+            if leaving:
+                leaving.cancel()
             self._waiting[registration_id].discard(answer)
             if not self._waiting[registration_id]:
                 del self._waiting[registration_id]
@@ -52,8 +73,7 @@ class Outcomes:
         self._leaving = True
         for answers in list(self._waiting.values()):
             for answer in answers:
-                if not answer.done():
-                    answer.set_result(None)
+                _let_go(answer)
 
     async def run(self) -> None:
         """Poll for as long as the process lives, and only while somebody waits."""
@@ -75,3 +95,8 @@ class Outcomes:
             now = monotonic()
             pause_s = EAGER_S if now - self._newest < EAGER_FOR_S else PATIENT_S
             await asyncio.sleep(max(pause_s, (now - begun) * (1 / POLLING_SHARE - 1)))
+
+
+def _let_go(answer: asyncio.Future[Registration | None]) -> None:
+    if not answer.done():
+        answer.set_result(None)

@@ -189,8 +189,7 @@ def _children(
         ),
         child(
             "api",
-            *(python, "-m", "uvicorn", "--factory", "api.main:create_app", "--fd", str(listener.fileno())),
-            *("--no-access-log", "--no-server-header", "--log-level", "warning", "--timeout-graceful-shutdown", "5"),
+            *(python, "-m", "api.main", "--fd", str(listener.fileno())),
             pass_fds=(listener.fileno(),),
         ),
     ]

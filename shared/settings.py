@@ -53,6 +53,19 @@ class Settings(BaseSettings):
 
     bad_tokens_a_minute: Annotated[int, Field(ge=0)] = 60
     requests_a_minute: Annotated[int, Field(ge=0)] = 60_000
+    max_requests_per_token: Annotated[int, Field(ge=0)] = 512
+    max_waits_per_token: Annotated[int, Field(ge=0)] = 256
+    max_waits_per_address: Annotated[int, Field(ge=0)] = 256
+    max_streams_per_token: Annotated[int, Field(ge=0)] = 64
+    max_streams_per_address: Annotated[int, Field(ge=0)] = 128
+
+    max_connections: Annotated[int, Field(ge=0)] = 0
+    max_connections_per_address: Annotated[int, Field(ge=0)] = 256
+    max_head_bytes: Annotated[int, Field(ge=4096, le=2**20)] = 65_536
+    head_timeout_s: Seconds = 10
+    body_timeout_s: Seconds = 30
+    answer_timeout_s: Seconds = 60
+    keep_alive_s: Seconds = 5
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
     metrics_open: bool = False
     traces: bool = False
