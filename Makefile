@@ -49,8 +49,9 @@ run: .venv/.runtime
 demo: .venv/.runtime
 	@$(BIN)/plugin-registry demo
 
+# All of it, or TESTS="FILE …".
 test: .venv/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TESTS)
 
 # Every fault, the long tests too: twenty minutes.
 test-faults: .venv/.dev
