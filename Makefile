@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 STATE ?=
+FUZZ_S ?= 600
 
 # Each takes a virtual environment. A lock is complete, so it is installed as it is: no resolver runs, and the
 # day makes no difference; then what is there is checked. Through uv where it is on PATH, else by the environment's pip.
@@ -23,7 +24,7 @@ endif
 endif
 endif
 
-.PHONY: setup run demo test test-faults check format lock clean compose-demo bench bench-quick
+.PHONY: setup run demo test test-faults fuzz check format lock clean compose-demo bench bench-quick
 
 setup: .venv/.dev
 
@@ -56,6 +57,10 @@ test: .venv/.dev
 # Every fault, the long tests too: twenty minutes.
 test-faults: .venv/.dev
 	@REGISTRY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --verbose --durations=10
+
+# What strangers might send, for so many seconds in all. FUZZ="--seed 7 --target answers" has an earlier run's inputs again.
+fuzz: .venv/.dev
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S) $(FUZZ)
 
 # The many-machine shape, for real: needs a Docker engine, or podman with podman-compose.
 compose-demo:
