@@ -28,7 +28,7 @@ def say(*lines: str, err: bool = False) -> None:
 
 def say_json(document: object, *, indent: int | None = 2) -> None:
     """Print *document* for a program to read, whole and unchanged."""
-    click.echo(json.dumps(document, indent=indent).replace("\x7f", r"\u007f"))
+    click.echo(json.dumps(document, indent=indent))
 
 
 def say_again(line: str) -> None:

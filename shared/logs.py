@@ -1,15 +1,19 @@
 """Logs: one line per event, ids as fields; for people on a terminal, JSON elsewhere.
 
-Whatever is logged, by us or by a library, leaves without the query and userinfo of any URL in it.
+Whatever is logged, by us or by a library, leaves without the query and userinfo of any URL in it. On a terminal it is
+shown and does nothing else: what is hidden in it stands there by its number.
 """
 
 import logging
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from shared.characters import visible
 
 _URLS = re.compile(r"://[^\s\"<>]+")
 _QUERIES = re.compile(r"\?[^\s\"<>]+")  # without a scheme too: libraries quote a request's path
@@ -22,8 +26,8 @@ def configure_logs(*, service: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    person = sys.stderr.isatty()
-    last: list[Processor] = [structlog.dev.ConsoleRenderer()] if person else [structlog.processors.JSONRenderer()]
+    for_people: list[Processor] = [without_hidden, structlog.dev.ConsoleRenderer()]
+    last: list[Processor] = for_people if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -74,17 +78,36 @@ def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
     Where a text can be read in two ways, more is cut rather than less.
     """
-    return {str(_scrub(key)): _scrub(value) for key, value in event.items()}
+    return {str(_each_text(key, _scrub)): _each_text(value, _scrub) for key, value in event.items()}
 
 
-def _scrub(value: object) -> object:
+def without_hidden(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Return *event* with nothing hidden in it.
+
+    A traceback keeps its lines, but each of them is indented, so that none passes for another event.
+    """
+    shown = {str(_each_text(key, visible)): _each_text(value, visible) for key, value in event.items()}
+    tracebacks = {key: event[key] for key in ("exception", "stack") if isinstance(event.get(key), str)}
+    return shown | {key: _indented(lines) for key, lines in tracebacks.items()}
+
+
+def _indented(lines: str) -> str:
+    return "\n".join(f"    {visible(line)}" for line in lines.split("\n"))
+
+
+def _each_text(value: object, change: Callable[[str], str]) -> object:
+    """Return *value* with *change* made to each text in it, however deep; all but numbers is text by then."""
     if isinstance(value, str):
-        return _TOKENS.sub("prg_***", _QUERIES.sub("", _URLS.sub(_without_userinfo, value)))
+        return change(value)
     if isinstance(value, list | tuple | set | frozenset):
-        return [_scrub(each) for each in value]
+        return [_each_text(each, change) for each in value]
     if isinstance(value, dict):
-        return {_scrub(key): _scrub(each) for key, each in value.items()}
-    return value if isinstance(value, int | float | None) else _scrub(str(value))
+        return {_each_text(key, change): _each_text(each, change) for key, each in value.items()}
+    return value if isinstance(value, int | float | None) else change(str(value))
+
+
+def _scrub(text: str) -> str:
+    return _TOKENS.sub("prg_***", _QUERIES.sub("", _URLS.sub(_without_userinfo, text)))
 
 
 def _without_userinfo(run: re.Match[str]) -> str:

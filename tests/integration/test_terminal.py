@@ -11,6 +11,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from fastapi import FastAPI
 from api import operations, plugins, registrations
 from api.document import openapi_document
 from cli.main import _COMMANDS
+from cli.terminal import say
 from shared.characters import refuse_hidden, visible
 from shared.registration import Status
 from tests.running import COMMAND, clean_environment, run
@@ -150,10 +152,16 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[HostileServer]:
 
 def on_a_terminal(call: str, server: HostileServer, *, until_it_says: str | None = None) -> str:
     """Return all that the command writes to a terminal, on stdout and stderr, less its own sequences."""
+    env = {"REGISTRY_URL": server.url, "REGISTRY_TOKEN": "prg_x"}
+    return OWN_SEQUENCES.sub("", written_to_a_terminal([*COMMAND, *call.split()], env, until_it_says=until_it_says))
+
+
+def written_to_a_terminal(
+    command: list[str], env: dict[str, str] | None = None, *, until_it_says: str | None = None
+) -> str:
     leading, following = pty.openpty()
-    env = clean_environment({"REGISTRY_URL": server.url, "REGISTRY_TOKEN": "prg_x"})
     process = subprocess.Popen(
-        [*COMMAND, *call.split()], env=env, stdin=following, stdout=following, stderr=following
+        command, env=clean_environment(env), stdin=following, stdout=following, stderr=following
     )
     os.close(following)
     deadline = threading.Timer(60, process.kill)
@@ -171,7 +179,7 @@ def on_a_terminal(call: str, server: HostileServer, *, until_it_says: str | None
         process.wait()
         os.close(leading)
     assert process.returncode != -signal.SIGKILL, written[-1000:]
-    return OWN_SEQUENCES.sub("", written.decode().replace("\r\n", "\n"))
+    return written.decode().replace("\r\n", "\n")
 
 
 def _read(descriptor: int) -> bytes:
@@ -245,6 +253,39 @@ def test_progress_is_one_line_of_the_terminals_width(tmp_path: Path) -> None:
         server.close()
     assert_harmless(text)
     assert "Still verifying" in text
+
+
+LOGGING = """
+import logging
+from shared.logs import configure_logs, get_logger
+from tests.integration.test_terminal import HOSTILE_ID
+configure_logs(service="api")
+get_logger("api.access").info("request " + HOSTILE_ID, path=HOSTILE_ID, ids=[HOSTILE_ID], **{HOSTILE_ID: 1})
+logging.getLogger("library").warning("met %s", HOSTILE_ID)
+try:
+    raise ValueError(HOSTILE_ID)
+except ValueError:
+    logging.getLogger("library").exception("failed")
+"""
+
+
+def test_what_is_logged_on_a_terminal_is_shown_and_not_obeyed() -> None:
+    text = written_to_a_terminal([sys.executable, "-c", LOGGING])
+    assert "\x1b[32m" in text, "it is the form for people"
+    text = re.sub(r"\x1b\[[0-9]{1,2}m", "", text)
+    assert_harmless(text.replace("Traceback", "", 1))
+    assert text.count(visible(HOSTILE_ID[:8])) >= 6
+    events = [line for line in text.splitlines() if not line.startswith("    ")]
+    assert [re.sub(r"^\S+ \[(\w+) *\].*", r"\1", each) for each in events] == ["info", "warning", "error"]
+
+
+def test_a_line_has_its_bounds_and_tells_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    say("x" * 4000, "x" * 4001, "\x1b" * 4000, "\n")
+    whole, cut, escaped, newline = capsys.readouterr().out.splitlines()
+    assert whole == "x" * 4000
+    assert cut == "x" * 4000 + " ... (of 4001 characters)"
+    assert escaped == "\\x1b" * 1000 + " ... (of 4000 characters)"
+    assert newline == "\\n"
 
 
 def test_what_a_store_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:
