@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
@@ -45,7 +44,7 @@ from api.shortcut import Shortcut
 from api.sight import Sight
 from api.throttle import Throttle
 from api.watch import Outcomes
-from api.wire import Connection, Gate
+from api.wire import Gate, over_our_wire
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -141,21 +140,8 @@ def serve() -> None:
         settings = read_settings()
     except BadSettings as error:
         sys.exit(str(error))
-    config = uvicorn.Config(
-        create_app(settings),
-        host=given.host,
-        port=given.port,
-        http=partial(Connection, gate=Gate(settings)),  # type: ignore[arg-type]  # it is called, as a class would be
-        ws="none",
-        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # it is handed on to call_later
-        timeout_graceful_shutdown=5,
-        proxy_headers=False,  # whom to believe is for api/proxies.py
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        log_level="error",  # it would warn of each malformed request; api/wire.py counts them
-    )
-    # The socket keeps its own family: uvicorn's --fd takes it for a Unix socket, and so delays small answers.
+    config = over_our_wire(create_app(settings), Gate(settings), host=given.host, port=given.port)
+    # Such a socket keeps its own family: uvicorn's --fd takes it for a Unix one, which holds small answers back.
     uvicorn.Server(config).run([socket.socket(fileno=given.fd)] if given.fd is not None else None)
 
 

@@ -20,6 +20,10 @@ still waits for its own; otherwise that is answered, and then the connection end
 is deaf. It reads on for a moment all the same: a client in the middle of sending would otherwise see a reset and no
 answer.
 
+**Another protocol that is offered (`Upgrade`) is declined by answering in this one**, as a server may (RFC 9110
+section 7.8). httptools takes what follows such a head for the other protocol's; where it is a body, another parser is
+given that, and would otherwise read it as the next request. Some clients offer HTTP/2 with every first request.
+
 **What is pipelined is bounded.** uvicorn reads no further while a request waits for its turn, but what it had read
 by then may hold thousands.
 
@@ -32,11 +36,14 @@ import asyncio
 import resource
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import Any
 
 import httptools
+from starlette.types import ASGIApp
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.places import Places
@@ -52,6 +59,7 @@ LINGERING = 32
 """So many of them at once; others are closed at once, and may not see why."""
 PIPELINED = 16
 FIELDS = 256
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 OWN_FILES = 128
 """Kept back for the store, the broker and files where the limit on connections is worked out."""
 MOST_CONNECTIONS = 10_000
@@ -78,7 +86,8 @@ class Gate:
         self.by_address = Places(settings.max_connections_per_address)
         self.lingering = Places(LINGERING)
         self.connections: set[Connection] = set()
-        self._refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._logged: Counter[str] = Counter()
         self._last = ""
         self._log_due = 0.0
         self._looking = False
@@ -122,12 +131,12 @@ class Gate:
 
     def note(self, refusal: Refusal, connection: "Connection") -> None:
         """Note that a client was refused. It is logged, once a minute at most, with how many there were."""
-        self._refused[refusal.why] += 1
+        self.refused[refusal.why] += 1
         self._last = connection.client[0] if connection.client else "unknown"
         self._log(connection.loop.time())
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._looking and (self.connections or self._refused):
+        if not self._looking and (self.connections or self.refused != self._logged):
             self._looking = True
             loop.call_later(LOOK_S, self._look, loop)
 
@@ -140,9 +149,9 @@ class Gate:
         self._go_on(loop)
 
     def _log(self, now: float) -> None:
-        if self._refused and now >= self._log_due:
-            log.warning("clients refused", **self._refused, last_from=self._last)
-            self._refused.clear()
+        if now >= self._log_due and self.refused != self._logged:
+            log.warning("clients refused", **(self.refused - self._logged), last_from=self._last)
+            self._logged = self.refused.copy()
             self._log_due = now + LOGGED_EVERY_S
 
 
@@ -164,6 +173,8 @@ class Connection(HttpToolsProtocol):
         """When what we wait for must have come."""
         self._taken_due = inf
         """When what we sent must have been taken."""
+        self._declining = False
+        """Whether the body that comes must be taken out of the hands of a parser that sees none."""
         self._refusing: Refusal | None = None
         """What the parser was stopped for, where that was us."""
         self._deaf = False
@@ -218,8 +229,10 @@ class Connection(HttpToolsProtocol):
         self._fed += fed
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as upgrade:  # to nothing that we speak: the request is served as it is
-            fed = upgrade.args[0] or fed
+        except httptools.HttpParserUpgrade as upgrade:
+            fed = upgrade.args[0]
+            if self._declining:
+                self._decline()
         except httptools.HttpParserError:
             self._refuse(self._refusing or self._gate.malformed)
             return fed
@@ -227,19 +240,31 @@ class Connection(HttpToolsProtocol):
             self._refuse(self._gate.large_head)
         return fed
 
+    def _decline(self) -> None:
+        """Give the body to a parser that knows no more of the head than how the body ends."""
+        self.parser = httptools.HttpRequestParser(self)
+        framing = [name + b": " + value + b"\r\n" for name, value in self.scope["headers"] if name in FRAMING]
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+        self._declining = False
+
     def on_message_begin(self) -> None:
         """Note that a head has begun."""
+        if self._declining:
+            return
         super().on_message_begin()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
         """Begin with the request, or have it wait for its turn."""
+        if self._declining:
+            return
         if len(self.headers) > FIELDS or len(self.pipeline) >= PIPELINED:
             self._refusing = self._gate.large_head if len(self.headers) > FIELDS else self._gate.pipelined
             raise ValueError(
                 self._refusing.why
             )  # it is the parser that is stopped, and tells us as of any other error
         super().on_headers_complete()
+        self._declining = self.parser.should_upgrade() and _has_body(self.headers)
         self.headers = []  # what comes now are trailers
         self._in_head, self._in_body, self._fed = False, True, 0
         if self._answering is None:
@@ -253,6 +278,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Wait for nothing more of this request."""
+        if self._declining:
+            return
         super().on_message_complete()
         self._in_body, self._fed = False, 0
         self._due = inf if self._answering else self.loop.time() + self._limits.keep_alive_s
@@ -331,6 +358,27 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
         else:
             self.transport.close()
+
+
+def over_our_wire(app: ASGIApp, gate: Gate, **where: Any) -> Config:
+    """Return how uvicorn serves *app* over this wire; *where* are its own options."""
+    return Config(
+        app,
+        http=partial(Connection, gate=gate),  # type: ignore[arg-type]  # it is called, as a class would be
+        ws="none",
+        timeout_keep_alive=gate.settings.keep_alive_s,  # type: ignore[arg-type]  # all it does is wait for so long
+        timeout_graceful_shutdown=5,
+        proxy_headers=False,  # whom to believe is for api/proxies.py
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",  # it would warn of each malformed request, where we count
+        **where,
+    )
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name in FRAMING and value.strip(b"0") for name, value in headers)
 
 
 def _end(cycle: RequestResponseCycle) -> None:
