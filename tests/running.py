@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import requests
 
 COMMAND = [sys.executable, "-m", "cli.main"]
 PROJECT = Path(__file__).parent.parent
+PATIENCE_S = 120.0
+"""How long anything is waited for: that costs nothing where all is well, and a machine may be busy with others."""
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -25,7 +27,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(
-    *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60
+    *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
@@ -33,12 +35,12 @@ def run(
         env=clean_environment(env),
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout_s,
         check=False,
     )
 
 
-def until(condition: Callable[[], Any], *, within_s: float = 20, what: str = "the condition") -> Any:
+def until(condition: Callable[[], Any], *, within_s: float = PATIENCE_S, what: str = "the condition") -> Any:
     """Return what *condition* returns once that is true."""
     give_up = time.monotonic() + within_s
     while time.monotonic() < give_up:
@@ -77,7 +79,7 @@ class Registry:
     def request(self, method: str, path: str, *, token: str | None = None, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {token or self.token}", **options.pop("headers", {})}
         headers = {name: value for name, value in headers.items() if value is not None}
-        return requests.request(method, self.address + path, headers=headers, timeout=70, **options)
+        return requests.request(method, self.address + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.request("GET", path, **options)
@@ -88,29 +90,27 @@ class Registry:
         headers = {**({"Prefer": prefer} if prefer else {}), **options.pop("headers", {})}
         return self.request("POST", "/api/v1/plugins", json=submission, headers=headers, **options)
 
-    def final(self, registration_id: str, *, within_s: float = 20) -> dict[str, Any]:
+    def final(self, registration_id: str) -> dict[str, Any]:
         """Return a registration once it is final."""
 
         def look() -> dict[str, Any] | None:
             found: dict[str, Any] = self.get(f"/api/v1/registrations/{registration_id}").json()
             return found if found["status"] not in {"queued", "verifying"} else None
 
-        found: dict[str, Any] = until(look, within_s=within_s, what=f"the end of {registration_id}")
+        found: dict[str, Any] = until(look, what=f"the end of {registration_id}")
         return found
 
     def child(self, name: str) -> psutil.Process:
         """Return the child process whose command line holds *name*."""
-        found: psutil.Process = until(
-            lambda: next(
-                (
-                    each
-                    for each in psutil.Process(self.process.pid).children()
-                    if each.status() != psutil.STATUS_ZOMBIE and name in " ".join(each.cmdline())
-                ),
-                None,
-            ),
-            what=f"a child called {name}",
-        )
+
+        def look() -> psutil.Process | None:
+            for each in psutil.Process(self.process.pid).children():
+                with suppress(psutil.NoSuchProcess):  # it may die, or be a zombie, between two questions
+                    if each.status() != psutil.STATUS_ZOMBIE and name in " ".join(each.cmdline()):
+                        return each
+            return None
+
+        found: psutil.Process = until(look, what=f"a child called {name}")
         return found
 
     def cli(self, *arguments: str, token: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +120,7 @@ class Registry:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -143,12 +143,12 @@ def running_registry(state: Path, *options: str, env: Mapping[str, str] | None =
             found = re.findall(r"^Plugin registry at (\S+)", output.read_text(), re.MULTILINE)
             return found[-1] if found else None
 
-        yield Registry(process, until(address, within_s=60, what="the registry"), state, output)
+        yield Registry(process, until(address, what="the registry"), state, output)
     finally:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

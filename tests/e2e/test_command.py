@@ -80,8 +80,7 @@ def test_what_is_still_running_ends_with_5_and_its_id(
     left = registry.cli("register", *options(submission), "--no-wait")
     assert left.returncode == 0
     assert left.stdout.strip() in done.stderr
-    shown = registry.cli("status", left.stdout.strip())
-    assert "verifying" in shown.stdout
+    until(lambda: "verifying" in registry.cli("status", left.stdout.strip()).stdout, what="the download")
     as_json = json.loads(registry.cli("status", left.stdout.strip(), "--json").stdout)
     assert as_json["name"] == submission["name"]
 

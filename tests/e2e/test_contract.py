@@ -10,7 +10,7 @@ import requests
 
 from tests.conftest import a_submission
 from tests.origin import Origin, Served
-from tests.running import Registry, problem, until
+from tests.running import PATIENCE_S, Registry, problem, until
 
 NINE = {
     "id",
@@ -69,7 +69,7 @@ def test_the_documented_curl_line_answers_200(registry: Registry, artifact: Arti
         f"{registry.address}/api/v1/plugins",
         headers={"Authorization": f"Bearer {registry.token}", "Content-Type": "application/json"},
         data=body,
-        timeout=40,
+        timeout=PATIENCE_S,
     )
     assert response.status_code == 200
     assert set(response.json()) == NINE
@@ -111,7 +111,7 @@ def test_a_wait_that_runs_out_is_answered_202_and_the_work_goes_on(
     response = registry.register(submission, prefer="wait=1")
     assert response.status_code == 202
     assert response.headers["Preference-Applied"] == "wait=1"
-    assert 0.9 < response.elapsed.total_seconds() < 5
+    assert 0.9 < response.elapsed.total_seconds() < 30, "not the 60 s of the setting"
     gate.set()
     assert registry.final(response.json()["id"])["status"] == "registered"
 
@@ -120,7 +120,7 @@ def test_a_registration_can_be_waited_for(registry: Registry, artifact: Artifact
     submission, _ = artifact(gate=gate)
     registration = registry.register(submission, prefer="respond-async").json()
     threading.Timer(0.5, gate.set).start()
-    waited = registry.get(f"/api/v1/registrations/{registration['id']}", headers={"Prefer": "wait=20"})
+    waited = registry.get(f"/api/v1/registrations/{registration['id']}", headers={"Prefer": "wait=60"})
     assert waited.json()["status"] == "registered"
 
 
@@ -272,10 +272,15 @@ def test_an_upstream_that_keeps_failing_is_502_and_retryable(registry: Registry,
 
 def test_an_upstream_that_recovers_is_registered(registry: Registry, artifact: Artifact) -> None:
     submission, served = artifact()
-    served.status = 503
+
+    def recover(handler: Any) -> None:
+        handler.send_response(503 if len(served.requests) == 1 else 200)
+        handler.send_header("Content-Length", str(len(served.body)))
+        handler.end_headers()
+        handler.wfile.write(served.body)
+
+    served.handle = recover
     registration = registry.register(submission, prefer="respond-async").json()
-    until(lambda: served.requests)
-    served.status = 200
     ended = registry.final(registration["id"])
     assert (ended["status"], ended["attempts"], ended["problem"]) == ("registered", 2, None)
 
@@ -381,7 +386,7 @@ def test_every_bad_token_is_told_the_same(registry: Registry) -> None:
     connection.close()
     mistyped = registry.token[:-7] + ("a" if registry.token[-7] != "a" else "b") + registry.token[-6:]
     answers = [
-        requests.post(f"{registry.address}/api/v1/plugins", json=a_submission(), timeout=10, headers=headers)
+        requests.post(f"{registry.address}/api/v1/plugins", json=a_submission(), timeout=PATIENCE_S, headers=headers)
         for headers in (
             {},
             {"Authorization": "Bearer"},
@@ -473,7 +478,7 @@ def test_a_dry_run_says_what_would_be_refused_and_changes_nothing(registry: Regi
 
 def test_health_needs_no_token(registry: Registry) -> None:
     for path in ("/healthz", "/readyz"):
-        assert requests.get(registry.address + path, timeout=5).status_code == 200
+        assert requests.get(registry.address + path, timeout=PATIENCE_S).status_code == 200
 
 
 # --- the store or the broker is away ------------------------------------------------------------
@@ -502,8 +507,8 @@ def test_a_broker_that_is_away_does_not_change_the_answer(registry: Registry, ar
     finally:
         broker.resume()
     assert response.status_code == 202
-    assert response.elapsed.total_seconds() < 1
-    assert registry.final(response.json()["id"], within_s=60)["status"] == "registered"
+    assert response.elapsed.total_seconds() < 4, "whoever waits for the broker waits for 5 s"
+    assert registry.final(response.json()["id"])["status"] == "registered"
 
 
 def test_a_lost_broker_loses_nothing(registry: Registry, artifact: Artifact) -> None:
@@ -512,4 +517,4 @@ def test_a_lost_broker_loses_nothing(registry: Registry, artifact: Artifact) -> 
     accepted = [registry.register(each, prefer="respond-async") for each in submissions]
     assert [each.status_code for each in accepted] == [202] * 5
     for each in accepted:
-        assert registry.final(each.json()["id"], within_s=60)["status"] == "registered"
+        assert registry.final(each.json()["id"])["status"] == "registered"

@@ -5,11 +5,11 @@ from typing import Any
 
 import requests
 
-from tests.running import Registry
+from tests.running import PATIENCE_S, Registry
 
 
 def document(registry: Registry) -> dict[str, Any]:
-    found: dict[str, Any] = requests.get(f"{registry.address}/openapi.json", timeout=10).json()
+    found: dict[str, Any] = requests.get(f"{registry.address}/openapi.json", timeout=PATIENCE_S).json()
     return found
 
 
@@ -39,10 +39,10 @@ def test_the_example_submission_is_taken(registry: Registry) -> None:
 
 
 def test_the_page_loads_from_this_host_alone(registry: Registry) -> None:
-    page = requests.get(f"{registry.address}/docs", timeout=10).text
+    page = requests.get(f"{registry.address}/docs", timeout=PATIENCE_S).text
     assert "SwaggerUIBundle" in page
     loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page) + re.findall(r"url: '([^']+)", page)
     assert loaded
     for each in loaded:
         assert each.startswith("/"), each
-        assert requests.get(registry.address + each, timeout=10).status_code == 200
+        assert requests.get(registry.address + each, timeout=PATIENCE_S).status_code == 200

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import a_submission
 from tests.origin import Served
-from tests.running import Registry, problem, until
+from tests.running import PATIENCE_S, Registry, problem, until
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
@@ -70,7 +70,7 @@ def test_a_retry_that_succeeds_registers_the_plugin(registry: Registry, artifact
     problem(registry.request("POST", f"/api/v1/registrations/{again['id']}/retry"), 409, "wrong-state")
 
 
-def test_a_running_download_is_canceled_within_a_second(
+def test_a_running_download_is_canceled_without_waiting_for_its_host(
     registry: Registry, artifact: Artifact, gate: threading.Event
 ) -> None:
     submission, served = artifact(body=b"x" * 200_000, gate=gate)
@@ -81,11 +81,11 @@ def test_a_running_download_is_canceled_within_a_second(
     begun = time.monotonic()
     answer = registry.request("POST", f"/api/v1/registrations/{registration_id}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
-    client.join(10)
+    client.join()
     document = problem(waiting[0], 409, "canceled")
     assert document["instance"] == f"/api/v1/registrations/{registration_id}"
-    until(lambda: _lost(registry, registration_id), within_s=5, what="the worker to stop")
-    assert time.monotonic() - begun < 5
+    until(lambda: _lost(registry, registration_id), what="the worker to stop")
+    assert time.monotonic() - begun < 30, "and not when its host goes on, or its time is over"
     gate.set()
     assert registry.get(f"/api/v1/registrations/{registration_id}").json()["status"] == "canceled"
     assert registry.get(f"/api/v1/plugins?name={submission['name']}").json()["items"] == []
@@ -142,7 +142,7 @@ def test_events_tell_of_progress_and_end_with_the_outcome(
         f"{registry.address}/api/v1/registrations/{registration_id}/events",
         headers={"Authorization": f"Bearer {registry.token}"},
         stream=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     ) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         kind = ""
@@ -166,10 +166,12 @@ def test_a_queued_registration_tells_its_place(registry: Registry, artifact: Art
     worker.suspend()
     try:
         ids = [accepted(registry, artifact()[0]) for _ in range(3)]
-        time.sleep(1.2)  # what was seen before them is too old by then
-        first, _second, third = (registry.get(f"/api/v1/registrations/{each}").json() for each in ids)
-        assert third["ahead"] == first["ahead"] + 2
-        assert third["estimatedWaitS"] > 0
+
+        def placed() -> bool:  # what was seen before them may be shown for a while
+            first, _second, third = (registry.get(f"/api/v1/registrations/{each}").json() for each in ids)
+            return bool(third["estimatedWaitS"]) and third["ahead"] == first["ahead"] + 2
+
+        until(placed, what="their places")
     finally:
         worker.resume()
     assert registry.final(ids[2])["ahead"] is None
@@ -179,12 +181,16 @@ def test_metrics_and_overview_agree_with_the_store(registry: Registry, artifact:
     registry.final(accepted(registry, artifact()[0]))
     page, _served = artifact(body=b"<!doctype html><html>", headers={"Content-Type": "text/html"})
     registry.final(accepted(registry, page | {"checksum": "sha256:" + "0" * 64}))
-    time.sleep(1.2)
-    seen, overview = metrics(registry), registry.get("/api/v1/overview").json()
-    for status in ("queued", "verifying", "registered", "rejected", "failed", "canceled"):
-        stored = _stored(registry, status)
-        assert seen["registrations", frozenset({("status", status)})] == stored, status
-        assert overview["registrations"][status] == stored, status
+    statuses = ("queued", "verifying", "registered", "rejected", "failed", "canceled")
+
+    def agreed() -> dict[tuple[str, frozenset[tuple[str, str]]], float] | None:
+        """Return the metrics, once they and the overview say what the store says: they may be a look behind."""
+        seen, overview = metrics(registry), registry.get("/api/v1/overview").json()["registrations"]
+        stored = {each: _stored(registry, each) for each in statuses}
+        told = {each: seen["registrations", frozenset({("status", each)})] for each in statuses}
+        return seen if told == overview == stored else None
+
+    seen = until(agreed, what="metrics and overview that agree with the store")
     outcomes = {labels: value for (name, labels), value in seen.items() if name == "outcomes_total"}
     html = {"status": "rejected", "code": "digest-mismatch", "cause": "html-page", "fault": "submitter"}
     assert outcomes[frozenset(html.items())] >= 1
@@ -206,7 +212,7 @@ def _stored(registry: Registry, status: str) -> int:
 
 
 def test_metrics_are_for_those_who_may_read(registry: Registry) -> None:
-    problem(requests.get(f"{registry.address}/metrics", timeout=10), 401, "unauthorized")
+    problem(requests.get(f"{registry.address}/metrics", timeout=PATIENCE_S), 401, "unauthorized")
     problem(registry.get("/metrics", token=make_token(registry, "register")), 403, "forbidden")
     assert registry.get("/metrics", token=make_token(registry, "read")).status_code == 200
 
@@ -220,24 +226,29 @@ def test_an_accept_header_that_makes_no_sense_gets_metrics_all_the_same(registry
 def test_no_label_of_a_metric_is_a_strangers_word(registry: Registry, artifact: Artifact) -> None:
     submission = a_submission(artifactUrl="https://strange-host.invalid/secret-path?key=1", name="strange-name")
     registry.final(accepted(registry, submission))
+
+    def others(which: str) -> float:
+        return sum(value for (name, labels), value in metrics(registry).items() if (which, "other") in labels)
+
+    before = others("route"), others("method")
     registry.get("/strange-path/strange")
     registry.request("PROPFIND", "/api/v1/plugins")
-    time.sleep(1.2)
-    text = registry.get("/metrics").text
-    assert "strange" not in text.lower()
-    assert 'route="other"' in text
-    assert 'method="other"' in text
+    until(lambda: others("route") > before[0] and others("method") > before[1], what="that they are counted")
+    assert "strange" not in registry.get("/metrics").text.lower()
 
 
 # --- the command line ---------------------------------------------------------------------------
 
 
 def test_queue_shows_what_the_api_shows(registry: Registry, failed: dict[str, Any]) -> None:
-    time.sleep(1.2)  # what was seen before it failed is too old by then
-    done = registry.cli("queue", "--json")
-    seen = json.loads(done.stdout)
-    assert failed["id"] in {each["id"] for each in seen["failures"]}
-    assert done.returncode == (8 if seen["trouble"] else 0)
+
+    def shows() -> bool:  # what was seen before it failed may be shown for a while
+        done = registry.cli("queue", "--json")
+        seen = json.loads(done.stdout)
+        assert done.returncode == (8 if seen["trouble"] else 0)
+        return failed["id"] in {each["id"] for each in seen["failures"]}
+
+    until(shows, what="the failure")
     shown = registry.cli("queue")
     for word in ("queued", "verifying", "holds 0 of", "status-404 (at fault: submitter)"):
         assert word in shown.stdout, shown.stdout
@@ -298,7 +309,7 @@ def test_a_registration_canceled_while_ci_waits_ends_with_9(
     waiting.start()
     until(lambda: _submissions(registry) > submissions, what="the command's own submission, which joins")
     registry.request("POST", f"/api/v1/registrations/{registration_id}/cancel")
-    waiting.join(20)
+    waiting.join()
     assert ended == [9]
 
 

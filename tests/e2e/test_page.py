@@ -13,7 +13,7 @@ from api import page
 from tests.conftest import a_submission
 from tests.e2e.test_operations import accepted, make_token
 from tests.origin import Served
-from tests.running import Registry, problem, until
+from tests.running import PATIENCE_S, Registry, problem, until
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
@@ -28,11 +28,11 @@ class Browser:
         self.entered = self.post("sign-in", token=registry.token if token is None else token)
 
     def get(self, query: str = "", **options: Any) -> requests.Response:
-        return self.session.get(f"{self.registry.address}/operations{query}", timeout=10, **options)
+        return self.session.get(f"{self.registry.address}/operations{query}", timeout=PATIENCE_S, **options)
 
     def post(self, path: str, *, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
         url = f"{self.registry.address}/operations/{path}"
-        return self.session.post(url, data=fields, headers=headers, timeout=10, allow_redirects=False)
+        return self.session.post(url, data=fields, headers=headers, timeout=PATIENCE_S, allow_redirects=False)
 
     def press(self, what: str) -> requests.Response:
         (proof,) = set(re.findall(r'name="form" value="([0-9a-f]{64})"', self.get().text))
@@ -49,11 +49,14 @@ def rejected(registry: Registry, artifact: Artifact) -> dict[str, Any]:
 
 
 def test_who_has_not_signed_in_sees_a_form_and_nothing_else(registry: Registry) -> None:
-    page = requests.get(f"{registry.address}/operations", timeout=10)
+    page = requests.get(f"{registry.address}/operations", timeout=PATIENCE_S)
     assert 'action="/operations/sign-in"' in page.text
     assert "Workers" not in page.text
-    problem(requests.get(f"{registry.address}/operations/live", timeout=10), 401, "unauthorized")
-    assert requests.post(f"{registry.address}/operations/act", timeout=10, allow_redirects=False).status_code == 303
+    problem(requests.get(f"{registry.address}/operations/live", timeout=PATIENCE_S), 401, "unauthorized")
+    assert (
+        requests.post(f"{registry.address}/operations/act", timeout=PATIENCE_S, allow_redirects=False).status_code
+        == 303
+    )
 
 
 @pytest.mark.parametrize("token", ["", "prg_nonsense", "register"])
@@ -186,7 +189,9 @@ def test_signing_out_and_revoking_end_the_session(registry: Registry) -> None:
     cookie = browser.session.cookies["plugin_registry_session"]
     (proof,) = set(re.findall(r'name="form" value="([0-9a-f]{64})"', browser.get().text))
     assert browser.post("sign-out", form=proof).status_code == 303
-    stale = requests.get(f"{registry.address}/operations", cookies={"plugin_registry_session": cookie}, timeout=10)
+    stale = requests.get(
+        f"{registry.address}/operations", cookies={"plugin_registry_session": cookie}, timeout=PATIENCE_S
+    )
     assert "sign-in" in stale.text
     token = make_token(registry, "read")
     other = Browser(registry, token)

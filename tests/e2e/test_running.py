@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
-from tests.running import COMMAND, Registry, clean_environment, run, running_registry, until
+from tests.running import COMMAND, PATIENCE_S, Registry, clean_environment, run, running_registry, until
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_second_start_finds_the_same_plugins_and_ctrl_c_ends_every_child(origi
         assert len(children) == 4
         token = first.token
         first.process.send_signal(signal.SIGINT)
-        assert first.process.wait(30) == 0
+        assert first.process.wait(PATIENCE_S) == 0
         assert not any(each.is_running() for each in children)
     with running_registry(state, env=env) as second:
         assert second.token == token
@@ -61,7 +61,7 @@ def test_a_crash_leaves_nobody_behind_and_the_next_start_goes_on(origin: Origin,
         first.process.wait()
         until(lambda: not any(each.is_running() for each in children), what="the end of every child")
     with running_registry(state, env=env) as second:
-        assert second.final(accepted["id"], within_s=40)["status"] == "registered"
+        assert second.final(accepted["id"])["status"] == "registered"
 
 
 def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, mor
     before.kill()
     until(lambda: mortal.child(name).pid != before.pid, what="a new child")
     accepted = mortal.register(submission, prefer="respond-async").json()
-    assert mortal.final(accepted["id"], within_s=60)["status"] == "registered"
+    assert mortal.final(accepted["id"])["status"] == "registered"
     until(lambda: len(_deaths(mortal)) > said, what="a word about it")
 
 
@@ -201,7 +201,7 @@ def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Pat
     try:
         os.close(writer)
         os.close(reader)  # nobody will ever read what it says
-        until((tmp_path / "state" / "address").exists, within_s=60)
+        until((tmp_path / "state" / "address").exists, what="the address")
         registry = Registry(
             process, (tmp_path / "state" / "address").read_text().strip(), tmp_path / "state", tmp_path
         )
@@ -211,7 +211,7 @@ def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Pat
         assert registry.get("/readyz").status_code == 200
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 def test_an_address_that_a_crash_left_behind_is_not_trusted_with_the_token(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_token_of_a_store_that_is_gone_is_made_anew(tmp_path: Path) -> None:
 
 def test_the_demo_ends_well_whatever_the_environment_says(tmp_path: Path) -> None:
     env = {"REGISTRY_DATABASE_URL": "mysql://nowhere/", "REGISTRY_MAX_ARTIFACT_BYTES": "1", "TMPDIR": str(tmp_path)}
-    done = run("demo", env=env, timeout=110)
+    done = run("demo", env=env, timeout_s=4 * PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Registered nginx-log-collector 2.1.0" in done.stdout
     assert "digest-mismatch" in done.stderr

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 
 from shared.characters import visible
-from tests.running import Registry
+from tests.running import PATIENCE_S, Registry
 
 OPERATIONS = [
     "RegisterPlugin",
@@ -28,7 +28,7 @@ OPERATIONS = [
 
 
 def test_every_operation_is_tried(registry: Registry) -> None:
-    paths = requests.get(f"{registry.address}/openapi.json", timeout=10).json()["paths"]
+    paths = requests.get(f"{registry.address}/openapi.json", timeout=PATIENCE_S).json()["paths"]
     found = {each["operationId"] for path in paths for each in paths[path].values() if path.startswith("/api/")}
     assert found == set(OPERATIONS)
 
@@ -54,7 +54,7 @@ def test_the_service_does_what_its_document_says(registry: Registry, operation_i
             _fill_in_what_a_schema_cannot_say(case)
         else:
             assume(_arrives_as_it_is(case))
-        case.call_and_validate(headers=headers)
+        case.call_and_validate(headers=headers, timeout=PATIENCE_S)
 
     try_each()
 

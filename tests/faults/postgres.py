@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from tests.engines import postgresql
-from tests.running import until
+from tests.running import PATIENCE_S, until
 
 
 class Postgres:
@@ -49,13 +49,13 @@ class Postgres:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        processes[0].wait(20)  # for as long as nobody has, the next one takes it to be running
+        processes[0].wait(PATIENCE_S)  # for as long as nobody has, the next one takes it to be running
         until(lambda: not any(_lives(each) for each in processes), what="the end of PostgreSQL")
 
     def start(self) -> None:
         """Start the server again on what it has on disk."""
         if self._again is not None:
-            self._again.wait(30)  # it has crashed, too
+            self._again.wait(PATIENCE_S)  # it has crashed, too
         changed = self._user != psutil.Process().username()
         self._again = subprocess.Popen(
             self._command,
@@ -64,13 +64,13 @@ class Postgres:
             cwd="/",
             user=self._user if changed else None,
         )
-        until(self._answers, within_s=60, what="PostgreSQL")
+        until(self._answers, what="PostgreSQL")
 
     def close(self) -> None:
         """End the server, if it is one that was started again."""
         if self._again is not None:
             self._again.terminate()
-            self._again.wait(30)
+            self._again.wait(PATIENCE_S)
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError):

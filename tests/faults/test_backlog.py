@@ -13,7 +13,7 @@ from shared.database import Database, open_database
 from shared.queues import CLOCK_QUEUE, IDS_PER_BELL
 from tests.faults.cluster import Cluster, Truth, all_at_once
 from tests.faults.history import everything_in
-from tests.running import until
+from tests.running import PATIENCE_S, until
 from worker.sweep import MAX_WAITING
 
 SLOWER_AT_MOST = 5
@@ -80,7 +80,7 @@ def _pile_up_and_drain(cluster: Cluster, truth: Truth, count: int) -> None:
                     assert held < workers_held.setdefault(name, held) + GROWN_AT_MOST_BYTES
             return due == 0
 
-        until(drained, within_s=60 + count / 20, what="the end of the backlog")
+        until(drained, within_s=PATIENCE_S + count / 5, what="the end of the backlog")
     cluster.until_final()
     cluster.check(*random.sample(ids, LOOKED_AT))
     registrations, _ = everything_in(cluster.database_url)

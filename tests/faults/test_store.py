@@ -20,11 +20,11 @@ from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxy, Wire, proxy_to_database
 from tests.faults.small_disk import SmallDisk
 from tests.origin import Served
-from tests.running import problem, until
+from tests.running import PATIENCE_S, problem, until
 
 LONG = pytest.mark.faults_long
 AWAY_S = 10.0
-PATIENT_LEASE_S = 30.0
+PATIENT_LEASE_S = 90.0
 """A lease that outlives the store's absence; those of the other worker do not."""
 
 Away = Callable[[Cluster, Postgres], AbstractContextManager[None]]
@@ -98,12 +98,12 @@ def _settle_while_away(
     assert 0 < len(held) < len(ids), "both workers have their share"
     with ThreadPoolExecutor(8) as pool:
         waiting = pool.submit(client.submit, downloads[0].submission, prefer="wait=60")
-        time.sleep(1)  # so that it does wait when the store goes
+        time.sleep(3)  # so that it does wait when the store goes
         with away:
+            gate.set()
+            until(lambda: all(each.served for each in downloads), what="the end of every download")
             left = threading.Timer(AWAY_S, lambda: None)
             left.start()
-            gate.set()
-            until(lambda: all(each.served for each in downloads), within_s=5, what="the end of every download")
             meanwhile = [
                 (each, pool.submit(_after, 0.5 * number, client.submit, each))
                 for number, each in enumerate(truth.submissions(6))
@@ -136,7 +136,7 @@ class _Download:
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         self.ports.append(handler.client_address[1])
-        serve_in_halves(handler, self.artifact.body, lambda: self._gate.wait(60))
+        serve_in_halves(handler, self.artifact.body, lambda: self._gate.wait(PATIENCE_S))
         self.served = True
 
 
@@ -261,7 +261,7 @@ def test_on_a_full_disk_submissions_are_refused_and_nothing_that_was_accepted_is
             refused.append(submission)
             return len(refused) >= 20
 
-        until(stays_full, within_s=60, what="a store without room")
+        until(stays_full, what="a store without room")
         assert client.look(ids[0])["id"] == ids[0], "what is there can be read"
         assert cluster.in_flight()
     all_at_once(client.taken, refused)

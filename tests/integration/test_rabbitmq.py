@@ -17,7 +17,7 @@ from shared.store import Store
 from tests.conftest import a_parsed_submission, amqp_url, open_loopback
 from tests.contracts import now, submit
 from tests.origin import Origin, Served
-from tests.running import clean_environment, until
+from tests.running import PATIENCE_S, clean_environment, until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -69,8 +69,8 @@ def test_a_worker_verifies_what_is_rung_for_over_rabbitmq(
                 time.sleep(0.2)
                 return now(store, registration.id).status is Status.REGISTERED
 
-            until(rung_and_registered, within_s=60, what="the record")
+            until(rung_and_registered, what="the record")
             assert len(served.requests) == 1
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(PATIENCE_S)

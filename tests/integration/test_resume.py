@@ -74,8 +74,8 @@ def verifier(database: Database, origin: Origin, tmp_path: Path) -> Verifier:
         egress_ports=str(origin.port),
         egress_allow_networks="127.0.0.1/32",
         max_attempts=1,
-        fetch_deadline_s=60,
-        read_timeout_s=2,
+        fetch_deadline_s=600,
+        read_timeout_s=60,
     )
     verifier = build_verifier(settings, database)
     verifier.attempts.start()

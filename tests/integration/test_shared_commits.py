@@ -65,7 +65,7 @@ def together(database: Database, shared: SharedCommits) -> Iterator[Callable[...
 
         def run(*thens: Callable[[Connection], object]) -> list[Future[None]]:
             go = threading.Event()
-            first = pool.submit(write, database, 0, lambda _: go.wait(20))
+            first = pool.submit(write, database, 0, lambda _: go.wait())
             until(lambda: shared._turn.locked() and not shared._waiting)
             rest = [pool.submit(write, database, place, then) for place, then in enumerate(thens, 1)]
             until(lambda: shared._waiting == len(thens))
@@ -83,7 +83,7 @@ def test_blocks_that_wait_at_the_same_time_share_one_commit(
     database: Database, commits: Commits, together: Callable[..., list[Future[None]]]
 ) -> None:
     for each in together(*[nothing] * 8):
-        each.result(20)
+        each.result()
     assert commits.count == 1
     assert written(database) == set(range(9))
 
@@ -96,9 +96,9 @@ def test_a_block_that_fails_takes_no_other_along(
 
     first, failed, last = together(fail, nothing)
     with pytest.raises(ValueError, match="mine alone"):
-        failed.result(20)
-    first.result(20)
-    last.result(20)
+        failed.result()
+    first.result()
+    last.result()
     assert written(database) == {0, 2}
 
 
@@ -108,8 +108,8 @@ def test_the_last_block_may_fail(database: Database, together: Callable[..., lis
 
     first, failed = together(fail)
     with pytest.raises(StoreUnavailable):
-        failed.result(20)
-    first.result(20)
+        failed.result()
+    first.result()
     assert written(database) == {0}
 
 
@@ -119,7 +119,7 @@ def test_no_block_is_done_before_the_commit_and_all_hear_of_its_failure(
     commits.error = StoreUnavailable("no room on this disk")
     for each in together(nothing, nothing):
         with pytest.raises(StoreUnavailable, match="no room"):
-            each.result(20)
+            each.result()
     commits.error = None
     assert written(database) == set()
     write(database, 7)
@@ -137,8 +137,8 @@ def test_what_sqlite_rolled_back_by_itself_is_not_told_as_committed(
     first, lost, later = together(lose_everything, nothing)
     for each in (first, lost):
         with pytest.raises(StoreUnavailable):
-            each.result(20)
-    later.result(20)
+            each.result()
+    later.result()
     assert written(database) == {2}
 
 

@@ -101,11 +101,11 @@ def test_a_writer_that_waits_for_its_turn_too_long_is_told(
     def occupy() -> None:
         with database.write():
             inside.set()
-            leave.wait(10)
+            leave.wait()
 
     thread = threading.Thread(target=occupy)
     thread.start()
-    inside.wait(10)
+    inside.wait()
     with pytest.raises(StoreUnavailable):
         store.submit([(a_parsed_submission(), "tests")])
     leave.set()

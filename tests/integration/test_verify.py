@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from shared.database import open_database
 from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Truncated
 from shared.registration import Digest, Registration, RegistrationId, Status
 from shared.store import Store
-from tests.conftest import a_parsed_submission
-from tests.contracts import claim, digest_of, now, submit
+from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
+from tests.contracts import claim, digest_of, let_pass, now, submit
 from tests.fakes import FakeBell, FakeFetch
+from tests.running import PATIENCE_S, until
 from worker import attempts as attempts_module
 from worker.artifact import Seen
 from worker.attempts import Attempt, Attempts
@@ -29,7 +31,8 @@ from worker.verify import Verifier
 
 CONTENT = b"the artifact" * 1000
 URL = "https://artifacts.example.com/plugin.tar.gz"
-QUICK = RetryPolicy(max_attempts=2, base_s=0.1, cap_s=1)
+LATER_S = 60.0
+TWICE = RetryPolicy(max_attempts=2, base_s=LATER_S, cap_s=LATER_S)
 
 
 def unexplained(declared: str, computed: Digest, seen: Seen, versions: Mapping[str, str]) -> DigestMismatch:
@@ -45,7 +48,7 @@ def a_verifier(
         explain=unexplained,
         attempts=Attempts(store, lease_s=lease_s, deadline_s=deadline_s),
         hosts=Hosts(slots),
-        retry=QUICK,
+        retry=TWICE,
         worker="tests",
         lease_s=lease_s,
         max_bytes=2**20,
@@ -57,15 +60,15 @@ def declared(store: Store, content: bytes = CONTENT) -> Registration:
     return submit(store, a_parsed_submission(checksum=checksum, artifactUrl=URL))
 
 
-def while_streaming(verifier: Verifier, act: Callable[[], object]) -> None:
-    """Have *act* happen once, in the middle of the next download."""
+def while_streaming(verifier: Verifier, act: Callable[[], object] | None = None) -> None:
+    """Have *act* happen once, in the middle of the next download; without one, have it stall until it is cut off."""
     fetch = verifier.fetch
     assert isinstance(fetch, FakeFetch)
     pending = [act]
 
-    def once(_attempt: Attempt) -> None:
+    def once(attempt: Attempt) -> None:
         if pending:
-            pending.pop()()
+            (pending.pop() or partial(attempt.pause, PATIENCE_S))()
 
     fetch.while_streaming = once
 
@@ -106,7 +109,7 @@ def test_a_transient_error_is_tried_again_until_the_attempts_run_out(store: Stor
     assert (waiting.status, waiting.attempts) == (Status.QUEUED, 1)
     verifier.verify(registration.id)
     assert now(store, registration.id).attempts == 1, "it was not due yet"
-    time.sleep(0.15)
+    let_pass(store, LATER_S)
     verifier.verify(registration.id)
     ended = now(store, registration.id)
     assert (ended.status, ended.attempts) == (Status.FAILED, 2)
@@ -117,7 +120,7 @@ def test_a_transient_error_is_tried_again_until_the_attempts_run_out(store: Stor
 def test_a_transient_error_that_passes_leaves_no_trace(store: Store) -> None:
     registration = declared(store)
     a_verifier(store, Truncated("broke")).verify(registration.id)
-    time.sleep(0.15)
+    let_pass(store, LATER_S)
     a_verifier(store, CONTENT).verify(registration.id)
     assert now(store, registration.id).status is Status.REGISTERED
     assert now(store, registration.id).failure is None
@@ -138,10 +141,10 @@ def test_a_bell_for_what_needs_nothing_fetches_nothing(store: Store, status: str
 
 def test_a_stale_worker_cannot_register_what_another_claimed(store: Store) -> None:
     registration = declared(store)
-    slow = a_verifier(store, CONTENT, lease_s=1.2)
+    slow = a_verifier(store, CONTENT)
 
     def let_another_claim() -> None:
-        time.sleep(1.3)
+        let_pass(store, 30)
         claim(store, registration)
 
     while_streaming(slow, let_another_claim)
@@ -152,10 +155,10 @@ def test_a_stale_worker_cannot_register_what_another_claimed(store: Store) -> No
 
 def test_a_stale_worker_cannot_fail_what_another_claimed(store: Store) -> None:
     registration = declared(store)
-    slow = a_verifier(store, b"something else", lease_s=1.2)
+    slow = a_verifier(store, b"something else")
 
     def let_another_claim() -> None:
-        time.sleep(1.3)
+        let_pass(store, 30)
         claim(store, registration)
 
     while_streaming(slow, let_another_claim)
@@ -176,13 +179,14 @@ def test_a_worker_told_to_stop_puts_its_claim_back_and_takes_no_other(store: Sto
 
 def test_the_heartbeat_keeps_a_claim_and_notes_progress(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts_module, "RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr(attempts_module, "SAFETY_S", 0.1)
     registration = declared(store)
-    verifier = a_verifier(store, CONTENT, lease_s=1.5)
+    verifier = a_verifier(store, CONTENT, lease_s=3)
     verifier.attempts.start()
     seen = []
 
     def outlive_the_first_lease() -> None:
-        time.sleep(1.7)
+        time.sleep(3.2)
         seen.append(now(store, registration.id))
 
     while_streaming(verifier, outlive_the_first_lease)
@@ -196,13 +200,14 @@ def test_a_worker_that_cannot_renew_stops_before_its_lease_ends(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts_module, "RENEW_EVERY_S", 1000.0)  # a heartbeat that never comes
+    monkeypatch.setattr(attempts_module, "SAFETY_S", 30.0)
     registration = declared(store)
-    verifier = a_verifier(store, CONTENT, lease_s=1.3)
+    verifier = a_verifier(store, CONTENT, lease_s=30.2)
     verifier.attempts.start()
-    while_streaming(verifier, lambda: time.sleep(0.6))
+    while_streaming(verifier)
     started = time.monotonic()
     verifier.verify(registration.id)
-    assert time.monotonic() - started < 1.3
+    assert time.monotonic() - started < 30
     assert now(store, registration.id).status is Status.VERIFYING, "nothing may be written for a lost claim"
 
 
@@ -210,7 +215,7 @@ def test_an_attempt_past_its_deadline_is_cut_off_and_tried_again(store: Store) -
     registration = declared(store)
     verifier = a_verifier(store, CONTENT, deadline_s=0.2)
     verifier.attempts.start()
-    while_streaming(verifier, lambda: time.sleep(0.5))
+    while_streaming(verifier)
     verifier.verify(registration.id)
     waiting = now(store, registration.id)
     assert waiting.status is Status.QUEUED
@@ -240,7 +245,7 @@ def test_an_outcome_is_insisted_on_while_the_store_is_away(
 
 def test_the_sweep_tops_the_queue_up_and_never_floods_it(store: Store) -> None:
     waiting = [submit(store, a_parsed_submission()).id for _ in range(3)]
-    time.sleep(0.25)
+    let_pass(store, RING_AGAIN_AFTER_S)
     bell = FakeBell()
     sweep(store, waiting=lambda: MAX_WAITING, ring=bell, max_attempts=5)
     assert bell.rung == []
@@ -250,8 +255,8 @@ def test_the_sweep_tops_the_queue_up_and_never_floods_it(store: Store) -> None:
 
 def test_the_sweep_ends_what_has_no_attempt_left(store: Store) -> None:
     registration = submit(store, a_parsed_submission())
-    claim(store, registration, lease_s=0.02, max_attempts=1)
-    time.sleep(0.05)
+    claim(store, registration, max_attempts=1)
+    let_pass(store, 30)
     bell = FakeBell()
     sweep(store, waiting=lambda: 0, ring=bell, max_attempts=1)
     assert now(store, registration.id).status is Status.FAILED
@@ -265,10 +270,10 @@ def test_a_slow_artifact_hands_the_rest_of_its_bell_back_in_two() -> None:
     def verify(registration_id: RegistrationId) -> None:
         verified.append(registration_id)
         if registration_id == "slow":
-            time.sleep(0.4)
+            until(lambda: len(handed_back) == 2, what="the rest of the bell handed back")
 
     ids = [RegistrationId(each) for each in ("quick", "slow", "third", "fourth", "fifth")]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.1)
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
     assert verified == ["quick", "slow"]
     assert handed_back == [["third", "fifth"], ["fourth"]], "in two, for whoever is free"
 
@@ -279,11 +284,11 @@ def test_quick_artifacts_share_one_bell_however_long_they_take_together() -> Non
 
     def verify(registration_id: RegistrationId) -> None:
         verified.append(registration_id)
-        time.sleep(0.02)
+        time.sleep(0.15)
 
-    ids = [RegistrationId(str(n)) for n in range(32)]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.25)
-    time.sleep(0.3)
+    ids = [RegistrationId(str(n)) for n in range(16)]
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
+    time.sleep(1.1)
     assert verified == ids
     assert handed_back == []
 
@@ -296,22 +301,22 @@ def test_to_wait_for_a_turn_is_not_to_take_long() -> None:
 
     def somebody_else() -> None:
         with turns.turn():
-            time.sleep(0.2)
+            time.sleep(1.2)
 
     def verify(registration_id: RegistrationId) -> None:
         verified.append(registration_id)
         if registration_id == "first":
             in_between.append(threading.Thread(target=somebody_else))
             in_between[0].start()
-            time.sleep(0.02)  # that one is in line by now
+            until(turns._first_in_line.locked, what="that one in line")
 
     ids = [RegistrationId(each) for each in ("first", "second", "third")]
     somebody = threading.Thread(target=somebody_else)
     somebody.start()
-    time.sleep(0.02)
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=turns, patience_s=0.1)
-    somebody.join(5)
-    in_between[0].join(5)
+    until(lambda: turns._begun, what="somebody's turn")
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=turns, patience_s=1)
+    somebody.join()
+    in_between[0].join()
     assert verified == ids
     assert handed_back == []
 
@@ -322,11 +327,11 @@ def test_what_was_parked_is_verified_next_with_a_turn_and_a_moment_of_its_own() 
 
     def verify(registration_id: RegistrationId) -> RegistrationId | None:
         verified.append(registration_id)
-        time.sleep(0.06)
+        time.sleep(0.2)
         return RegistrationId(f"parked {len(verified)}") if len(verified) < 5 else None
 
     ids = [RegistrationId(each) for each in ("first", "last")]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=0.2)
+    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
     assert verified == ["first", "parked 1", "parked 2", "parked 3", "parked 4", "last"]
     assert handed_back == [], "each was quick"
 

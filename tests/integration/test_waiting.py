@@ -50,7 +50,7 @@ def test_a_surprise_while_looking_does_not_end_the_waiting(surprising: Surprisin
         outcomes = Outcomes(surprising)
         running = asyncio.create_task(outcomes.run())
         try:
-            return await outcomes.wait(registration.id, 5)
+            return await outcomes.wait(registration.id, 60)
         finally:
             running.cancel()
 
@@ -85,6 +85,7 @@ def test_what_the_store_does_not_take_in_time_is_given_up(store: Store, monkeypa
         intake = Intake(store, bell)
         with pytest.raises(StoreUnavailable):
             await intake.submit(a_parsed_submission(), "tests")  # nobody runs it
+        monkeypatch.undo()
         running = asyncio.create_task(intake.run())
         await intake.submit(a_parsed_submission(), "tests")
         running.cancel()

@@ -47,7 +47,7 @@ class HeldClock:
     def sleep(self, seconds: float) -> None:
         if seconds > 0:
             self.pauses.append(seconds)
-            self.pause_over.acquire(timeout=20)
+            self.pause_over.acquire()
             self.now += seconds
 
 

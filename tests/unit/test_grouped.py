@@ -47,7 +47,7 @@ def test_what_is_asked_while_a_call_goes_on_is_made_as_one_and_each_has_its_own_
 
     def slow(asked: Sequence[int]) -> list[int]:
         answers = doubling(asked)
-        gate.wait(20)
+        gate.wait()
         return answers
 
     grouped = Grouped(slow)
@@ -57,7 +57,7 @@ def test_what_is_asked_while_a_call_goes_on_is_made_as_one_and_each_has_its_own_
         others = [pool.submit(grouped, number) for number in range(1, 5)]
         until(lambda: len(grouped._waiting) == len(others))
         gate.set()
-        assert [each.result(20) for each in (first, *others)] == [0, 2, 4, 6, 8]
+        assert [each.result() for each in (first, *others)] == [0, 2, 4, 6, 8]
     alone, together = doubling.called
     assert (alone, sorted(together)) == ([0], [1, 2, 3, 4])
 

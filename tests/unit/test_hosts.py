@@ -48,7 +48,7 @@ def test_a_slot_that_becomes_free_in_a_moment_is_waited_for_and_another_hosts_is
         hosts.leave("other")
         assert not waiting.done()
         hosts.leave("quick")
-        assert waiting.result(10)
+        assert waiting.result()
 
 
 def test_nobody_who_waits_is_forgotten() -> None:

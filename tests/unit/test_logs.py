@@ -133,7 +133,7 @@ def test_two_tokens_run_together_are_both_hidden() -> None:
     assert "a1" not in str(without_secrets(None, "info", {"event": token + token}))
 
 
-@pytest.mark.timeout(10)  # a pattern that looks back takes minutes for these
+@pytest.mark.timeout(60)  # a pattern that looks back takes minutes for these
 def test_scrubbing_takes_no_longer_for_strange_texts() -> None:
     for text in ("a+" * 50_000, "a." * 50_000, "://" * 30_000, "?" * 90_000, "@" * 90_000):
         without_secrets(None, "info", {"event": text})

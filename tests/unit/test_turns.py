@@ -3,7 +3,28 @@
 import threading
 import time
 
+import pytest
+
+from tests.running import until
+from worker import turns as module
 from worker.turns import Turns
+
+
+class Clock:
+    """A clock that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def test_no_more_than_so_many_have_a_turn_while_all_are_quick() -> None:
@@ -25,7 +46,7 @@ def test_no_more_than_so_many_have_a_turn_while_all_are_quick() -> None:
     for each in threads:
         each.start()
     for each in threads:
-        each.join(20)
+        each.join()
     assert most == 3
 
 
@@ -37,24 +58,23 @@ def test_who_takes_long_holds_up_nobody() -> None:
     def slow(number: int) -> None:
         with turns.turn():
             begun.append(number)
-            ends.wait(20)
+            ends.wait()
 
     threads = [threading.Thread(target=slow, args=(number,)) for number in range(9)]
     for each in threads:
         each.start()
-    give_up = time.monotonic() + 10
-    while len(begun) < len(threads) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    assert len(begun) == len(threads), "all of them are under way, none of them done"
-    ends.set()
+    try:
+        until(lambda: len(begun) == len(threads), what="all of them under way, none of them done")
+    finally:
+        ends.set()
     for each in threads:
-        each.join(20)
+        each.join()
     with turns.turn(), turns.turn():
         pass  # those that lapsed and then ended have kept nothing
 
 
-def test_those_that_lapsed_make_room_for_no_more_than_so_many() -> None:
-    turns = Turns(1, patience_s=0.3)
+def test_those_that_lapsed_make_room_for_no_more_than_so_many(clock: Clock) -> None:
+    turns = Turns(1, patience_s=30)
     begun: list[str] = []
 
     def next_one() -> None:
@@ -62,13 +82,13 @@ def test_those_that_lapsed_make_room_for_no_more_than_so_many() -> None:
             begun.append("next")
 
     with turns.turn():
-        time.sleep(0.35)
+        clock.now += 31
         with turns.turn():
             thread = threading.Thread(target=next_one)
             thread.start()
             time.sleep(0.05)
             assert begun == []
-        thread.join(5)
+        thread.join()
     assert begun == ["next"]
 
 
@@ -85,7 +105,7 @@ def test_a_turn_that_ends_is_somebody_elses_at_once() -> None:
         thread.start()
         time.sleep(0.05)
         assert ended == []
-    thread.join(5)
+    thread.join()
     assert ended == ["next"]
 
 
