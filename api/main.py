@@ -33,6 +33,7 @@ from api.answers import Answers
 from api.bell import Bell
 from api.body import invalid_query
 from api.callers import Callers
+from api.cookies import PlainCookies
 from api.document import openapi_document
 from api.following import Following
 from api.intake import Intake
@@ -125,6 +126,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app.include_router(page.router)
     _add_health(app, database)
     _add_error_handlers(app)
+    app.add_middleware(PlainCookies)
     short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
     return AccessLog(Held(short), answers)  # outside everything else, so that a surprise is logged as the 500 it is
 
