@@ -116,6 +116,12 @@ def test_no_header_breaks_the_reading_or_waits_longer_than_a_minute(headers: lis
     assert 0 <= Preference.parse(headers).wait_s(30) <= 60
 
 
+@pytest.mark.parametrize("header", ['"', 'wait="5', 'a="b, wait=5', 'a="b\\", wait=5', '"\\', 'wait="5\\'])
+def test_a_string_without_an_end_reaches_to_the_end_and_says_nothing(header: str) -> None:
+    assert Preference.parse([header]) == NONE
+    assert Preference.parse(["respond-async", header]) == ASYNC
+
+
 @pytest.mark.timeout(60)  # a pattern that looks back takes minutes for these
 def test_a_header_full_of_nothing_is_read_at_once() -> None:
     for header in (" " * 60_000, "," + " " * 60_000, '"' * 60_000, '\\"' * 30_000, ";" * 60_000, "a=" * 30_000):
