@@ -14,7 +14,7 @@ from shared.database import open_database
 from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Truncated
 from shared.registration import Digest, Registration, RegistrationId, Status
 from shared.store import Store
-from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
+from tests.conftest import a_parsed_submission
 from tests.contracts import claim, digest_of, let_pass, now, submit
 from tests.fakes import FakeBell, FakeFetch
 from tests.running import PATIENCE_S, until
@@ -24,7 +24,7 @@ from worker.attempts import Attempt, Attempts
 from worker.digest import digest
 from worker.hosts import Hosts
 from worker.retry import RetryPolicy
-from worker.sweep import MAX_WAITING, sweep
+from worker.sweep import sweep
 from worker.tasks import answer_bell
 from worker.turns import Turns
 from worker.verify import Verifier
@@ -241,16 +241,6 @@ def test_an_outcome_is_insisted_on_while_the_store_is_away(
     assert now(store, registration.id).status is Status.REGISTERED
     impatient.close()
     locker.close()
-
-
-def test_the_sweep_tops_the_queue_up_and_never_floods_it(store: Store) -> None:
-    waiting = [submit(store, a_parsed_submission()).id for _ in range(3)]
-    let_pass(store, RING_AGAIN_AFTER_S)
-    bell = FakeBell()
-    sweep(store, waiting=lambda: MAX_WAITING, ring=bell, max_attempts=5)
-    assert bell.rung == []
-    sweep(store, waiting=lambda: MAX_WAITING - 1, ring=bell, max_attempts=5)
-    assert [sorted(ids) for ids in bell.rung] == [sorted(waiting)]
 
 
 def test_the_sweep_ends_what_has_no_attempt_left(store: Store) -> None:
