@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -294,7 +295,7 @@ def test_what_a_store_holds_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert run("migrate", env=env).returncode == 0
     assert run("token", "create", "--scope", "read", env=env).returncode == 0
     label = HOSTILE_ID.replace("\x00", "")
-    with sqlite3.connect(tmp_path / "store.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "store.db")) as connection, connection:
         connection.execute("UPDATE tokens SET label = ?", (label,))
     listed = run("token", "list", env=env).stdout
     assert_harmless(listed)
