@@ -2,10 +2,12 @@
 
 import os
 import re
+import resource
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,10 @@ class Registry:
     address: str
     state: Path
     output: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
 
     @property
     def token(self) -> str:
@@ -152,3 +158,52 @@ def running_registry(state: Path, *options: str, env: Mapping[str, str] | None =
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+OUR_WIRE = ("api.main",)
+PLAIN_UVICORN = ("uvicorn", "--factory", "api.main:create_app")
+
+
+@contextmanager
+def running_api(
+    state: Path, *, served_by: Sequence[str] = OUR_WIRE, open_files: int | None = None, env: Mapping[str, str]
+) -> Iterator[Registry]:
+    """Run an api alone, over a store in *state* and no broker, for the length of the block."""
+    state.mkdir()
+    settings = {
+        "REGISTRY_STATE_DIR": str(state),
+        "REGISTRY_BROKER_URL": f"redis+socket://{state / 'nobody.sock'}",
+        "PYTHONUNBUFFERED": "1",
+        **env,
+    }
+    assert run("migrate", env=settings).returncode == 0
+    done = run(*("token", "create", "--state", str(state), "--scope", "register", "--scope", "read"))
+    (state / "token").write_text(re.findall(r"prg_\w+", done.stdout)[0])
+    output = state / "api.log"
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, output.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *served_by, "--fd", str(listener.fileno())],
+            env=clean_environment(settings),
+            stdout=log,
+            stderr=log,
+            text=True,
+            pass_fds=[listener.fileno()],
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (open_files,) * 2))
+            if open_files
+            else None,
+        )
+        try:
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            until(lambda: _ready(address, process, output), within_s=60, what="the api")
+            yield Registry(process, address, state, output)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _ready(address: str, process: "subprocess.Popen[str]", output: Path) -> bool:
+    assert process.poll() is None, output.read_text()
+    try:
+        return requests.get(f"{address}/readyz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False

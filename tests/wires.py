@@ -4,7 +4,7 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PATIENCE_S = 60
 """How long a test waits for what must come. Nothing is measured by it."""
@@ -42,21 +42,24 @@ class Wire:
             if select.select([self.socket], [], [], pause_s)[0]:
                 return
 
-    def answer(self) -> Answer:
-        """Return the next answer."""
+    def head(self) -> Answer:
+        """Return the next answer without its body."""
         while b"\r\n\r\n" not in self._seen:
             self._more()
         head, _, self._seen = self._seen.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        fields = dict(line.lower().split(": ", 1) for line in lines)
-        status = int(first.split()[1])
-        if status < 200:
-            return Answer(status, fields, b"")
-        length = int(fields["content-length"])
+        return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), b"")
+
+    def answer(self) -> Answer:
+        """Return the next answer."""
+        head = self.head()
+        if head.status < 200:
+            return head
+        length = int(head.fields["content-length"])
         while len(self._seen) < length:
             self._more()
         body, self._seen = bytes(self._seen[:length]), self._seen[length:]
-        return Answer(status, fields, body)
+        return replace(head, body=body)
 
     def _more(self) -> None:
         came = self.socket.recv(65536)
