@@ -5,9 +5,9 @@ A connection waits for its client in four ways, and each has its end:
     nothing, or part of a head    head_timeout_s      408; closed where not a byte came
     part of a body                body_timeout_s      408, whether or not the app reads it
     nothing, after an answer      keep_alive_s        closed (uvicorn's own timer, but for one case)
-    an answer to be taken         answer_timeout_s    cut off
+    an answer to be taken         answer_timeout_s    cut off; sooner where all of them hold too much of our memory
 
-The first three never run at once and share `_due`; the last is `_taken_due`. A look at all connections each half
+The first three never run at once and share `_due`; the last is `taken_due`. A look at all connections each half
 second (`Gate`) ends those whose time has come: so a request costs an assignment or two, and no timer of its own.
 
 **What the parser is fed is counted** from one sign of progress to the next: the end of a head, a piece of body.
@@ -145,8 +145,19 @@ class Gate:
         now = loop.time()
         for connection in list(self.connections):
             connection.look(now)
+        self._make_room()
         self._log(now)
         self._go_on(loop)
+
+    def _make_room(self) -> None:
+        """Cut off who has left an answer unread for the longest, until all there are fit into what they may fill."""
+        unread = {each: each.unread_bytes for each in self.connections if each.unread_bytes}
+        surplus = sum(unread.values()) - self.settings.max_unread_bytes
+        for connection in sorted(unread, key=lambda each: each.taken_due):
+            if surplus <= 0:
+                return
+            surplus -= unread[connection]
+            connection.cut_off()
 
     def _log(self, now: float) -> None:
         if now >= self._log_due and self.refused != self._logged:
@@ -171,7 +182,7 @@ class Connection(HttpToolsProtocol):
         """Bytes since the last sign of progress."""
         self._due = inf
         """When what we wait for must have come."""
-        self._taken_due = inf
+        self.taken_due = inf
         """When what we sent must have been taken."""
         self._declining = False
         """Whether the body that comes must be taken out of the hands of a parser that sees none."""
@@ -300,35 +311,44 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give the client so long to take what there is."""
         super().pause_writing()
-        self._taken_due = self.loop.time() + self._limits.answer_timeout_s
+        self.taken_due = self.loop.time() + self._limits.answer_timeout_s
 
     def resume_writing(self) -> None:
         """Go on: it was taken."""
         super().resume_writing()
         if not self._lingers:
-            self._taken_due = inf
+            self.taken_due = inf
 
     def shutdown(self) -> None:
         """End after the answer under way; a client that does not take it holds nobody up."""
         super().shutdown()
-        self._taken_due = min(self._taken_due, self.loop.time() + LINGER_S)
+        self.taken_due = min(self.taken_due, self.loop.time() + LINGER_S)
 
     # --- what does not come or go ---------------------------------------------------------------
 
     def look(self, now: float) -> None:
         """End what is late by *now*."""
         closing = self.transport.is_closing()
-        if closing and self._taken_due == inf:  # it closes once the client has taken everything
-            self._taken_due = now + self._limits.answer_timeout_s
-        if now >= self._taken_due:
-            if not self._lingers:
-                self._gate.note(self._gate.unread, self)
-            self.transport.abort()
+        if closing and self.taken_due == inf:  # it closes once the client has taken everything
+            self.taken_due = now + self._limits.answer_timeout_s
+        if now >= self.taken_due:
+            self.cut_off()
         elif now >= self._due and not closing:
             if self._in_head or self._in_body:
                 self._refuse(self._gate.late_body if self._in_body else self._gate.late_head)
             else:
                 self.transport.close()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of our memory is filled with what the client has not taken."""
+        return self.transport.get_write_buffer_size() if self.flow.write_paused else 0
+
+    def cut_off(self) -> None:
+        """End it at once."""
+        if not self._lingers:
+            self._gate.note(self._gate.unread, self)
+        self.transport.abort()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Listen to nothing more, answer what is still to be answered, and end."""
@@ -353,7 +373,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write(refusal.answer)
         if self.transport.can_write_eof() and self._gate.lingering.take(""):
             self._lingers = True
-            self._taken_due = self.loop.time() + LINGER_S
+            self.taken_due = self.loop.time() + LINGER_S
             self.transport.write_eof()
             self.flow.resume_reading()
         else:

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     body_timeout_s: Seconds = 30
     answer_timeout_s: Seconds = 60
     keep_alive_s: Seconds = 5
+    max_unread_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
     metrics_open: bool = False
     traces: bool = False

@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -181,16 +180,16 @@ def running_api(
     (state / "token").write_text(re.findall(r"prg_\w+", done.stdout)[0])
     output = state / "api.log"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, output.open("w") as log:
+        command = [sys.executable, "-m", *served_by, "--fd", str(listener.fileno())]
+        if open_files:
+            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         process = subprocess.Popen(
-            [sys.executable, "-m", *served_by, "--fd", str(listener.fileno())],
+            command,
             env=clean_environment(settings),
             stdout=log,
             stderr=log,
             text=True,
             pass_fds=[listener.fileno()],
-            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (open_files,) * 2))
-            if open_files
-            else None,
         )
         try:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}"

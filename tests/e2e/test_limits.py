@@ -1,11 +1,11 @@
 """What one client may hold of a running api, and that everybody else is served meanwhile."""
 
 import json
-import re
 import resource
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -215,11 +215,18 @@ def test_the_pages_stream_counts_as_its_sessions_token(small: Registry) -> None:
                 return answer.status_code == 200
 
         until(opens, what="a place for the address")
-        with wires(small.port, 2) as streams:
-            for each in streams:
-                stream(each, token, registration)
-            until(lambda: not opens(), what="both streams")
+        with ExitStack() as streams:
+            for _ in range(2):
+                until(partial(_begins, streams, small, token, registration), what="a place for a stream")
+            assert not opens()
         until(opens, what="a place again")
+
+
+def _begins(streams: ExitStack, api: Registry, token: str, registration: str, *, behind: bytes = b"") -> bool:
+    connection = streams.enter_context(wire(api.port))
+    stream(connection, token, registration)
+    connection.send(behind)
+    return begun(connection)
 
 
 def test_a_stream_that_is_refused_or_breaks_holds_nothing(small: Registry) -> None:
@@ -229,17 +236,10 @@ def test_a_stream_that_is_refused_or_breaks_holds_nothing(small: Registry) -> No
             assert small.get(f"/api/v1/registrations/{path}/events", token=token).status_code == 404
     registration = small.register(a_submission(), prefer="respond-async", token=token).json()["id"]
     for _ in range(4):
-        with wire(small.port) as behind:  # a second request behind the stream's, and both vanish
-            stream(behind, token, registration)
-            behind.send(HEALTH)
-            until(lambda connection=behind: begun(connection), what="the stream")
-
-    def free() -> bool:
-        with wire(small.port) as again:
-            stream(again, token, registration)
-            return begun(again)
-
-    until(free, what="a place")
+        with ExitStack() as streams:  # each vanishes with a second request that waits behind it
+            until(partial(_begins, streams, small, token, registration, behind=HEALTH), what="a place")
+    with ExitStack() as streams:
+        until(partial(_begins, streams, small, token, registration), what="a place")
 
 
 # --- requests in flight ---------------------------------------------------------------------------
@@ -247,19 +247,19 @@ def test_a_stream_that_is_refused_or_breaks_holds_nothing(small: Registry) -> No
 
 def test_a_token_has_so_many_requests_in_flight(small: Registry) -> None:
     token = make_token(small, "register", "read")
-    with wires(small.port, 8) as slow:
-        for each in slow:
+    with wires(small.port, 16) as slow:
+        for each in slow:  # half of which will do, whatever else of this token's is in flight
             each.send(submission(token)[:-1])
-        full = until(lambda: _refused(small, token), what="eight requests in flight")
+        (full,) = until(lambda: _refused(small, token), what="eight requests in flight")
         assert "8 requests in flight" in problem(full, 429, "too-many-requests")["detail"]
         assert int(full.headers["Retry-After"]) > 0
         assert small.get("/api/v1/plugins").status_code == 200, "others are served"
     until(lambda: not _refused(small, token), what="places again")
 
 
-def _refused(api: Registry, token: str) -> requests.Response | None:
+def _refused(api: Registry, token: str) -> list[requests.Response]:
     answer = api.get("/api/v1/plugins", token=token)
-    return answer if answer.status_code == 429 else None
+    return [answer] if answer.status_code == 429 else []
 
 
 def test_an_api_that_is_told_to_stop_lets_everybody_go(tmp_path: Path) -> None:
@@ -316,41 +316,39 @@ def _refusal(connection: Wire) -> int:
     return 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_everybody_else_is_served_whatever_hostile_clients_hold(tmp_path: Path, many_files: None) -> None:
     with running_api(tmp_path / "state", env={}, open_files=4096) as api, ExitStack() as hostile:
         token = make_token(api, "register", "read")
         large = {"configSchema": json.dumps({"description": "x" * 60_000})}
-        ids = [
-            api.register(a_submission(**large), prefer="respond-async", token=token).json()["id"] for _ in range(60)
-        ]
+        accepted = [api.register(a_submission(**large), prefer="respond-async", token=token) for _ in range(60)]
 
         def connect(number: int, source: str, first: bytes, *, receives: int | None = None) -> list[Wire]:
-            found = []
-            for _ in range(number):
-                with suppress(OSError):
-                    connection = hostile.enter_context(wire(api.port, source=source, receives=receives))
-                    connection.send(first)
-                    found.append(connection)
-            return found
+            opened = [hostile.enter_context(wire(api.port, source=source, receives=receives)) for _ in range(number)]
+            for each in opened:
+                with suppress(OSError):  # it was refused
+                    each.send(first)
+            return opened
 
-        connect(320, "127.0.0.2", HEALTH[:-2])
+        half_heads = connect(320, "127.0.0.2", HEALTH[:-2])
         (endless,) = connect(1, "127.0.0.3", HEALTH[:-2] + b"X: ")
-        sender = threading.Thread(target=_send, args=(endless, bytes(2**20).replace(b"\0", b"a"), 90))
+        sender = threading.Thread(target=_send, args=(endless, b"a" * 2**20, 90))
         sender.start()
-        events = request("GET", f"/api/v1/registrations/{ids[0]}/events", token=token)
-        streams = [each for number in range(6) for each in connect(250, f"127.0.1.{number + 1}", events)]
+        follow = request("GET", f"/api/v1/registrations/{accepted[0].json()['id']}/events", token=token)
+        streams = [each for number in range(6) for each in connect(250, f"127.0.1.{number + 1}", follow)]
         connect(200, "127.0.0.4", submission(token)[:-1])
         connect(200, "127.0.0.5", request("GET", "/api/v1/registrations?limit=200", token=token), receives=4096)
 
+        refused = sum(each.head().status == 429 for each in streams)
+        assert len(streams) - 64 <= refused < len(streams)
         for _ in range(10):
-            assert requests.get(f"{api.address}/healthz", timeout=10).status_code == 200
+            assert requests.get(f"{api.address}/healthz", timeout=30).status_code == 200
             assert api.register(a_submission(), prefer="respond-async").status_code == 202
         sender.join()
         assert _refusal(endless) in {431, 0}
-        assert sum(each.head().status == 429 for each in streams) >= len(streams) - 64
-        said = re.findall(r"clients refused.*", api.output.read_text())
-        assert 1 <= len(said) <= 5, "a line a minute"
+        assert {_refusal(each) for each in half_heads[256:]} <= {429, 0}
+        assert {_refusal(each) for each in half_heads[:200]} == {408}
+        assert 1 <= api.output.read_text().count("clients refused") <= 5, "a line a minute"
 
 
 def _send(connection: Wire, data: bytes, times: int) -> None:
@@ -363,10 +361,10 @@ def _send(connection: Wire, data: bytes, times: int) -> None:
 
 
 def bad_tokens(api: Registry, forwarded: str) -> list[int]:
-    """Return how 90 bad tokens are answered, each with another `X-Forwarded-For`."""
+    """Return how twenty bad tokens are answered, each with another `X-Forwarded-For`."""
     with wire(api.port) as client:
         answers: list[Answer] = []
-        for number in range(90):
+        for number in range(20):
             client.send(
                 request("GET", "/api/v1/plugins", token="prg_bad", **{"X-Forwarded-For": forwarded.format(number)})
             )
@@ -378,7 +376,7 @@ def bad_tokens(api: Registry, forwarded: str) -> list[int]:
 def test_bad_tokens_are_limited_whatever_their_sender_says_of_its_address(
     tmp_path: Path, served_by: tuple[str, ...]
 ) -> None:
-    with running_api(tmp_path / "state", served_by=served_by, env={"REGISTRY_BAD_TOKENS_A_MINUTE": "60"}) as api:
+    with running_api(tmp_path / "state", served_by=served_by, env={"REGISTRY_BAD_TOKENS_A_MINUTE": "10"}) as api:
         statuses = [
             status
             for forwarded in (
@@ -391,17 +389,17 @@ def test_bad_tokens_are_limited_whatever_their_sender_says_of_its_address(
             )
             for status in bad_tokens(api, forwarded)
         ]
-        assert set(statuses[:50]) == {401}
-        assert statuses.count(401) < 200, "there are two names they may count under: the address, and none"
+        assert set(statuses[:8]) == {401}
+        assert statuses.count(401) <= 40, "there are two names they may count under, the address and none"
         assert statuses[-1] == 429
 
 
 def test_bad_tokens_are_counted_by_whom_a_trusted_proxy_names(tmp_path: Path) -> None:
-    env = {"REGISTRY_BAD_TOKENS_A_MINUTE": "60", "REGISTRY_TRUSTED_PROXIES": "127.0.0.0/8"}
+    env = {"REGISTRY_BAD_TOKENS_A_MINUTE": "10", "REGISTRY_TRUSTED_PROXIES": "127.0.0.0/8"}
     with running_api(tmp_path / "state", env=env) as api:
         assert set(bad_tokens(api, "198.51.100.1, 203.0.113.{}, 127.0.0.9")) == {401}
         forged = bad_tokens(api, "203.0.113.{}, 198.51.100.7")
-        assert (set(forged[:50]), forged[-1]) == ({401}, 429)
+        assert (set(forged[:8]), forged[-1]) == ({401}, 429)
 
 
 @pytest.mark.parametrize(("trusted", "secure"), [("", False), ("127.0.0.1", True)])

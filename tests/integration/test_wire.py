@@ -362,6 +362,19 @@ def test_who_does_not_take_an_answer_is_let_go(quick: Served, path: bytes, versi
         until(lambda: not quick.app.running, within_s=PATIENCE_S, what="the end of the app's work")
 
 
+def test_all_that_is_not_taken_fills_no_more_than_it_may() -> None:
+    with (
+        served(max_unread_bytes=160 * 2**20, answer_timeout_s=PATIENCE_S) as it,
+        wires(it.port, 6, receives=4096) as clients,
+    ):
+        for each in clients:
+            each.send(GET.replace(b" / ", b" /large "))
+        until(lambda: it.gate.refused["unread-answer"] >= 4, within_s=PATIENCE_S, what="some being cut off")
+        until(lambda: len(it.gate.connections) == 2, within_s=PATIENCE_S, what="the others being left")
+        for each in clients:
+            each.close()
+
+
 def test_who_takes_an_answer_gets_it_whole(patient: Served) -> None:
     with wire(patient.port) as client:
         client.send(GET.replace(b" / ", b" /large "))
