@@ -111,6 +111,15 @@ def test_a_token_in_the_query_is_400_whatever_else_is_sent(registry: Registry, p
     )
 
 
+def test_a_query_that_is_longer_than_any_of_ours_is_400_before_anything_reads_it(registry: Registry) -> None:
+    longest = {"name": "ü" * 100, "version": "ü" * 255, "cursor": "x"}
+    problem(registry.get("/api/v1/plugins", params=longest), 422, "invalid-fields")
+    for token in (None, "prg_bad"):
+        problem(
+            registry.get("/api/v1/plugins?" + "&".join(map(str, range(2000))), token=token), 400, "malformed-request"
+        )
+
+
 REMOTE = [
     '{"$ref": "https://example.com/schema.json"}',
     '{"$ref": "file:///etc/passwd"}',

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ValidationError
 
+from api.auth import MAX_QUERY_BYTES
 from api.body import parse_submission
 from api.config_schema import fault_in_schema
 from api.listing import PageQuery, known_id
@@ -179,7 +180,7 @@ def prefer(data: bytes) -> None:
 
 def query(data: bytes) -> None:
     """The query of a list: cursor and filters; and an id in a path."""
-    given = dict(parse_qsl(data[:MAX_HEAD_BYTES].decode("latin-1"), keep_blank_values=True))
+    given = dict(parse_qsl(data[:MAX_QUERY_BYTES].decode("latin-1"), keep_blank_values=True))
     for kind, model in (("plugin", PluginQuery), ("registration", RegistrationQuery)):
         try:
             asked: PageQuery = model.model_validate(given)
