@@ -6,6 +6,7 @@ input as the most there ever was, so that what was given back counts too.
 """
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import re
@@ -179,6 +180,8 @@ def _run(target: Target, inputs: Inputs, first: int, until: float, told: Any, tr
     _write_logs_to_nowhere()
     for valid in target.make.valid * 3:  # so that what is loaded or kept on first use is there
         _surprise(target, valid)
+    gc.collect()
+    gc.freeze()  # as the product does
     with trace.open("w") as dying:
         faulthandler.enable(dying)
         faulthandler.register(signal.SIGPROF, dying, all_threads=False, chain=True)  # to the default, which is to die
