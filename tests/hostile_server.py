@@ -5,6 +5,7 @@ ends: when the client leaves, when the server is closed, and after `LIFETIME_S` 
 """
 
 import gzip
+import random
 import socket
 import ssl
 import struct
@@ -122,6 +123,17 @@ class Wire:
 Behaviour = Callable[[Wire], None]
 
 
+def _listener(address: str, port: int) -> socket.socket:
+    """Return a listening socket; where *port* is 0, on a port that no system hands out by itself.
+
+    Some tests want the same port of another address, too, which may be anybody's among those that are handed out.
+    """
+    for _try in range(50):
+        with suppress(OSError):
+            return socket.create_server((address, port or random.randrange(15_000, 30_000)), backlog=64)
+    return socket.create_server((address, port), backlog=64)
+
+
 class HostileServer:
     """A server on loopback all of whose connections are treated by *behave*, each in a thread.
 
@@ -147,10 +159,7 @@ class HostileServer:
         self.server_names: list[str | None] = []
         if tls is not None:
             tls.sni_callback = lambda _connection, name, _context: self.server_names.append(name)
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind((address, port))
-        self._listener.listen(64)
+        self._listener = _listener(address, port)
         self._listener.settimeout(0.02)
         self.address, self.port = self._listener.getsockname()
         self._open: set[socket.socket] = set()
