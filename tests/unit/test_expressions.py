@@ -98,21 +98,34 @@ def sources() -> Iterator[Path]:
         yield from sorted((ROOT / package).rglob("*.py"))
 
 
-def named_expressions() -> set[str]:
-    """Return where each expression of the product stands, and its name; one without a name is refused."""
-    found = set()
-    for file in sources():
-        where = file.relative_to(ROOT)
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Assign) and _calls_re(node.value) == "compile":
-                found.add(f"{where} {ast.unparse(node.targets[0])}")
-            elif isinstance(node, ast.Call) and _calls_re(node) in _USES:
-                found.add(f"{where} {ast.unparse(node.args[0])}")
-            elif isinstance(node, ast.keyword) and node.arg in {"pattern", "regex"}:
-                found.add(f"{where} {ast.unparse(node.value)}")
-            # What stands in the API's document only is left out: no text meets it here.
-    imported = {name.rpartition(" ")[2]: name for name in TRIED}
-    return {imported.get(each.rpartition(" ")[2], each) for each in found}
+def expressions_in(where: str, source: str) -> set[str]:
+    """Return the file and the name of each expression that *source*, the file *where*, compiles or uses.
+
+    One that has no name of its own at the top of a file, or comes by another way than ``import re``, is returned as
+    what it is, which no table holds. What stands in the API's document only is left out: no text meets it here.
+    """
+    tree = ast.parse(source)
+    named, homes = set(), dict[str, str]()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and _calls_re(node.value) == "compile" and len(node.targets) == 1:
+            named.add(node.value)
+        for target in getattr(node, "targets", ()):
+            homes[ast.unparse(target)] = where
+        if isinstance(node, ast.ImportFrom) and node.module:
+            homes |= {each.asname or each.name: f"{node.module.replace('.', '/')}.py" for each in node.names}
+    found = {
+        f"{where} {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and node.module in {"re", "sre_compile", "regex"})
+        or (isinstance(node, ast.Import) and any(each.name == "re" and each.asname for each in node.names))
+        or (_calls_re(node) == "compile" and node not in named)
+    }
+    used = [node.args[0] for node in ast.walk(tree) if isinstance(node, ast.Call) and _calls_re(node) in _USES]
+    used += [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in {"pattern", "regex"}
+    ]
+    compiled = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign) and node.value in named]
+    return found | {f"{homes.get(ast.unparse(each), where)} {ast.unparse(each)}" for each in (*used, *compiled)}
 
 
 def _calls_re(node: ast.AST) -> str | None:
@@ -124,7 +137,28 @@ def _calls_re(node: ast.AST) -> str | None:
 
 
 def test_every_expression_of_the_product_is_tried_here() -> None:
-    assert named_expressions() == set(TRIED)
+    found = set[str]()
+    for file in sources():
+        found |= expressions_in(str(file.relative_to(ROOT)), file.read_text())
+    assert found == set(TRIED)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '_URL = re.compile(r"(a+)+$")',
+        '_ALL = [re.compile(r"(a+)+$")]',
+        '_X: re.Pattern[str] = re.compile(r"(a+)+$")',
+        "from re import compile as made",
+        "import re as r",
+        'def f(text): return re.compile(r"(a+)+$").search(text)',
+        'def f(text): return re.search(r"(a+)+$", text)',
+        'def f(text):\n    _URL = re.compile(r"(a+)+$")\n    return _URL.search(text)',
+        'Text = Annotated[str, Field(pattern=r"(a+)+$")]',
+    ],
+)
+def test_an_expression_that_is_added_is_found_however_it_is_written(source: str) -> None:
+    assert expressions_in("api/new.py", source) - set(TRIED)
 
 
 def uses_of(file: Path, name: str) -> set[str]:
