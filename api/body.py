@@ -29,14 +29,14 @@ MAX_CONTENT_TYPE_CHARACTERS = 256
 async def submission(request: Request, it: Services, token: Token) -> Submission:
     """Return the submission in *request*, which *token* may make.
 
-    What is looked at first is what costs least: its kind, its size, its name, then all else. A large one is parsed in
+    What is looked at first is what costs least: its size, its kind, its name, then all else. A large one is parsed in
     a thread, one at a time, for that may take longer than others who share the loop should wait (invariant 14).
 
     Raises:
         Problem: 400, 403, 413, 415 or 422; the last lists every bad field.
     """
-    _require_json(request)
     body = await read_body(request, max_bytes=it.settings.max_body_bytes)
+    _require_json(request)
     if len(body) <= PARSED_AT_ONCE_BYTES:
         return _parsed(body, token, it.settings.egress)
     return await to_thread.run_sync(_parsed, body, token, it.settings.egress, limiter=it.parsing)
@@ -45,8 +45,8 @@ async def submission(request: Request, it: Services, token: Token) -> Submission
 def _parsed(body: bytes, token: Token, egress: Egress) -> Submission:
     document = _strict_json(body)
     name = document.get("name") if isinstance(document, dict) else None
-    if isinstance(name, str) and len(name) <= MAX_NAME_CHARACTERS:  # else it is not a name, and told so below
-        require_name(token, name)
+    # To a token that is limited to names, what has none of them is nothing to look at any further.
+    require_name(token, name if isinstance(name, str) and len(name) <= MAX_NAME_CHARACTERS else "")
     return parse_submission(document, egress)
 
 

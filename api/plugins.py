@@ -140,8 +140,8 @@ async def register_plugin(request: Request) -> Response:
     # By hand, not as FastAPI's dependencies: to work those out costs more than all that follows (decision 0012).
     it = await services(request)
     token = await authenticate(request, it, "register")
-    dry_run = await _wants_dry_run(request)
     submitted = await submission(request, it, token)
+    dry_run = await _wants_dry_run(request)
     if dry_run:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:

@@ -15,7 +15,7 @@ from api.listing import PageQuery, Text, a_page, known_id, refuse_repeats
 from api.prefer import PREFER, Preference
 from api.problems import Problem, documented, problem_of
 from api.services import Services, services
-from api.sight import Place
+from api.sight import QueuePosition
 from api.watch import client_left
 from shared.registration import PluginType, Registration, Status, Timestamp
 from shared.tokens import Token
@@ -53,7 +53,7 @@ class RegistrationView(BaseModel):
     plugin_runtime: str
 
     @classmethod
-    def of(cls, registration: Registration, place: Place | None = None) -> Self:
+    def of(cls, registration: Registration, place: QueuePosition | None = None) -> Self:
         """Return the view of *registration*, and of its *place* in the queue where that is known."""
         failure = registration.failure
         return cls(

@@ -91,7 +91,7 @@ def _reason(failures: Sequence[Registration]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePosition:
     """A queued registration's place: how many were submitted before it, and how long these will take.
 
     The estimate is None where nothing has settled in the last minutes: then there is no rate to go by.
@@ -159,7 +159,7 @@ class Sight:
         took_s = monotonic() - begun
         return Sighting(overview, await asking, sessions), took_s
 
-    async def place_of(self, registration: Registration) -> Place | None:
+    async def place_of(self, registration: Registration) -> QueuePosition | None:
         """Return where *registration* stands in the queue, if it is queued and due."""
         if registration.status is not Status.QUEUED or registration.attempts:
             return None
@@ -168,7 +168,7 @@ class Sight:
             ahead = await run_in_threadpool(self._overviews.ahead_of, registration)
         except StoreUnavailable:
             return None
-        return Place(ahead, round((ahead + 1) / rate, 1) if rate else None)
+        return QueuePosition(ahead, round((ahead + 1) / rate, 1) if rate else None)
 
     async def sightings(self) -> AsyncIterator[Sighting | None]:
         """Yield what is seen, again and again, until we are told to stop; None while the store does not answer."""

@@ -48,7 +48,3 @@ class Explainer:
         except NoAnswer as surprise:
             log.warning("mismatch not explained", reason=str(surprise), computed=evidence.computed)
             return UNKNOWN
-
-    def close(self) -> None:
-        """End the other process, if there is one."""
-        self._diagnosis.close()

@@ -60,12 +60,16 @@ class Fetcher:
             begun_at = part.offset
             try:
                 with translated(attempt), closing(self._open(url, attempt, part)) as answer:
-                    if part.offset and not part.resumed_by(answer):
+                    resumed = part.resumed_by(answer) if part.offset else None
+                    if part.offset and resumed is None:
                         restarts += 1
-                        part, begun_at = Part(), 0
+                        begun_at = 0
                         if answer.status != 200:
+                            part = Part()
                             continue  # an answer that is neither the rest nor the whole: ask for the whole
-                    if part.offset == 0:
+                    if resumed is not None:
+                        part = resumed
+                    else:
                         part = Part.begun_by(answer, max_bytes=self._max_bytes)
                         seen.media_type = answer.header("Content-Type").lower()
                         seen.content_encoding = answer.header("Content-Encoding").lower()
@@ -76,6 +80,7 @@ class Fetcher:
                         seen.note(piece, total_bytes=part.total_bytes)
                         attempt.bytes_downloaded = part.offset
                         yield piece
+                    part.check_end()
                     attempt.check()  # a body without a length ends where the watchdog shut the socket, too
                     answer.keep()
                     return

@@ -4,11 +4,12 @@ import contextlib
 import ctypes
 import gc
 import os
+import secrets
 import socket
 import sys
 import threading
 import warnings
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -81,9 +82,15 @@ def keep_few_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
+@cache
+def _life(pid: int) -> str:
+    """Return a name for the life of process *pid*: in a container the next one has its host and number again."""
+    return f"{pid}-{secrets.token_hex(2)}"
+
+
 def worker_name() -> str:
     """Return what this process is called in claims and in the census."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{socket.gethostname()}:{_life(os.getpid())}"
 
 
 def build_verifier(settings: Settings, database: Database) -> Verifier:
@@ -167,7 +174,11 @@ def create_app() -> Celery:
         def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
             worker.leave()
 
+    def begin_in_child(**_: Any) -> None:
+        keep_telling(silent_s=settings.lease_s)
+
     celery.steps["worker"].add(ComeAndGo)
+    signals.worker_process_init.connect(begin_in_child, weak=False)  # of --pool prefork
     signals.setup_logging.connect(set_up_logs, weak=False)
     signals.worker_init.connect(begin, weak=False)
     return celery

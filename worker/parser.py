@@ -111,11 +111,6 @@ class HeadReader:
         self._interim = 0
 
     @property
-    def begun(self) -> bool:
-        """Whether a byte of an answer has arrived."""
-        return bool(self._arrived or self._spent)
-
-    @property
     def rest(self) -> bytes:
         """What was fed beyond the head: the beginning of the body."""
         return bytes(self._arrived)

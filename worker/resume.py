@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Self
 
-from shared.errors import ArtifactTooLarge
+from shared.errors import ArtifactTooLarge, BadResponse, Truncated
 from worker.client import Answer
+from worker.parser import BROKE_OFF
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
@@ -41,21 +42,33 @@ class Part:
             return {}
         return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
 
-    def resumed_by(self, answer: Answer) -> bool:
-        """Whether *answer* is exactly the rest of this part."""
+    def resumed_by(self, answer: Answer) -> "Part | None":
+        """Return this part, knowing its whole length, if *answer* is exactly its rest; None otherwise."""
         if answer.status != 206:
-            return False
+            return None
         found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range"))
         if found is None or (answer.header("ETag") or self.validator) != self.validator:
-            return False
+            return None
         first, last, total = (int(number) for number in found.groups())
-        rest = answer.head.length
-        return (
+        fits = (
             first == self.offset
             and last == total - 1
             and self.total_bytes in {None, total}
-            and rest in {None, total - first}
+            and answer.head.length in {None, total - first}
         )
+        return replace(self, total_bytes=total) if fits else None
+
+    def check_end(self) -> None:
+        """Make sure that what has ended is whole: the rest of a part may itself come without a length.
+
+        Raises:
+            Truncated: there is less than was announced.
+            BadResponse: there is more.
+        """
+        if self.total_bytes is not None and self.offset != self.total_bytes:
+            if self.offset < self.total_bytes:
+                raise Truncated(BROKE_OFF)
+            raise BadResponse("The artifact's host sent more than it announced.", cause="impossible-length")
 
     def plus(self, count: int) -> "Part":
         """Return this part with *count* more bytes."""

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tests.conftest import a_submission
 from tests.costly_schemas import COSTLY
@@ -51,5 +52,8 @@ def test_a_token_for_other_names_has_nothing_of_a_submission_looked_at(registry:
         {"name": "team-a-plugin", "configSchema": "no schema", "version": "no version"}, token=token
     )
     assert answer.status_code == 403, answer.text
-    answer = registry.register({"name": "team-a-plugin"}, token=token, params={"dryRun": "true"})
-    assert answer.status_code == 403, answer.text
+    documents: list[Any] = [{"name": "team-a-plugin"}, {"name": 5}, {"name": "team-b-" + "x" * 100}, {}, []]
+    for document in documents:
+        for query in ({"dryRun": "true"}, {"dryRun": "nonsense"}):
+            answer = registry.register(document, token=token, params=query)
+            assert answer.status_code == 403, answer.text

@@ -33,6 +33,7 @@ from tests.hostile_server import (
     BODY,
     CHUNK,
     CHUNKED,
+    ETAG,
     LAST_CHUNK,
     LENGTH,
     OK,
@@ -826,6 +827,49 @@ def test_no_body_holds_a_worker_up_over_why_it_differs(bench: Workbench, body: b
     assert outcome.verdict == MISMATCH
     assert outcome.registration.failure is not None
     assert outcome.registration.failure.cause == "different-content"
+
+
+def in_turn(*behaviours: Behaviour) -> Behaviour:
+    """Do to each connection what is next, and to all that follow what is last."""
+    rest = list(behaviours)
+
+    def behave(wire: Wire) -> None:
+        next_one = rest.pop(0) if len(rest) > 1 else rest[0]
+        next_one(wire)
+
+    return behave
+
+
+HALF, MORE = len(BODY) // 2, len(BODY) // 2 + 10
+BROKEN_OFF = answering(OK, LENGTH, ETAG, body=BODY[:HALF])
+
+
+def the_rest(start: int, end: int, *lines: str, body: bytes | None = None) -> Behaviour:
+    """Answer with the rest from *start* on, which ends at *end* whatever it announces."""
+    span = f"Content-Range: bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+    return answering(
+        "HTTP/1.1 206 Partial Content", span, ETAG, *lines, body=BODY[start:end] if body is None else body
+    )
+
+
+@pytest.mark.parametrize(
+    "too_short",
+    cases(
+        {
+            "without-a-length": the_rest(HALF, MORE),
+            "in-chunks": the_rest(HALF, MORE, CHUNKED, body=b"a\r\n" + BODY[HALF:MORE] + b"\r\n" + LAST_CHUNK),
+        }
+    ),
+)
+def test_a_rest_that_ends_early_is_not_the_end(bench: Workbench, too_short: Behaviour) -> None:
+    with HostileServer(in_turn(BROKEN_OFF, too_short, the_rest(MORE, len(BODY)))) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert server.connections == 3
+
+
+def test_a_rest_that_is_too_long_is_refused(bench: Workbench) -> None:
+    with HostileServer(in_turn(BROKEN_OFF, the_rest(HALF, len(BODY), body=BODY[HALF:] + b"more"))) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
 
 
 # Statuses

@@ -102,12 +102,8 @@ def test_a_mismatch_that_cannot_be_looked_at_is_told_all_the_same() -> None:
 
 
 def test_the_diagnosis_runs_contained() -> None:
-    explain = Explainer()
     seen = Seen()
     seen.note((0, b"<html>"))
-    try:
-        mismatch = explain("sha256:" + "ab" * 32, Digest("cd" * 32, 6), seen, {})
-        assert mismatch.cause == "html-page"
-        assert mismatch.facts == {"declared": "sha256:" + "ab" * 32, "computed": "sha256:" + "cd" * 32}
-    finally:
-        explain.close()
+    mismatch = Explainer()("sha256:" + "ab" * 32, Digest("cd" * 32, 6), seen, {})
+    assert mismatch.cause == "html-page"
+    assert mismatch.facts == {"declared": "sha256:" + "ab" * 32, "computed": "sha256:" + "cd" * 32}
