@@ -22,6 +22,8 @@ from shared.tokens import Token
 
 PARSED_AT_ONCE_BYTES = 4096
 """Bodies of up to so many bytes, as nearly all are, cost less than to hand them to a thread."""
+MAX_ERRORS = 50
+"""More bad fields than these are counted, and not named."""
 MAX_CONTENT_TYPE_CHARACTERS = 256
 """What is beyond is not looked at: the standard library needs a time for it that grows with its square."""
 
@@ -84,9 +86,11 @@ def parse_submission(document: object, egress: Egress) -> Submission:
 
 def invalid_fields(errors: list[dict[str, str]]) -> Problem:
     """Return the problem that lists all of *errors*."""
-    named = ", ".join(each.get("pointer", each.get("parameter", "")).removeprefix("#/") for each in errors)
+    shown = errors[:MAX_ERRORS]
+    named = ", ".join(each.get("pointer", each.get("parameter", "")).removeprefix("#/")[:100] for each in shown)
+    more = f", and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
     return Problem(
-        "invalid-fields", f"Correct these and send the request again: {named}.", members={"errors": errors}
+        "invalid-fields", f"Correct these and send the request again: {named}{more}.", members={"errors": shown}
     )
 
 

@@ -71,7 +71,7 @@ def cursor_of(item_id: str) -> str:
     return base64.urlsafe_b64encode(item_id.encode("ascii")).decode("ascii")
 
 
-async def refuse_repeats(request: Request) -> None:
+def refuse_repeats(request: Request) -> None:
     """Refuse a query that gives a parameter twice: of two filters one would be heeded, and nobody could tell which.
 
     Raises:

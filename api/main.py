@@ -33,11 +33,11 @@ from api.answers import Answers
 from api.bell import Bell
 from api.body import invalid_query
 from api.callers import Callers
-from api.cookies import PlainCookies
 from api.document import openapi_document
 from api.following import Following
 from api.intake import Intake
 from api.places import Caps, Held
+from api.plain import PlainRequests
 from api.problems import Problem, answer_to, documented, problem_of, problem_response
 from api.proxies import Proxies
 from api.services import Services
@@ -126,9 +126,9 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app.include_router(page.router)
     _add_health(app, database)
     _add_error_handlers(app)
-    app.add_middleware(PlainCookies)
     short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
-    return AccessLog(Held(short), answers)  # outside everything else, so that a surprise is logged as the 500 it is
+    # The log outside everything else, so that a surprise is logged as the 500 it is.
+    return AccessLog(PlainRequests(Held(short)), answers)
 
 
 def serve() -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -251,16 +251,17 @@ class Retried(_View):
     "/api/v1/registrations/retry",
     operation_id="RetryRegistrations",
     summary="Try all again that failed for one cause, a page at a time",
-    dependencies=[Depends(refuse_repeats)],
     response_model=Retried,
     responses=documented(*_REFUSALS, "invalid-fields", *_SURPRISES),
 )
 async def retry_registrations(
+    request: Request,
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("operate"))],
     query: Annotated[RetryQuery, Query()],
 ) -> Response:
     """Those in flight again, and those registered by now, are left alone; so it does no harm to ask twice."""
+    refuse_repeats(request)
     found = await run_in_threadpool(
         lambda: it.store.registrations(
             limit=query.limit + 1,
@@ -311,16 +312,17 @@ class ActionQuery(PageQuery):
     "/api/v1/actions",
     operation_id="ListActions",
     summary="What operators did, newest first",
-    dependencies=[Depends(refuse_repeats)],
     response_model=ActionPage,
     responses=documented(*_REFUSALS, "invalid-fields", *_SURPRISES),
 )
 async def list_actions(
+    request: Request,
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[ActionQuery, Query()],
 ) -> Response:
     """Who had what tried again or canceled, and when."""
+    refuse_repeats(request)
     found = await run_in_threadpool(
         lambda: it.store.actions(
             limit=query.limit + 1,

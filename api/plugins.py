@@ -157,7 +157,7 @@ async def _wants_dry_run(request: Request) -> bool:
     """
     if not request.scope["query_string"]:
         return False
-    await refuse_repeats(request)
+    refuse_repeats(request)
     try:
         return RegisterQuery.model_validate(dict(request.query_params)).dry_run
     except ValidationError as error:
@@ -243,7 +243,6 @@ async def get_plugin(
 @router.get(
     "/api/v1/plugins",
     operation_id="ListPlugins",
-    dependencies=[Depends(refuse_repeats)],
     summary="Plugins, newest first",
     response_model=PluginPage,
     responses=documented(
@@ -257,11 +256,13 @@ async def get_plugin(
     ),
 )
 async def list_plugins(
+    request: Request,
     it: Annotated[Services, Depends(services)],
     _token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[PluginQuery, Query()],
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
+    refuse_repeats(request)
     found = await run_in_threadpool(
         lambda: it.store.plugins(
             limit=query.limit + 1, before=query.before("plugin"), filters=_lowered(query.filters)

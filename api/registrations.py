@@ -147,7 +147,6 @@ async def get_registration(
 @router.get(
     "/api/v1/registrations",
     operation_id="ListRegistrations",
-    dependencies=[Depends(refuse_repeats)],
     summary="Registrations, newest first",
     response_model=RegistrationPage,
     responses=documented(
@@ -161,11 +160,13 @@ async def get_registration(
     ),
 )
 async def list_registrations(
+    request: Request,
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[RegistrationQuery, Query()],
 ) -> Response:
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
+    refuse_repeats(request)
     found = await run_in_threadpool(
         lambda: it.store.registrations(
             limit=query.limit + 1,

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ValidationError
 
-from api.auth import MAX_QUERY_BYTES
 from api.body import parse_submission
 from api.config_schema import fault_in_schema
 from api.listing import PageQuery, known_id
+from api.plain import MAX_QUERY_BYTES
 from api.plugins import PluginQuery
 from api.prefer import MAX_WAIT_S, Preference
 from api.problems import Problem, problem_response
