@@ -115,7 +115,7 @@ def _metrics(seen: Sighting) -> Iterator[Metric]:
     yield outcomes
     for tally, name, sentence in (
         ("claims", "attempts", "Attempts begun: claims, those that were put back too."),
-        ("leases_lost", "leases_lost", "Claims whose lease ran out before they were settled."),
+        ("leases_lost", "leases_lost", "Claims whose lease ran out because their worker was lost."),
         ("workers_lost", "workers_lost", "Worker processes that went without a word: killed, held up, or cut off."),
         ("bytes", "verified_bytes", "Bytes of registered artifacts."),
     ):

@@ -40,10 +40,10 @@ class Census:
     def __init__(self, database: Database) -> None:
         self._database = database
         insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
-        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW, lost=False)
+        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW, lost=False, missed=0)
         self._seen = self._seen.on_conflict_do_update(
             index_elements=["id"],
-            set_={"seen_at": _NOW, "threads": self._seen.excluded.threads, "lost": False},
+            set_={"seen_at": _NOW, "threads": self._seen.excluded.threads, "lost": False, "missed": 0},
         )
 
     def here(self, worker: str, *, threads: int) -> None:
@@ -56,11 +56,18 @@ class Census:
         with self._database.write() as connection:
             connection.execute(delete(_workers).where(_w.id == worker))
 
-    def count_lost(self, *, silent_s: float) -> int:
-        """Count those that went without a word *silent_s* ago, each once; return how many there were."""
-        gone = update(_workers).where(_w.lost.is_(False), _w.seen_at < _NOW - int(silent_s * 1000)).values(lost=True)
+    def count_lost(self, *, missed: int) -> int:
+        """Note that a sweep looks; count those that *missed* sweeps in a row have not heard of, each once.
+
+        Sweeps are counted and not seconds: while the store is away nobody can be heard, and nobody looks.
+
+        Returns:
+            how many were lost since the last time.
+        """
+        here = _w.lost.is_(False)
         with self._database.write() as connection:
-            lost = connection.execute(gone).rowcount
+            connection.execute(update(_workers).where(here).values(missed=_w.missed + 1))
+            lost = connection.execute(update(_workers).where(here, _w.missed >= missed).values(lost=True)).rowcount
             add_tallies(connection, {("workers_lost", ()): lost})
         return lost
 

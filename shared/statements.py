@@ -75,8 +75,13 @@ def writing_plugin(insert: Callable[[Table], Any]) -> Any:
     )
 
 
-LEASES_LOST = literal_column("(leases_lost + CASE WHEN status = 'verifying' THEN 1 ELSE 0 END)", Integer)
-"""Of a registration that is due: how many leases ran out, the one that just did included."""
+LEASES_LOST = literal_column(
+    "(leases_lost + CASE WHEN status = 'verifying' AND NOT EXISTS (SELECT 1 FROM workers"
+    " WHERE workers.id = registrations.claimed_by AND NOT workers.lost) THEN 1 ELSE 0 END)",
+    Integer,
+)
+"""Of a registration that is due: how many leases ran out because a worker was lost, the one that just did included.
+A worker that lives and could not renew, for the store was away, is no reason to suspect the artifact."""
 # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
 _CLAIMABLE = (
     select(_r.id)

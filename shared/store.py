@@ -378,8 +378,8 @@ class Store:
         """Settle as failed what is due and can never be claimed again: no attempts are left, or workers were lost."""
         due = self._overdue.where(literal_column("due_at", BigInteger) <= _NOW)
         lost = AttemptsUsedUp(
-            f"Its lease ran out {self._max_leases_lost} times: the workers that verified it were lost, or lost their "
-            "way to the store. It may be why, so it is not tried again by itself; an operator may have it retried.",
+            f"{self._max_leases_lost} workers were lost while they verified it. It may be why, so it is not tried "
+            "again by itself; an operator may have it retried.",
             cause="workers-lost",
         )
         used_up = AttemptsUsedUp("Every worker that tried this artifact stopped before it could say how it went.")

@@ -167,6 +167,8 @@ class WorkerRow(SQLModel, table=True):
     seen_at: int = Field(sa_type=_MILLISECONDS)
     lost: bool = Field(sa_column_kwargs={"server_default": text("false")})
     """It went without a word, and was counted."""
+    missed: int = Field(sa_column_kwargs={"server_default": "0"})
+    """How many sweeps in a row have not heard of it."""
 
 
 class MarkRow(SQLModel, table=True):

@@ -306,6 +306,38 @@ class StoreContract:
         assert ended.failure.retryable
         assert claim(store, innocent, max_attempts=9).attempt == 3, "one lease that ran out is no reason"
 
+    def test_a_lease_that_a_living_worker_could_not_renew_is_no_reason_to_suspect_the_artifact(
+        self, store: Store, database: Database
+    ) -> None:
+        census = Census(database)
+        registration = submit(store, a_parsed_submission())
+        for worker in ("away", "away", "away", "lost", "another"):
+            census.here(worker, threads=1)
+            claimed = store.claim(registration.id, worker=worker, lease_s=30, max_attempts=9)
+            assert claimed is not None, worker
+            let_pass(store, 30)
+            assert store.fail_used_up(9) == []
+            if worker != "away":
+                assert sum(census.count_lost(missed=2) for _ in range(2))
+        assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=9) is None
+        assert store.fail_used_up(9) == [registration.id]
+
+    def test_a_worker_is_lost_that_sweeps_in_a_row_have_not_heard_of_and_is_counted_once(
+        self, store: Store, database: Database
+    ) -> None:
+        census = Census(database)
+        census.here("one", threads=1)
+        census.here("two", threads=1)
+        assert census.count_lost(missed=3) == 0
+        assert census.count_lost(missed=3) == 0
+        census.here("one", threads=1)
+        assert census.count_lost(missed=3) == 1
+        census.gone("one")
+        assert census.count_lost(missed=3) == 0
+        census.here("two", threads=1)
+        assert [census.count_lost(missed=3) for _ in range(4)] == [0, 0, 1, 0]
+        assert Overviews(database).take().tallies["workers_lost", ()] == 2
+
     def test_a_claim_in_its_last_attempt_is_not_failed_while_its_lease_lasts(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
         claim(store, registration, max_attempts=1)
@@ -888,7 +920,6 @@ class OperatorContract:
         claim(store, submit(store, a_parsed_submission()))
         (seen,) = Overviews(database).take().workers
         assert (seen.id, seen.threads, seen.holding, seen.alive) == ("tests", 8, 1, True)
-        assert census.count_lost(silent_s=60) == 0
         census.gone("tests")
         assert Overviews(database).take().workers == []
 

@@ -104,6 +104,8 @@ class Fetcher:
             if not location:
                 raise TooManyRedirects("The artifact's host sent a redirect that does not say where to.")
             try:
+                if "\t" in location:  # which urljoin would leave out: what is checked is what was sent
+                    raise ValueError("a tab")  # noqa: TRY301
                 url = urldefrag(urljoin(url, location)).url
             except ValueError as error:
                 raise TooManyRedirects("The artifact's host sent a redirect to what is no URL.") from error

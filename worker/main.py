@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import secrets
 import socket
@@ -143,7 +144,7 @@ def create_app() -> Celery:
         tallies=lambda: Tallies(worker.database),
         census=lambda: Census(worker.database),
         keep_registrations_s=settings.keep_registrations_s,
-        silent_s=max(settings.lease_s, GONE_AFTER_S),
+        missed_sweeps=math.ceil(GONE_AFTER_S / settings.sweep_interval_s),
     )
 
     def set_up_logs(**_: Any) -> None:

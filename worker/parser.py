@@ -31,9 +31,12 @@ MAX_LINE_BYTES = 4096
 """Of a chunk's line, or a trailer."""
 _USUAL_LINE_BYTES = 16
 MAX_TRAILERS = 100
-MAX_EXCESS_BYTES = 64 * 1024
-"""How many bytes of framing there may be beyond those of content: chunks of one byte have five times as many."""
+SMALL_CHUNKS, BYTES_A_CHUNK = 4096, 256
+"""So many chunks may be small; beyond them there may be one for so many bytes. Each costs what kilobytes cost."""
+MAX_EXCESS_BYTES = 128 * 1024
+"""How many bytes of framing there may be beyond those of content."""
 BROKE_HTTP = "The artifact's host broke the rules of HTTP."
+TINY_CHUNKS = "The artifact's host sends it in chunks so small that they are mostly framing."
 BROKE_OFF = "The connection to the artifact's host broke before the artifact was complete."
 
 _VERSION = b"HTTP/1."
@@ -69,12 +72,14 @@ class Head:
         """Whether the body comes in chunks.
 
         Raises:
-            BadResponse: it is coded otherwise, or a length stands beside that (RFC 9112 section 6.3).
+            BadResponse: it is coded otherwise, a length stands beside that, or the answer is of HTTP/1.0, which has
+                no chunks (RFC 9112 sections 6.1 and 6.3).
         """
         codings = self.values("transfer-encoding")
         if not codings:
             return False
-        if self.values("content-length") or len(codings) > 1 or codings[0].lower() != "chunked":
+        chunked = len(codings) == 1 and codings[0].lower() == "chunked"
+        if not chunked or self.values("content-length") or self.minor_version == 0:
             raise BadResponse(
                 "The artifact's host framed its answer in a way that can be read in two.", cause="ambiguous-framing"
             )
@@ -171,16 +176,16 @@ def _parsed(lines: bytes) -> Head:
     status = _STATUS_LINE.fullmatch(status_line)
     if status is None:
         raise BadResponse(BROKE_HTTP, cause="malformed-head")
-    fields: list[tuple[str, str]] = []
+    fields: list[tuple[str, list[str]]] = []
     for line in rest:
         if field := _FIELD.fullmatch(line):
-            fields.append((field[1].decode("ascii").lower(), _text(field[2])))
+            fields.append((field[1].decode("ascii").lower(), [_text(field[2])]))
         elif fields and _FOLDED.fullmatch(line):
-            name, value = fields.pop()
-            fields.append((name, f"{value} {_text(line)}".strip(" ")))
+            fields[-1][1].append(_text(line))
         else:
             raise BadResponse(BROKE_HTTP, cause="malformed-head")
-    return Head(int(status[2]), int(status[1]), tuple(fields))
+    joined = tuple((name, " ".join(filter(None, parts))) for name, parts in fields)
+    return Head(int(status[2]), int(status[1]), joined)
 
 
 def _text(value: bytes) -> str:
@@ -201,7 +206,7 @@ class Body:
         self._to_the_end = self._left is None and not head.chunked
         self._line = bytearray()
         self._read_line = self._read_chunk_line
-        self._framing = self._content = self._trailers = 0
+        self._chunks = self._framing = self._content = self._trailers = 0
         self.done = self._left == 0
         self.surplus = False
         """Whether bytes came after its end: then nobody can say where the next answer begins."""
@@ -265,9 +270,7 @@ class Body:
         if len(self._line) > MAX_LINE_BYTES:
             raise BadResponse(BROKE_HTTP, cause="malformed-chunks")
         if self._framing > self._content + MAX_EXCESS_BYTES:
-            raise BadResponse(
-                "The artifact's host sends it in chunks so small that they are mostly framing.", cause="tiny-chunks"
-            )
+            raise BadResponse(TINY_CHUNKS, cause="tiny-chunks")
         if end:
             line, self._line = bytes(self._line[:-1]).removesuffix(b"\r"), bytearray()
             self._read_line(line)
@@ -277,6 +280,9 @@ class Body:
         found = _CHUNK_LINE.fullmatch(line)
         if found is None:
             raise BadResponse(BROKE_HTTP, cause="malformed-chunks")
+        self._chunks += 1
+        if self._chunks > SMALL_CHUNKS + self._content // BYTES_A_CHUNK:
+            raise BadResponse(TINY_CHUNKS, cause="tiny-chunks")
         self._left = int(found[1], 16)
         self._read_line = self._read_chunk_end if self._left else self._read_trailer
 

@@ -31,7 +31,7 @@ def add_tasks(
     tallies: Callable[[], Tallies],
     census: Callable[[], Census],
     keep_registrations_s: float,
-    silent_s: float,
+    missed_sweeps: int,
 ) -> None:
     """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
     turns = Turns()
@@ -56,7 +56,7 @@ def add_tasks(
         )
         tallies().count()
         tallies().mark("sweep")
-        if lost := census().count_lost(silent_s=silent_s):
+        if lost := census().count_lost(missed=missed_sweeps):
             log.warning("workers lost", number=lost)
 
     @app.task(name=PRUNE_TASK)

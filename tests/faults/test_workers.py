@@ -17,6 +17,8 @@ from tests.running import PATIENCE_S, PROJECT, until
 
 CLOCK = Path(__file__).parent / "clock"
 AN_HOUR_S = 3600
+SUSPICIOUS = {"REGISTRY_MAX_LEASES_LOST": "2", "REGISTRY_LEASE_S": "10"}
+"""With a lease that lasts until it is known which worker was lost."""
 TOUGH = {"REGISTRY_MAX_ATTEMPTS": "100", "REGISTRY_MAX_LEASES_LOST": "100"}
 
 
@@ -68,7 +70,7 @@ def test_an_artifact_that_kills_its_worker_each_time_runs_out_of_attempts_and_ha
 
     cluster.kill("worker-1", "worker-2")
     for name in ("worker-1", "worker-2"):
-        cluster.spawn_worker(name, REGISTRY_MAX_LEASES_LOST="2")
+        cluster.spawn_worker(name, **SUSPICIOUS)
     deadly, artifact = truth.artifact(handle=kill_who_fetches)
     registration_id = cluster.client.accepted(deadly)
     others: list[str] = []
@@ -76,7 +78,7 @@ def test_an_artifact_that_kills_its_worker_each_time_runs_out_of_attempts_and_ha
     def ended() -> bool:
         for name in ("worker-1", "worker-2"):
             if not cluster.running(name):
-                cluster.spawn_worker(name, REGISTRY_MAX_LEASES_LOST="2")
+                cluster.spawn_worker(name, **SUSPICIOUS)
                 others.extend(cluster.client.accepted(each) for each in truth.submissions(5))
         return not cluster.in_flight()
 

@@ -783,8 +783,12 @@ def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbe
                 answering(OK, CHUNKED, body=b"1\r\nx\r\n" * 20_000 + LAST_CHUNK),
                 "tiny-chunks",
             ),
+            "chunks-of-eight-bytes": (
+                answering(OK, CHUNKED, body=b"8\r\n12345678\r\n" * 20_000 + LAST_CHUNK),
+                "tiny-chunks",
+            ),
             "long-chunk-extensions": (
-                answering(OK, CHUNKED, body=(b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 20 + LAST_CHUNK),
+                answering(OK, CHUNKED, body=(b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 40 + LAST_CHUNK),
                 "tiny-chunks",
             ),
             "many-interim-answers": (answering(*("HTTP/1.1 100 Continue", "") * 65, OK, LENGTH), "interim-answers"),
@@ -802,7 +806,7 @@ def test_a_host_that_makes_us_work_for_nothing_is_refused_by_name(
 
 
 def test_chunks_of_a_line_of_text_each_are_read(bench: Workbench) -> None:
-    lines = [b"line %06d\n" % n for n in range(20_000)]
+    lines = [b"line %06d %s\n" % (n, b"x" * (n % 1000)) for n in range(2_000)]
     body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines) + LAST_CHUNK
     with HostileServer(answering(OK, CHUNKED, body=body)) as server:
         outcome = attempted(bench.verifier(), server.url, declared=b"".join(lines))

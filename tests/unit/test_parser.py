@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import BadResponse, RegistryError, Truncated
 from tests.bounded import within_cpu_s
-from worker.parser import MAX_EXCESS_BYTES, MAX_HEAD_BYTES, MAX_INTERIM, Body, Head, HeadReader
+from worker.parser import MAX_HEAD_BYTES, MAX_INTERIM, SMALL_CHUNKS, Body, Head, HeadReader
 
 Read = tuple[Head, bytes, bool, bool] | tuple[type[RegistryError], str]
 """A head, the content, whether the body is done, whether more came after it; or what was refused, and why."""
@@ -144,7 +144,10 @@ def test_what_both_take_is_what_h11_reads(data: bytes) -> None:
         (HEADS[1] + b"1" * 5000, "malformed-chunks"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD_BYTES, "head-too-large"),
         (b"HTTP/1.1 100 OK\r\n\r\n" * (MAX_INTERIM + 1), "interim-answers"),
-        (HEADS[1] + b"1\r\nx\r\n" * MAX_EXCESS_BYTES, "tiny-chunks"),
+        (HEADS[1].replace(b"1.1", b"1.0"), "ambiguous-framing"),
+        (HEADS[1] + b"1\r\nx\r\n" * (SMALL_CHUNKS + 20), "tiny-chunks"),
+        (HEADS[1] + b"64\r\n" + b"x" * 100 + b"\r\n" + b"8\r\n12345678\r\n" * (SMALL_CHUNKS + 200), "tiny-chunks"),
+        (HEADS[1] + (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 40, "tiny-chunks"),
     ],
     ids=lambda value: repr(value)[:50],
 )
