@@ -46,7 +46,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def hold(self) -> None:
-        """Pass on nothing that clients say, until `release`."""
+        """Pass on nothing that clients say, until `release`, but what opens a connection: that would not wait."""
         self._flowing.clear()
 
     def release(self) -> None:
@@ -82,7 +82,7 @@ class Proxy:
     def _to_server(self, wire: Wire) -> None:
         with suppress(OSError):
             while said := wire.client.recv(65536):
-                if not self._flowing.is_set():
+                if wire.said and not self._flowing.is_set():
                     self.held.add(wire)
                     self._flowing.wait()
                 if wire.dead:
