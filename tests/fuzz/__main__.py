@@ -5,6 +5,7 @@ import hashlib
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.targets import TARGETS
@@ -16,20 +17,21 @@ MOST_FINDINGS = 10
 """Of one target in one run: whoever has so many has enough to mend."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="for all targets together (600)")
     parser.add_argument("--target", choices=TARGETS, action="append", metavar="NAME", help=", ".join(TARGETS))
     parser.add_argument("--seed", type=int, help="an earlier run's, to have its inputs again")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="run one target on this input alone")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     names = asked.target or [*TARGETS]
     if asked.repeat is not None:
         if len(names) != 1:
             parser.error("--repeat needs --target")
         summed = trial(TARGETS[names[0]], [asked.repeat.read_bytes()], time.monotonic() + 3600)
         print("\n".join(each.story for each in summed.findings))
-        return _told(names[0], summed, "")
+        return 1 if _told(names[0], summed, "") else 0
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
     print(f"seed {seed}; {asked.seconds / len(names):.0f} s for each of {len(names)} targets", flush=True)
     found = 0

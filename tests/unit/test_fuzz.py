@@ -7,9 +7,11 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from tests.fuzz import __main__ as command
 from tests.fuzz.found import FOUND
 from tests.fuzz.inputs import Bent
 from tests.fuzz.targets import TARGETS
@@ -51,6 +53,26 @@ def test_a_fault_is_found_with_its_input_and_place(
     (found,) = summed.findings
     assert (found.kind, found.number, summed.inputs) == (kind, 1, 2)
     assert where in found.story
+
+
+def test_a_finding_is_kept_told_and_can_be_had_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(TARGETS, "faulty", Target("faulty", json.loads, Bent((b"[1]",))))
+    monkeypatch.setattr(command, "FOUND", tmp_path)
+    assert command.main(["--seconds", "5", "--target", "faulty", "--seed", "1"]) == 1
+    told = capsys.readouterr().out
+    assert "seed 1" in told
+    file = next(each for each in tmp_path.iterdir() if each.suffix != ".txt")
+    assert f"--target faulty --repeat {file}" in told
+    assert "Error" in file.with_suffix(".txt").read_text()
+    assert command.main(["--target", "faulty", "--repeat", str(file)]) == 1
+    assert "Traceback" in capsys.readouterr().out
+
+
+def test_a_run_ends_in_time_and_tells_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--seconds", "2", "--target", "token"]) == 0
+    assert re.search(r"token +[0-9,]+ inputs, slowest +[0-9]+ ms, grew by +[0-9.]+ MiB", capsys.readouterr().out)
 
 
 def test_an_error_of_ours_is_no_finding() -> None:
