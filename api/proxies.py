@@ -42,10 +42,9 @@ class Proxies:
     def client(self, scope: Scope) -> str:
         """Return what to count the client of a request by; nothing where that is not known."""
         host, port = scope.get("client") or ("", 0)
-        forwarded = _all(scope, b"x-forwarded-for")
-        if not port or f"{host}:" in forwarded or f"{host}]" in forwarded:
+        hops = _all(scope, b"x-forwarded-for").rsplit(",", MAX_HOPS)[-MAX_HOPS:]
+        if not port or any(_says(hop.strip(), host, port) for hop in hops):
             return ""
-        hops = forwarded.rsplit(",", MAX_HOPS)[-MAX_HOPS:]
         while hops and self.trusts(host):
             hop = hops.pop().strip()
             if hop:  # an empty element of a list is none (RFC 9110 section 5.6.1)
@@ -85,6 +84,15 @@ def _hop(text: str) -> str | None:
         host, _, port = text.partition(":")
     well_formed = len(text) <= _LONGEST and port.isascii() and port.isdigit()
     return host if well_formed and _address(host) is not None else None
+
+
+def _says(hop: str, host: str, port: int) -> bool:
+    """Whether *hop* is that address and port, read as leniently as a server may have read it."""
+    said, colon, number = hop.rpartition(":")
+    try:
+        return bool(colon) and said.strip("[]") == host and int(number) == port
+    except ValueError:
+        return False
 
 
 def _address(text: str) -> Address | None:

@@ -150,3 +150,10 @@ def test_a_trusted_proxy_alone_may_say_that_the_client_came_over_tls(
 
 def test_a_server_that_speaks_tls_itself_is_believed() -> None:
     assert Proxies([]).over_tls(scope() | {"scheme": "https"})
+
+
+@pytest.mark.parametrize(
+    "forwarded", ["203.0.113.5:", "203.0.113.5:1, 198.51.100.7", "[203.0.113.5]", "1203.0.113.5:77"]
+)
+def test_who_names_its_own_address_is_counted_by_it_all_the_same(forwarded: str) -> None:
+    assert Proxies(()).client(scope(forwarded, client=("203.0.113.5", 77))) == "203.0.113.5"
