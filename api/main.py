@@ -131,13 +131,18 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     return AccessLog(PlainRequests(Held(short)), answers)
 
 
-def serve() -> None:
-    """Serve the api until told to stop."""
+def arguments() -> argparse.ArgumentParser:
+    """Return what `python -m api.main` takes."""
     parser = argparse.ArgumentParser(prog="python -m api.main", description="The api of the plugin registry.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", default=8080, type=int, help="port to listen on (8080)")
     parser.add_argument("--fd", type=int, help="a listening socket that was inherited, in place of these")
-    given = parser.parse_args()
+    return parser
+
+
+def serve() -> None:
+    """Serve the api until told to stop."""
+    given = arguments().parse_args()
     try:
         settings = read_settings()
     except BadSettings as error:

@@ -21,8 +21,8 @@ from celery import Celery
 from celery.bin.beat import beat
 from celery.bin.worker import worker
 from ruamel.yaml import YAML
-from uvicorn.main import main as uvicorn_command
 
+from api import main as api_main
 from cli.main import main
 from shared.settings import Settings
 from tests.running import PROJECT
@@ -213,14 +213,10 @@ def test_the_environment_is_one_that_the_settings_take(name: str, monkeypatch: p
 
 
 def test_the_api_runs_an_app_that_exists() -> None:
-    program, *arguments = services()["api"]["command"]
-    assert program == "uvicorn"
-    options = uvicorn_command.make_context("uvicorn", arguments).params
-    module, _, factory = options["app"].partition(":")
-    assert callable(getattr(import_module(module), factory))
-    assert options["factory"]
-    assert (options["host"], options["port"]) == ("0.0.0.0", 8080)
-    assert (options["server_header"], options["access_log"]) == (False, False)
+    python, as_module, module, *given = services()["api"]["command"]
+    assert (python, as_module, module) == ("python3", "-m", api_main.__name__), "over our wire, with its limits"
+    options = api_main.arguments().parse_args(given)
+    assert (options.host, options.port, options.fd) == ("0.0.0.0", 8080, None)
 
 
 def test_worker_and_beat_run_an_app_that_exists() -> None:
