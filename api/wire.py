@@ -59,6 +59,8 @@ LINGERING = 32
 """So many of them at once; others are closed at once, and may not see why."""
 PIPELINED = 16
 FIELDS = 256
+PIECES = 4096
+"""Of a body. One of 64 KiB has them at sixteen bytes each."""
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 OWN_FILES = 128
 """Kept back for the store, the broker and files where the limit on connections is worked out."""
@@ -121,6 +123,9 @@ class Gate:
             fault="registry",
             retryable=True,
         )
+        self.crumbs = _refusal(
+            "crumbs", "malformed-request", f"The body came in more than {PIECES} pieces: send it in larger ones."
+        )
         self.pipelined = Refusal("pipelined")
         self.unread = Refusal("unread-answer")
 
@@ -180,6 +185,8 @@ class Connection(HttpToolsProtocol):
         """Whether a part of a request has come: of its head, or all of that and not yet its body's end."""
         self._fed = 0
         """Bytes since the last sign of progress."""
+        self._pieces = 0
+        """Of the body that comes."""
         self._due = inf
         """When what we wait for must have come."""
         self.taken_due = inf
@@ -239,11 +246,12 @@ class Connection(HttpToolsProtocol):
         fed = len(piece)
         self._fed += fed
         try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as upgrade:
-            fed = upgrade.args[0]
-            if self._declining:
-                self._decline()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                fed = upgrade.args[0]
+                if self._declining:
+                    self._decline()
         except httptools.HttpParserError:
             self._refuse(self._refusing or self._gate.malformed)
             return fed
@@ -271,19 +279,21 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.headers) > FIELDS or len(self.pipeline) >= PIPELINED:
             self._refusing = self._gate.large_head if len(self.headers) > FIELDS else self._gate.pipelined
-            raise ValueError(
-                self._refusing.why
-            )  # it is the parser that is stopped, and tells us as of any other error
+            raise ValueError(self._refusing.why)  # the parser is stopped by it, and tells us as of any other error
         super().on_headers_complete()
         self._declining = self.parser.should_upgrade() and _has_body(self.headers)
         self.headers = []  # what comes now are trailers
-        self._in_head, self._in_body, self._fed = False, True, 0
+        self._in_head, self._in_body, self._fed, self._pieces = False, True, 0, 0
         if self._answering is None:
             self._answering = self.cycle
             self._due = self.loop.time() + self._limits.body_timeout_s
 
     def on_body(self, body: bytes) -> None:
-        """Note the progress."""
+        """Note the progress, unless it is made in crumbs: each piece costs us what kilobytes cost."""
+        self._pieces += 1
+        if self._pieces > PIECES:
+            self._refusing = self._gate.crumbs
+            raise ValueError(self._refusing.why)
         super().on_body(body)
         self._fed = 0
 

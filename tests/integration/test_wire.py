@@ -269,7 +269,7 @@ def test_a_body_may_be_much_larger_than_a_head(patient: Served) -> None:
         for head, body in (
             (POST.replace(b"5", str(size).encode()), b"b" * size),
             (CHUNKED, b"%x\r\n" % size + b"b" * size + b"\r\n0\r\n\r\n"),
-            (CHUNKED, b"1\r\nb\r\n" * 20_000 + b"0\r\n\r\n"),
+            (CHUNKED, b"a\r\nbbbbbbbbbb\r\n" * 2_000 + b"0\r\n\r\n"),
         ):
             client.send(head + body)
             assert json.loads(client.answer().body)["read"] in {size, 20_000}
@@ -522,6 +522,24 @@ def test_another_protocol_that_is_offered_is_declined_by_an_answer(patient: Serv
         for at in range(len(chunked)):
             client.send(chunked[at : at + 1])
         assert json.loads(client.answer().body)["read"] == 2
+
+
+def test_a_body_that_is_not_for_us_is_refused_behind_an_offer_of_another_protocol_too(
+    patient: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered = POST.split(b"\r\n")[0] + b"\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    with wire(patient.port) as client:
+        client.send(offered + b"Transfer-Encoding: gzip\r\n\r\n12345")
+        told(client, 400, "malformed-request")
+    assert "Traceback" not in caplog.text
+
+
+def test_a_body_in_crumbs_is_refused_and_one_in_pieces_is_not(patient: Served) -> None:
+    with wire(patient.port) as client:
+        client.send(CHUNKED + b"1\r\nb\r\n" * 4000 + b"0\r\n\r\n")
+        assert json.loads(client.answer().body)["read"] == 4000
+        client.send(CHUNKED + b"1\r\nb\r\n" * 5000 + b"0\r\n\r\n")
+        assert "larger ones" in told(client, 400, "malformed-request")
 
 
 # --- ordinary clients ---------------------------------------------------------------------------
