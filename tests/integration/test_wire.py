@@ -64,6 +64,8 @@ class App:
                 await answer(b"held")
             case "/large":
                 await answer(bytes(64 * 2**20))
+            case "/some":
+                await answer(bytes(40_000))
             case "/stream":
                 await StreamingResponse(self._endless())(scope, receive, send)
                 self.left.append(scope["path"])
@@ -105,10 +107,11 @@ class App:
 class Served:
     """A running server."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *, sends: int = 2**18, **limits: Any) -> None:
         self.app = App()
         self.gate = Gate(Settings(**limits))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sends)
         self.port: int = self._listener.getsockname()[1]
         self._server = uvicorn.Server(over_our_wire(self.app, self.gate, lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
@@ -143,6 +146,13 @@ def quick() -> Iterator[Served]:
     """A server whose limits are short enough to wait for."""
     short = dict.fromkeys(("head_timeout_s", "body_timeout_s", "answer_timeout_s"), SOON)
     with served(**short, keep_alive_s=PATIENCE_S, max_head_bytes=8192) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def bodies() -> Iterator[Served]:
+    """A server that is quick to lose patience with a body, and with nothing else."""
+    with served(body_timeout_s=SOON, head_timeout_s=10 * PATIENCE_S, keep_alive_s=PATIENCE_S) as it:
         yield it
 
 
@@ -304,50 +314,74 @@ def test_what_is_no_http_is_400(patient: Served, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("half", [POST, POST + b"1234", CHUNKED, CHUNKED + b"5\r\n12", CHUNKED + b"1\r\n1\r\n0\r\n"])
-def test_a_body_that_does_not_come_is_408_and_its_app_is_told(quick: Served, half: bytes) -> None:
-    left = len(quick.app.left)
-    with wire(quick.port) as client:
+def test_a_body_that_does_not_come_is_408_and_its_app_is_told(bodies: Served, half: bytes) -> None:
+    left = len(bodies.app.left)
+    with wire(bodies.port) as client:
         client.send(half)
         assert "within 0.8 s" in told(client, 408, "request-timeout")
-    until(lambda: len(quick.app.left) == left + 1, what="the app being told")
+    until(lambda: len(bodies.app.left) == left + 1, what="the app being told")
 
 
-def test_a_body_that_trickles_is_408(quick: Served) -> None:
-    with wire(quick.port) as client:
+def test_a_body_that_trickles_is_408(bodies: Served) -> None:
+    with wire(bodies.port) as client:
         client.send(POST.replace(b"5", b"5000"))
         client.trickle(b"b" * 4999, pause_s=0.05)
         told(client, 408, "request-timeout")
 
 
-def test_a_body_that_the_app_does_not_read_is_408() -> None:
-    with served(body_timeout_s=SOON) as it:
-        with wire(it.port) as client:
-            client.send(POST.replace(b" / ", b" /deaf ").replace(b"5", b"%d" % 10**9))
-            sender = threading.Thread(target=_send_until_it_breaks, args=(client, b"b" * 2**16, 10**9 // 2**16))
-            sender.start()
-            told(client, 408, "request-timeout")
-            client.socket.close()
-            sender.join()
+def test_a_body_that_the_app_does_not_read_is_408(caplog: pytest.LogCaptureFixture) -> None:
+    with served(body_timeout_s=SOON) as it, wire(it.port) as client:
+        client.send(POST.replace(b" / ", b" /deaf ").replace(b"5", b"%d" % 10**9))
+        sender = threading.Thread(target=_send_until_it_breaks, args=(client, b"b" * 2**16, 10**9 // 2**16))
+        sender.start()
+        told(client, 408, "request-timeout")
+        it.app.let_go()  # what it says now is not an answer to anything
+        until(lambda: not it.app.running, what="the end of the app's work")
+        client.socket.close()
+        sender.join()
+    assert not caplog.records
+
+
+def test_who_is_refused_may_send_the_rest_and_read_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_module, "LINGER_S", PATIENCE_S)
+    with served(body_timeout_s=SOON) as it, wire(it.port) as client:
+        client.send(POST.replace(b" / ", b" /deaf ").replace(b"5", b"%d" % 2**30))
+        until(lambda: it.app.running, what="the request")
+        client.send(b"b" * 2**26)  # more than what lies between us can hold
+        told(client, 408, "request-timeout")
         it.app.let_go()
 
 
-def test_a_body_that_goes_on_after_the_answer_ends_too(quick: Served) -> None:
-    with wire(quick.port) as client:
+def test_a_body_that_goes_on_after_the_answer_ends_too(bodies: Served) -> None:
+    with wire(bodies.port) as client:
         client.send(POST.replace(b" / ", b" /unread ").replace(b"5", b"5000"))
         assert client.answer().status == 200
         client.trickle(b"b" * 4999, pause_s=0.05)
         assert client.ended()
 
 
-def test_a_request_that_waits_for_its_turn_has_its_time_for_the_body_from_then_on() -> None:
-    with served(body_timeout_s=SOON) as it, wire(it.port) as client, wire(it.port) as other:
+@pytest.mark.parametrize("more", [b"2345", b"23"])
+def test_a_request_that_waits_for_its_turn_has_its_time_for_the_body_from_then_on(more: bytes) -> None:
+    with served(body_timeout_s=SOON) as it, wires(it.port, 2) as (client, other):
         client.send(GET.replace(b" / ", b" /held ") + POST + b"1")
         other.send(POST)
         told(other, 408, "request-timeout")  # so long it takes
         it.app.let_go()
         assert client.answer().body == b"held"
-        client.send(b"2345")
-        assert client.answer().status == 200
+        client.send(more)
+        if len(more) == 4:
+            assert client.answer().status == 200
+        else:
+            told(client, 408, "request-timeout")
+
+
+def test_a_body_has_longer_than_a_head_where_the_settings_say_so() -> None:
+    with served(head_timeout_s=SOON, keep_alive_s=SOON) as it, wires(it.port, 2) as (body, head):
+        body.send(POST)
+        head.send(GET[:-2])
+        told(head, 408, "request-timeout")  # so long it takes
+        body.send(b"12345")
+        assert body.answer().status == 200
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -356,10 +390,18 @@ def test_a_request_that_waits_for_its_turn_has_its_time_for_the_body_from_then_o
 @pytest.mark.parametrize("path", [b"/large", b"/stream"])
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"], ids=["kept", "closing"])
 def test_who_does_not_take_an_answer_is_let_go(quick: Served, path: bytes, version: bytes) -> None:
+    refused = quick.gate.refused["unread-answer"]
     with wire(quick.port, receives=4096) as client:
         client.send(b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n\r\n")
-        until(lambda: not quick.gate.connections, within_s=PATIENCE_S, what="the end of the connection")
+        until(lambda: quick.gate.refused["unread-answer"] > refused, within_s=PATIENCE_S, what="being cut off")
         until(lambda: not quick.app.running, within_s=PATIENCE_S, what="the end of the app's work")
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"], ids=["kept", "closing"])
+def test_who_does_not_take_the_end_of_an_answer_is_let_go_too(version: bytes) -> None:
+    with served(sends=4096, answer_timeout_s=SOON, keep_alive_s=SOON) as it, wire(it.port, receives=4096) as client:
+        client.send(b"GET /some HTTP/" + version + b"\r\nHost: x\r\n\r\n")
+        until(lambda: it.gate.refused["unread-answer"], within_s=PATIENCE_S, what="being cut off")
 
 
 def test_all_that_is_not_taken_fills_no_more_than_it_may() -> None:
