@@ -161,3 +161,36 @@ def test_bad_tokens_are_limited_by_address_and_good_ones_are_not(tmp_path: Path)
         problem(answers[-1], 429, "too-many-requests")
         good = [registry.get("/api/v1/plugins").status_code for _ in range(25)]
         assert good == [200] * 20 + [429] * 5
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/plugins?" + "a=&" * 2000,
+        "/operations?" + "a=&" * 2000,
+        "/healthz?" + "a" * 5000,
+        "/api/v1/plugins/" + "a" * 5000,
+        "/" + "%41" * 5000,
+    ],
+    ids=lambda path: path[:24],
+)
+def test_what_is_longer_than_anything_of_ours_is_refused_before_it_is_read(registry: Registry, path: str) -> None:
+    problem(registry.get(path, token="none"), 400, "malformed-request")
+
+
+def test_long_cookies_and_a_second_host_are_refused(registry: Registry) -> None:
+    problem(registry.get("/healthz", headers={"Cookie": "a=1;" * 2000}), 400, "malformed-request")
+    asked = b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n"
+    assert raw_exchange(registry, asked).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_token_is_looked_at_before_the_query(registry: Registry) -> None:
+    for path in ("/api/v1/plugins", "/api/v1/registrations", "/api/v1/actions"):
+        problem(registry.get(f"{path}?limit=1&limit=2", token="none"), 401, "unauthorized")
+        problem(registry.get(f"{path}?limit=1&limit=2"), 422, "invalid-fields")
+
+
+def test_of_thousands_of_bad_fields_fifty_are_named(registry: Registry) -> None:
+    told = problem(registry.register({f"field{n}": 0 for n in range(4000)}), 422, "invalid-fields")
+    assert len(told["errors"]) == 50
+    assert "more" in told["detail"]
