@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from types import FrameType
@@ -131,18 +131,18 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     return AccessLog(PlainRequests(Held(short)), answers)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Return what `python -m api.main` takes."""
+def where_to_listen(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return where *arguments*, by default those of the command line, would have the api listen."""
     parser = argparse.ArgumentParser(prog="python -m api.main", description="The api of the plugin registry.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", default=8080, type=int, help="port to listen on (8080)")
     parser.add_argument("--fd", type=int, help="a listening socket that was inherited, in place of these")
-    return parser
+    return parser.parse_args(arguments)
 
 
 def serve() -> None:
     """Serve the api until told to stop."""
-    given = arguments().parse_args()
+    given = where_to_listen()
     try:
         settings = read_settings()
     except BadSettings as error:

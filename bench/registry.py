@@ -60,13 +60,8 @@ def registry(
             REGISTRY_REQUESTS_A_MINUTE="10000000",
             **settings,
         )
-        api = (sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--fd", str(listener.fileno()))
-        options = ("--no-access-log", "--no-server-header", "--log-level", "warning")
-        found = {
-            "api": running.enter_context(
-                process("api", (*api, *options), environment, folder, (listener.fileno(),)),
-            )
-        }
+        api = (sys.executable, "-m", "api.main", "--fd", str(listener.fileno()))
+        found = {"api": running.enter_context(process("api", api, environment, folder, (listener.fileno(),)))}
         celery = (sys.executable, "-m", "celery", "--quiet", "--app", "worker.main")
         if workers:
             schedule = ("--schedule", str(folder / "beat"))

@@ -184,9 +184,7 @@ class Cluster:
         """Start the api on a socket that outlives it."""
         self._spawn(
             "api",
-            *(sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app"),
-            *("--fd", str(self._listener.fileno()), "--no-access-log", "--log-level", "warning"),
-            *("--timeout-graceful-shutdown", "5"),
+            *(sys.executable, "-m", "api.main", "--fd", str(self._listener.fileno())),
             pass_fds=(self._listener.fileno(),),
             settings=settings,
         )

@@ -22,7 +22,7 @@ from celery.bin.beat import beat
 from celery.bin.worker import worker
 from ruamel.yaml import YAML
 
-from api import main as api_main
+from api.main import where_to_listen
 from cli.main import main
 from shared.settings import Settings
 from tests.running import PROJECT
@@ -213,10 +213,10 @@ def test_the_environment_is_one_that_the_settings_take(name: str, monkeypatch: p
 
 
 def test_the_api_runs_an_app_that_exists() -> None:
-    python, as_module, module, *given = services()["api"]["command"]
-    assert (python, as_module, module) == ("python3", "-m", api_main.__name__), "over our wire, with its limits"
-    options = api_main.arguments().parse_args(given)
-    assert (options.host, options.port, options.fd) == ("0.0.0.0", 8080, None)
+    program, as_module, module, *arguments = services()["api"]["command"]
+    assert (program, as_module, module) == ("python3", "-m", "api.main")
+    asked = where_to_listen(arguments)
+    assert (asked.host, asked.port, asked.fd) == ("0.0.0.0", 8080, None)
 
 
 def test_worker_and_beat_run_an_app_that_exists() -> None:
