@@ -67,7 +67,8 @@ def _keep(name: str, finding: Finding, data: bytes) -> None:
     file.write_bytes(data)
     file.with_suffix(".txt").write_text(f"input {finding.number} {finding.kind} {finding.where}\n\n{finding.story}\n")
     _line()
-    print(f"FOUND {name} {finding.kind} {finding.where}: input {finding.number}, {len(data)} bytes")
+    where = finding.where or finding.story
+    print(f"FOUND {name} {finding.kind} {where}: input {finding.number}, {len(data)} bytes")
     print(f"      python -m tests.fuzz --target {name} --repeat {file}", flush=True)
 
 

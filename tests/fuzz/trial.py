@@ -73,7 +73,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of the input of this *number*: its *kind* in one word, *where* in one line, and the whole *story*."""
+    """What came of the input of this *number*: its *kind* in a word, *where* in a line if known, its *story*."""
 
     number: int
     kind: str
@@ -158,7 +158,7 @@ def _where(story: str) -> str:
     """Return the place that a traceback names: what was raised, the innermost line of ours, the innermost of all."""
     lines = re.findall(r'File "([^"]+)", line ([0-9]+)', story)
     if not lines:
-        return story
+        return ""
     raised = ""
     if "most recent call first" not in story:
         lines.reverse()
