@@ -194,3 +194,28 @@ def test_of_thousands_of_bad_fields_fifty_are_named(registry: Registry) -> None:
     told = problem(registry.register({f"field{n}": 0 for n in range(4000)}), 422, "invalid-fields")
     assert len(told["errors"]) == 50
     assert "more" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "taken"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=UTF-8", True),
+        ('application/json;charset="utf-8"', True),
+        ("application/json; profile=x", True),
+        ("application/json; charset=latin-1", False),
+        ("application/json; charset*0*=utf-8''a; charset*1=b", False),
+        ("application/json; charset*=;;charset*0*=", False),
+        ("text/plain", False),
+        ("", False),
+        ("application/json" + ";" * 60_000, True),
+        ('application/json; charset="' + ';"' * 30_000, False),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_content_type_is_read_at_once_whatever_it_is(registry: Registry, content_type: str, taken: bool) -> None:
+    body = json.dumps(a_submission()).encode()
+    answer = registry.request(
+        "POST", "/api/v1/plugins?dryRun=true", data=body, headers={"Content-Type": content_type}
+    )
+    assert answer.status_code == (204 if taken else 415), answer.text
