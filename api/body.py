@@ -127,7 +127,7 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
     """
     too_large = Problem("body-too-large", f"The body may have {max_bytes} bytes at most.")
     announced = request.headers.get("Content-Length", "0")
-    if announced.isdigit() and int(announced[:19]) > max_bytes:
+    if announced.isascii() and announced.isdigit() and int(announced[:19]) > max_bytes:
         raise too_large
     body = bytearray()
     try:
