@@ -5,7 +5,7 @@ a client that vanished, or because we stop. All of it happens in the loop's own 
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -41,6 +41,9 @@ class Places:
         return sum(self._taken.values())
 
 
+_Held = list[tuple[Places, str]]
+
+
 class Held:
     """ASGI: what a request holds, it holds until it is over."""
 
@@ -49,8 +52,12 @@ class Held:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        with ExitStack() as scope[_HELD]:
+        held: _Held = []
+        scope[_HELD] = held
+        try:
             await self._app(scope, receive, send)
+        finally:
+            _leave(held)
 
 
 class Caps:
@@ -86,22 +93,26 @@ class Caps:
                 )
 
     @contextmanager
-    def waiting(self, scope: Scope, token_id: str, wait_s: float) -> Iterator[float]:
-        """Hold a place while an answer is held back. Yield how long it may be: *wait_s*, or 0 where no place is free.
+    def waiting(self, scope: Scope, token_id: str) -> Iterator[bool]:
+        """Hold a place while an answer is held back; False where none is free."""
+        held: _Held = []
+        whose = token_id, self._proxies.client(scope)
+        try:
+            yield all(_take(held, places, who) for places, who in zip(self._waits, whose, strict=True))
+        finally:
+            _leave(held)
 
-        Such a request is not refused: what it asked for is done already, and only the waiting is not.
-        """
-        with ExitStack() as held:
-            whose = (token_id, self._proxies.client(scope)) if wait_s else ()
-            free = all(_take(held, places, who) for places, who in zip(self._waits, whose, strict=False))
-            yield wait_s if free else 0
 
-
-def _take(held: ExitStack, places: Places, who: str) -> bool:
+def _take(held: _Held, places: Places, who: str) -> bool:
     if not places.take(who):
         return False
-    held.callback(places.leave, who)
+    held.append((places, who))
     return True
+
+
+def _leave(held: _Held) -> None:
+    for places, who in held:
+        places.leave(who)
 
 
 def _refused(detail: str) -> Problem:

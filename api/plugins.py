@@ -1,6 +1,5 @@
 """Routes of plugins: RegisterPlugin, and reading what is registered."""
 
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -16,7 +15,7 @@ from api.prefer import PREFER, Preference
 from api.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.registrations import RegistrationView, as_json
 from api.services import Services, services
-from api.watch import client_left
+from api.waiting import outcome_of
 from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
@@ -172,14 +171,14 @@ async def _answer(it: Services, outcome: Outcome, request: Request, token: Token
         raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
     note({"registration": outcome.registration.id})
     preference = Preference.parse(request.headers.getlist("Prefer"))
-    wanted_s = preference.wait_s(it.settings.sync_wait_s)
-    with it.caps.waiting(request.scope, token.id, wanted_s) as wait_s:
-        settled = await it.outcomes.wait(outcome.registration.id, wait_s, partial(client_left, request))
+    default_s = it.settings.sync_wait_s
+    settled, honoured = await outcome_of(outcome.registration.id, it, request, token, preference, default_s=default_s)
     if settled is None:
-        preference = preference if wait_s == wanted_s else Preference()  # what was not honoured is not said to be
-        current = await run_in_threadpool(it.store.registration, outcome.registration.id) if wait_s else None
-        return accepted_answer(current or outcome.registration, preference)
-    return await _settled_answer(it, settled, preference)
+        current = None
+        if honoured.wait_s(default_s):  # it may have come further meanwhile
+            current = await run_in_threadpool(it.store.registration, outcome.registration.id)
+        return accepted_answer(current or outcome.registration, honoured)
+    return await _settled_answer(it, settled, honoured)
 
 
 async def _settled_answer(it: Services, settled: Registration, preference: Preference) -> Response:

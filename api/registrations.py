@@ -1,7 +1,6 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
 import re
-from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -16,7 +15,7 @@ from api.prefer import PREFER, Preference
 from api.problems import Problem, documented, problem_of
 from api.services import Services, services
 from api.sight import QueuePosition
-from api.watch import client_left
+from api.waiting import outcome_of
 from shared.registration import PluginType, Registration, Status, Timestamp
 from shared.tokens import Token
 
@@ -136,9 +135,7 @@ async def get_registration(
     registration = await known_registration(it, registration_id, token)
     preference = Preference.parse(request.headers.getlist("Prefer"))
     if not registration.status.final:
-        with it.caps.waiting(request.scope, token.id, wanted_s := preference.wait_s(0)) as wait_s:
-            settled = await it.outcomes.wait(registration.id, wait_s, partial(client_left, request))
-        preference = preference if wait_s == wanted_s else Preference()
+        settled, preference = await outcome_of(registration.id, it, request, token, preference, default_s=0)
         registration = settled or await run_in_threadpool(it.store.registration, registration_id) or registration
     place = await it.sight.place_of(registration)
     return as_json(RegistrationView.of(registration, place), headers=preference.applied)

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from time import monotonic
 
-from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from shared.logs import get_logger
@@ -19,12 +18,6 @@ POLLING_SHARE = 0.5
 PATIENT_S = 0.1
 
 log = get_logger(__name__)
-
-
-async def client_left(request: Request) -> None:
-    """Return when the client of *request*, of which nothing more is read, has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 class Outcomes:

@@ -68,8 +68,8 @@ def test_a_request_leaves_its_places_however_it_ends(caps: Caps, end: str) -> No
     async def app(scope: Scope) -> None:
         caps.request(scope, "token")
         caps.stream(scope, "token")
-        with caps.waiting(scope, "token", 30) as wait_s:
-            assert wait_s == 30
+        with caps.waiting(scope, "token") as free:
+            assert free
             if end == "problem":
                 raise Problem("forbidden", "no")
             if end == "error":
@@ -115,18 +115,10 @@ def test_who_is_refused_holds_nothing(caps: Caps) -> None:
     assert not any(len(places) for places in caps._streams)
 
 
-def test_a_wait_without_a_place_is_no_wait(caps: Caps) -> None:
+def test_there_are_so_many_places_to_wait_for_each_token_and_each_address(caps: Caps) -> None:
     one, other = scope(), scope("192.0.2.2")
-    with (
-        caps.waiting(one, "a", 30) as first,
-        caps.waiting(one, "a", 30) as second,
-        caps.waiting(one, "a", 30) as third,
-    ):
-        assert (first, second, third) == (30, 30, 0)
-        with caps.waiting(one, "b", 30) as fourth:
-            assert fourth == 30
-            with caps.waiting(one, "c", 30) as fifth, caps.waiting(other, "c", 30) as elsewhere:
-                assert (fifth, elsewhere) == (0, 30)
-        with caps.waiting(one, "a", 0) as none:
-            assert none == 0, "and takes no place"
+    with caps.waiting(one, "a") as first, caps.waiting(one, "a") as second, caps.waiting(one, "a") as third:
+        assert (first, second, third) == (True, True, False)
+        with caps.waiting(one, "b") as fourth, caps.waiting(one, "c") as fifth, caps.waiting(other, "c") as elsewhere:
+            assert (fourth, fifth, elsewhere) == (True, False, True)
     assert not any(len(places) for places in caps._waits)
