@@ -167,7 +167,7 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
             time.sleep(POLL_S)
             answer = _patient_get(client, f"/api/v1/registrations/{registration['id']}", give_up)
             if answer.status != 200:
-                return Answer(202, registration) if answer.status >= 500 else answer
+                return Answer(202, registration) if _busy(answer) else answer
             registration = answer.document
             say_again(_progress(registration))
     finally:
@@ -183,7 +183,7 @@ def _patient_get(client: Client, path: str, give_up: float) -> Answer:
     while True:
         try:
             answer = client.get(path)
-            if answer.status < 500:
+            if not _busy(answer):
                 return answer
         except Refusal as error:
             if error.exit_code != UNREACHABLE:
@@ -192,6 +192,11 @@ def _patient_get(client: Client, path: str, give_up: float) -> Answer:
         if time.monotonic() > give_up:
             return answer
         time.sleep(POLL_S)
+
+
+def _busy(answer: Answer) -> bool:
+    """Whether the registry is not well, or has no place for this token at the moment."""
+    return answer.status >= 500 or answer.status == 429
 
 
 def _progress(registration: dict[str, Any]) -> str:

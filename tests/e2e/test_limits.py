@@ -2,6 +2,7 @@
 
 import json
 import resource
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -13,7 +14,16 @@ import requests
 
 from tests.conftest import a_submission
 from tests.e2e.test_operations import make_token
-from tests.running import OUR_WIRE, PLAIN_UVICORN, Registry, problem, running_api, until
+from tests.running import (
+    COMMAND,
+    OUR_WIRE,
+    PLAIN_UVICORN,
+    Registry,
+    clean_environment,
+    problem,
+    running_api,
+    until,
+)
 from tests.wires import Answer, Wire, wire, wires
 
 SHORT = {
@@ -255,6 +265,27 @@ def test_a_token_has_so_many_requests_in_flight(small: Registry) -> None:
         assert int(full.headers["Retry-After"]) > 0
         assert small.get("/api/v1/plugins").status_code == 200, "others are served"
     until(lambda: not _refused(small, token), what="places again")
+
+
+def test_the_command_waits_for_a_place_as_for_anything_that_passes(small: Registry) -> None:
+    token = make_token(small, "register", "read")
+    followed = small.register(a_submission(), prefer="respond-async").json()["id"]
+    name = a_submission()["name"]
+    fields = [*("--name", name, "--version", "1.0.0", "--type", "log"), *("--checksum", "sha256:" + "ab" * 32)]
+    arguments = ["register", *fields, "--url", "https://artifacts.example.com/x", "--timeout", "10"]
+    env = clean_environment({"REGISTRY_URL": small.address, "REGISTRY_TOKEN": token})
+    with ExitStack() as held:
+        for _ in range(2):  # so that it cannot follow, and has to ask
+            until(partial(_begins, held, small, token, followed), what="a place for a stream")
+        process = held.enter_context(subprocess.Popen([*COMMAND, *arguments], env=env, stderr=subprocess.PIPE))
+        registrations = f"/api/v1/registrations?name={name}"
+        until(lambda: small.get(registrations).json()["items"], within_s=60, what="the registration")
+        for _ in range(16):
+            held.enter_context(wire(small.port)).send(submission(token)[:-1])
+        until(lambda: _refused(small, token), what="eight requests in flight")
+        _output, said = process.communicate(timeout=60)
+    assert process.returncode == 5, said
+    assert b"Still queued" in said
 
 
 def _refused(api: Registry, token: str) -> list[requests.Response]:
