@@ -10,8 +10,6 @@ FUZZ_S ?= 600
 venv = test -x $(1)/bin/python || $(if $(UV),$(UV) venv -q -p $(PYTHON) $(1),$(PYTHON) -m venv $(1)); \
 	$(if $(UV),true,$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python -m ensurepip >/dev/null)
 pip = $(if $(UV),$(UV) pip $(2) -p $(1)/bin/python,$(1)/bin/python -m pip $(2))
-install = $(call pip,$(1),install) -q --no-deps
-locked = $(call pip,$(1),install) -q --no-deps --require-hashes -r $(2)
 check = $(call pip,$(1),check) || { echo "What is in $(1) does not fit together: run make clean, then this again." >&2; false; }
 
 # An environment is of one Python. Asked for another, say so: else the wrong one would be tested in silence.
@@ -34,14 +32,14 @@ setup: .venv/.dev
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plugin-registry needs Python 3.11 or later; set PYTHON=")'
 	@$(call venv,.venv)
 	@echo "installing the runtime packages into .venv"
-	@$(call locked,.venv,requirements.lock)
-	@$(call install,.venv) --no-build-isolation -e .
+	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements.lock
+	@$(call pip,.venv,install) -q --no-deps --no-build-isolation -e .
 	@$(call check,.venv)
 	@touch $@
 
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "installing the development packages into .venv"
-	@$(call locked,.venv,requirements-dev.lock)
+	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements-dev.lock
 	@$(call check,.venv)
 	@touch $@
 
@@ -77,7 +75,7 @@ bench-quick: .venv/.dev .venv-bench/.installed
 .venv-bench/.installed: bench/requirements.lock
 	@$(call venv,.venv-bench)
 	@echo "installing what ours is measured against into .venv-bench"
-	@$(call locked,.venv-bench,$<)
+	@$(call pip,.venv-bench,install) -q --no-deps --require-hashes -r $<
 	@$(call check,.venv-bench)
 	@touch $@
 
