@@ -105,6 +105,7 @@ from worker.connect import Dialer, Resolve, Resolver
 from worker.digest import digest
 from worker.fetch import Fetcher
 from worker.main import build_verifier
+from worker.parser import MAX_HEAD_BYTES
 from worker.verify import Verifier
 
 MAX_BYTES = 2**20
@@ -772,7 +773,7 @@ def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbe
         growth_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert {now(verifier.store, each).status for each in many} == {Status.REJECTED}
-    assert growth_bytes < 40 * MAX_GROWTH_BYTES / 8
+    assert growth_bytes < 40 * 8 * MAX_HEAD_BYTES
 
 
 @pytest.mark.parametrize(
