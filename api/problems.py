@@ -38,6 +38,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "read-timeout": (502, "The artifact's host stopped sending"),
     "deadline-passed": (502, "The download took too long"),
     "attempts-used-up": (502, "Verification never came to an end"),
+    "registry-shortage": (503, "The registry had too little of something"),
     "store-unavailable": (503, "The registry cannot take this now"),
     "overloaded": (503, "The registry has no connection left"),
     # failures of a request

@@ -32,7 +32,7 @@ def run(stand: Stand) -> Section:
         "Density",
         f"One worker process with {SLOW} downloads that bring 16 KiB a second each, and fast artifacts of 4 KiB "
         "that are submitted and waited for before and meanwhile. Room for so many was made by settings: 600 "
-        "threads, and as many downloads from one host, because here all come from one.",
+        "downloads, and as many from one host, because here all come from one.",
     )
     fast = 20 if stand.quick else 100
     rounds = 1 if stand.quick else 3
@@ -45,7 +45,7 @@ def run(stand: Stand) -> Section:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=stand.folder)))
             url = running.enter_context(store(SQLITE, folder, None))
             room = {"REGISTRY_MAX_DOWNLOADS_PER_HOST": "600", "REGISTRY_FETCH_DEADLINE_S": "3600"}
-            it = running.enter_context(registry(stand, folder, url, workers=1, threads=600, **room))
+            it = running.enter_context(registry(stand, folder, url, workers=1, downloads=600, **room))
             without += [register(stand, it) * 1000 for _ in range(fast)]
             _submit_slow(stand, it)
             time.sleep(2)

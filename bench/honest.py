@@ -50,7 +50,7 @@ def measure(url: str, checksum: str, count: int) -> float:
     from shared.database import open_database  # noqa: PLC0415  # of the revision that is measured
     from shared.registration import Accepted, Submission  # noqa: PLC0415
     from shared.settings import read_settings  # noqa: PLC0415
-    from worker.main import build_verifier  # noqa: PLC0415
+    from worker.main import Running  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         settings = read_settings(
@@ -61,21 +61,22 @@ def measure(url: str, checksum: str, count: int) -> float:
         )
         database = open_database(settings.database_url)
         database.migrate()
-        verifier = build_verifier(settings, database)
-        verifier.attempts.start()
+        running = Running(settings, database)
         ids = []
         for number in range(count + 1):
             fields = {"name": f"p{number}", "version": "1.0.0", "pluginType": "log"}
             submission = Submission.model_validate({**fields, "artifactUrl": url, "checksum": checksum})
-            (accepted,) = verifier.store.submit([(submission, "bench")])
+            (accepted,) = running.store.submit([(submission, "bench")])
             assert isinstance(accepted, Accepted)
             ids.append(accepted.registration.id)
-        verifier.verify(ids[0])
+        running.offer(ids[:1])
+        running.wait_for(ids[:1])
         started = time.perf_counter()
         for registration_id in ids[1:]:
-            verifier.verify(registration_id)
+            running.offer([registration_id])
+            running.wait_for([registration_id])
         seconds = time.perf_counter() - started
-        assert len(verifier.store.plugins(limit=200)) == min(count + 1, 200)
+        assert len(running.store.plugins(limit=200)) == min(count + 1, 200)
         return seconds
 
 

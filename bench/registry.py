@@ -44,7 +44,7 @@ class Registry:
 
 @contextmanager
 def registry(
-    stand: Stand, folder: Path, store_url: str, *, workers: int, threads: int = 256, **settings: str
+    stand: Stand, folder: Path, store_url: str, *, workers: int, downloads: int = 256, **settings: str
 ) -> Iterator[Registry]:
     """Run broker, api, beat and *workers* for the length of the block; without workers, no beat either."""
     database = open_database(store_url)
@@ -58,18 +58,21 @@ def registry(
             REGISTRY_STATE_DIR=str(folder),
             # The limit is on, and out of the way of a load from one token.
             REGISTRY_REQUESTS_A_MINUTE="10000000",
+            REGISTRY_DOWNLOADS=str(downloads),
             **settings,
         )
         api = (sys.executable, "-m", "api.main", "--fd", str(listener.fileno()))
         found = {"api": running.enter_context(process("api", api, environment, folder, (listener.fileno(),)))}
-        celery = (sys.executable, "-m", "celery", "--quiet", "--app", "worker.main")
+        celery = (sys.executable, "-m", "celery", "--quiet", "--app")
         if workers:
             schedule = ("--schedule", str(folder / "beat"))
-            found["beat"] = running.enter_context(process("beat", (*celery, "beat", *schedule), environment, folder))
+            found["beat"] = running.enter_context(
+                process("beat", (*celery, "worker.clock", "beat", *schedule), environment, folder)
+            )
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
         for number in range(1, workers + 1):
             name = f"worker-{number}"
-            pool = ("worker", "--pool", "threads", "--concurrency", str(threads), "--hostname", f"{name}@%h")
+            pool = ("worker.main", "worker", "--pool", "threads", "--concurrency", "8", "--hostname", f"{name}@%h")
             found[name] = running.enter_context(process(name, (*celery, *pool, *quiet), environment, folder))
         port = listener.getsockname()[1]
         it = Registry(port, token, store_url, [found[each] for each in found if "worker" in each], found)

@@ -13,7 +13,6 @@ import os
 import resource
 import sys
 import tempfile
-import threading
 import time
 from itertools import count
 
@@ -23,20 +22,21 @@ from shared.database import open_database
 from shared.logs import configure_logs
 from shared.registration import Accepted, Registration, RegistrationId, Submission
 from shared.settings import read_settings
-from worker.main import build_verifier
+from worker.main import Running
 
 HELD_S = 4.0
 
 
 class Verifications:
-    """A verifier on a fresh store."""
+    """An engine on a fresh store."""
 
     def __init__(self, folder: str, checksum: str, at_once: int) -> None:
-        settings = read_settings(database_url=f"sqlite:///{folder}/registry.db", max_downloads_per_host=at_once)
+        settings = read_settings(
+            database_url=f"sqlite:///{folder}/registry.db", max_downloads_per_host=at_once, downloads=at_once
+        )
         database = open_database(settings.database_url)
         database.migrate()
-        self.verifier = build_verifier(settings, database)
-        self.verifier.attempts.start()
+        self.running = Running(settings, database)
         self._checksum = checksum
         self._numbers = count()
 
@@ -45,13 +45,13 @@ class Verifications:
         number = next(self._numbers)
         fields = {"name": f"p{number}", "version": "1.0.0", "pluginType": "log", "checksum": self._checksum}
         submission = Submission.model_validate({**fields, "artifactUrl": url.replace("{n}", str(number))})
-        (outcome,) = self.verifier.store.submit([(submission, "bench")])
+        (outcome,) = self.running.store.submit([(submission, "bench")])
         assert isinstance(outcome, Accepted)
         return outcome.registration.id
 
     def look(self, registration_id: RegistrationId) -> Registration:
         """Return how a registration stands."""
-        found = self.verifier.store.registration(registration_id)
+        found = self.running.store.registration(registration_id)
         assert found is not None
         return found
 
@@ -66,7 +66,8 @@ def timed(it: Verifications, url: str) -> dict[str, float]:
     """Verify one artifact."""
     registration_id = it.submit(url)
     wall, cpu = time.perf_counter(), cpu_s()
-    it.verifier.verify(registration_id)
+    it.running.offer([registration_id])
+    it.running.wait_for([registration_id])
     found = {"wall_s": time.perf_counter() - wall, "cpu_s": cpu_s() - cpu}
     assert it.look(registration_id).status == "registered", it.look(registration_id)
     return found
@@ -82,13 +83,13 @@ def memory(it: Verifications, url: str, at_once: int, *, held_s: float | None) -
     ids = [it.submit(url) for _ in range(at_once)]
     process = psutil.Process()
     before = highest = process.memory_info().rss
-    threads = [threading.Thread(target=it.verifier.verify, args=(each,), daemon=True) for each in ids]
-    for thread in threads:
-        thread.start()
+    it.running.offer(ids)
     give_up = time.monotonic() + (held_s or 3600)
-    while time.monotonic() < give_up and any(thread.is_alive() for thread in threads):
+    while time.monotonic() < give_up and not all(it.look(each).status.final for each in ids[-1:]):
         highest = max(highest, process.memory_info().rss)
         time.sleep(0.01)
+    if not held_s:
+        it.running.wait_for(ids)
     ended = [it.look(each) for each in ids]
     wanted = "verifying" if held_s else "registered"
     assert all(each.status == wanted and each.bytes_downloaded for each in ended), ended[0]

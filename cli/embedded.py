@@ -28,6 +28,8 @@ from shared.tokens import SCOPES, Tokens
 log = get_logger(__name__)
 READY_WITHIN_S = 60
 MAX_EARLY_DEATHS = 3
+BELLS_AT_ONCE = 8
+"""Of one worker: a bell is answered as soon as its registrations wait for their turn."""
 WORKER_SILENT_AT_LEAST_S, WORKER_ENDS_ITSELF_S = 10.0, 5.0
 """A worker whose interpreter is held up has that long to end by itself and say where it stood."""
 
@@ -174,14 +176,14 @@ def _children(
         own_file = quiet or name == "valkey"
         return Child(name, command, environment, logs / f"{name}.log" if own_file else None, pass_fds, silent_s)
 
-    celery = (python, "-m", "celery", "--quiet", "--app", "worker.main")
+    celery = (python, "-m", "celery", "--quiet", "--app")
     return [
         child("valkey", *_valkey(broker, state.path / "valkey")),
-        child("beat", *celery, "beat", "--schedule", str(state.path / "beat")),
+        child("beat", *celery, "worker.clock", "beat", "--schedule", str(state.path / "beat")),
         *(
             child(
                 f"worker-{number}",
-                *(*celery, "worker", "--pool", "threads", "--concurrency", str(settings.worker_threads)),
+                *(*celery, "worker.main", "worker", "--pool", "threads", "--concurrency", str(BELLS_AT_ONCE)),
                 *("--hostname", f"worker-{number}@%h", "--without-gossip", "--without-mingle", "--without-heartbeat"),
                 silent_s=max(settings.lease_s, WORKER_SILENT_AT_LEAST_S) + WORKER_ENDS_ITSELF_S,
             )

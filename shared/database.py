@@ -54,14 +54,16 @@ class NowMs(FunctionElement[int]):
     inherit_cache = True
 
 
-@compiles(NowMs, "sqlite")
-def _sqlite_now(_element: NowMs, _compiler: Any, **_options: Any) -> str:
-    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+NOW_SQL = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+}
+"""The same as text, by dialect."""
 
 
-@compiles(NowMs, "postgresql")
-def _postgresql_now(_element: NowMs, _compiler: Any, **_options: Any) -> str:
-    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+@compiles(NowMs)
+def _now(_element: NowMs, compiler: Any, **_options: Any) -> str:
+    return NOW_SQL[compiler.dialect.name]
 
 
 class Database:
@@ -89,6 +91,14 @@ class Database:
         """Yield a connection for one statement, which is a transaction by itself; else as `write`."""
         with _translated(), self._shared.write() if self._shared else self._alone.connect() as connection:
             yield connection
+
+    @contextmanager
+    def write_group(self) -> Iterator[Connection]:
+        """Yield as `write` does, for what was gathered already: its commit waits for nobody and is nobody else's."""
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+            if self._shared and not _driver_of(connection).in_transaction:  # a commit would do nothing, and succeed
+                raise StoreUnavailable("The store could not keep this transaction.")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -164,15 +174,15 @@ class _Commit:
     error: BaseException | None = None
 
     @property
-    def driver(self) -> sqlite3.Connection:
-        """The connection as SQLite's own module has it."""
-        driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
-        return driver
-
-    @property
     def alive(self) -> bool:
         """Whether SQLite has not rolled back by itself, as it does when the disk is full."""
-        return self.driver.in_transaction
+        return _driver_of(self.connection).in_transaction
+
+
+def _driver_of(connection: Connection) -> sqlite3.Connection:
+    """Return the connection as SQLite's own module has it."""
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
 
 
 @contextmanager
@@ -220,7 +230,7 @@ class SharedCommits:
             commit = self._commit or self._begin()
             commit.blocks += 1
             try:
-                with _savepoint(commit.driver):
+                with _savepoint(_driver_of(commit.connection)):
                     yield commit.connection
             finally:
                 # Whoever waits goes on with this transaction, and ends it.

@@ -178,6 +178,13 @@ class DeadlinePassed(Unavailable):
     code = "deadline-passed"
 
 
+class Shortage(Unavailable):
+    """We have too little of what a download takes, as open files or memory. It costs no attempt (invariant 13)."""
+
+    code = "registry-shortage"
+    fault = "registry"
+
+
 class Canceled(RegistryError):
     """An operator ended the registration before it was final by itself."""
 

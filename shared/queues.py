@@ -23,6 +23,8 @@ SWEEP_TASK = "registry.sweep"
 PRUNE_TASK = "registry.prune"
 PRUNE_EVERY_S = 3600.0
 IDS_PER_BELL = 32
+ANSWERED_WITHIN_S = 60
+"""A worker answers a bell in seconds, whatever waits (invariant 12). One that took longer was taken by nobody."""
 CONFIRMED_WITHIN_S = 5.0
 """How long RabbitMQ may take to say that it has a message. Without this limit py-amqp waits for ever."""
 
@@ -112,8 +114,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         return {"confirm_publish": True, "write_timeout": 5}
     sentinel = {"master_name": settings.broker_sentinel_master} if settings.broker_url.startswith("sentinel") else {}
     return sentinel | {
-        # Above the longest attempt: a bell given back earlier would only be refused at the claim.
-        "visibility_timeout": int(settings.fetch_deadline_s + 2 * settings.lease_s + 60),
+        "visibility_timeout": ANSWERED_WITHIN_S,
         # A killed worker's bell comes back after seconds; with the defaults it took a minute and a half.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,

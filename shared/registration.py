@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Literal, NewType, Self
 
 from pydantic import (
     AfterValidator,
@@ -252,6 +252,65 @@ class Claim:
     submission: Submission
     trace: str | None = None
     """The W3C traceparent of the request that submitted it, where requests are traced."""
+    submitted_by: str = ""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what a worker's claims are made."""
+
+    worker: str
+    lease_s: float
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A registration that may be claimed: what a worker must know to decide whose turn it is."""
+
+    id: RegistrationId
+    artifact_url: str
+    submitted_by: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """A worker's word on its claim: what it ends as, or that it is queued again and when."""
+
+    claim: Claim
+    status: Status
+    digest: Digest | None = None
+    """Of what is registered."""
+    failure: Failure | None = None
+    due_in_s: float | None = None
+    ring_in_s: float | None = None
+    given_back: bool = False
+    """Whether the attempt counts for nothing."""
+
+    @classmethod
+    def registered(cls, claim: Claim, digest: Digest) -> Self:
+        """Write its plugin, too; or reject it, if the name is taken by then."""
+        return cls(claim, Status.REGISTERED, digest=digest)
+
+    @classmethod
+    def rejected(cls, claim: Claim, failure: Failure) -> Self:
+        """End it for good."""
+        return cls(claim, Status.REJECTED, failure=failure)
+
+    @classmethod
+    def failed(cls, claim: Claim, failure: Failure) -> Self:
+        """End it, its attempts used up."""
+        return cls(claim, Status.FAILED, failure=failure)
+
+    @classmethod
+    def postponed(cls, claim: Claim, failure: Failure, *, delay_s: float, given_back: bool = False) -> Self:
+        """Have it tried again after *delay_s*."""
+        return cls(claim, Status.QUEUED, failure=failure, due_in_s=delay_s, ring_in_s=delay_s, given_back=given_back)
+
+    @classmethod
+    def released(cls, claim: Claim, *, ring_in_s: float = 0) -> Self:
+        """Put it back as if it had not been claimed; if nobody has claimed it after *ring_in_s*, the sweep rings."""
+        return cls(claim, Status.QUEUED, due_in_s=0, ring_in_s=ring_in_s, given_back=True)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     connect_timeout_s: Seconds = 5
     read_timeout_s: Seconds = 30
 
-    worker_threads: Annotated[int, Field(ge=1, le=2000)] = 256
+    downloads: Annotated[int, Field(ge=1, le=10_000)] = 256
     max_downloads_per_host: Annotated[int, Field(ge=1)] = 32
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5

@@ -1,31 +1,27 @@
-"""The store's statements, those of the hot path built once: building one costs more than running it.
+"""The store's statements beside the hot ones (`hot.py`); what is asked for often is built once.
 
 Private to `shared/store.py` and what stands beside it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    ClauseElement,
     ColumnElement,
     Connection,
     Integer,
     Select,
     Table,
-    Update,
     bindparam,
     literal_column,
     or_,
     select,
-    update,
 )
 from sqlalchemy import text as sql
 
 from shared.database import NowMs
-from shared.registration import AlreadyRegistered, Claim, Status, Submission, Taken, normalised
+from shared.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
+from shared.registration import AlreadyRegistered, Status, Submission, Taken, normalised
 from shared.tables import IN_FLIGHT_SQL, SUBMITTED, PluginRow, RegistrationRow, plugin_of
 
 _registrations = RegistrationRow.__table__
@@ -62,57 +58,8 @@ def queueing(insert: Callable[[Table], Any], ring_again_ms: int) -> Any:
     )
 
 
-def writing_plugin(insert: Callable[[Table], Any]) -> Any:
-    """Return the statement that writes a plugin, unless its name and version are taken."""
-    return (
-        insert(_plugins)
-        .values(
-            registered_at=_NOW,
-            **{column: bindparam(column) for column in ("id", "registration_id", "artifact_bytes", *SUBMITTED)},
-        )
-        .on_conflict_do_nothing(index_elements=["name_key", "version"])
-        .returning(_p.id)
-    )
-
-
-LEASES_LOST = literal_column(
-    "(leases_lost + CASE WHEN status = 'verifying' AND NOT EXISTS (SELECT 1 FROM workers"
-    " WHERE workers.id = registrations.claimed_by AND NOT workers.lost) THEN 1 ELSE 0 END)",
-    Integer,
-)
-"""Of a registration that is due: how many leases ran out because a worker was lost, the one that just did included.
-A worker that lives and could not renew, for the store was away, is no reason to suspect the artifact."""
-# Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
-_CLAIMABLE = (
-    select(_r.id)
-    .where(
-        _r.id.in_(bindparam("registration_ids", expanding=True)),
-        in_flight(),
-        _r.due_at <= _NOW,
-        _r.attempts < bindparam("max_attempts"),
-        bindparam("max_leases_lost") > LEASES_LOST,
-    )
-    .with_for_update(skip_locked=True)
-)
-CLAIM = (
-    update(_registrations)
-    .where(_r.id.in_(_CLAIMABLE))
-    .values(
-        status=Status.VERIFYING,
-        epoch=_r.epoch + 1,
-        attempts=_r.attempts + 1,
-        due_at=_NOW + bindparam("lease_ms", type_=BigInteger),
-        ring_at=_NOW + bindparam("lease_ms", type_=BigInteger),
-        claimed_by=bindparam("worker"),
-        claimed_at=_NOW,
-        progressed_at=_NOW,
-        leases_lost=LEASES_LOST,
-        bytes_downloaded=0,
-        artifact_bytes=None,
-        updated_at=_NOW,
-    )
-    .returning(_r.id, _r.epoch, _r.attempts, _r.trace, *(_r[column] for column in Submission.model_fields))
-)
+LEASES_LOST = literal_column(LEASES_LOST_SQL, Integer)
+ATTEMPTS_SPENT = literal_column(ATTEMPTS_SPENT_SQL, Integer)
 JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
 # Not pairs in a list of pairs: for those SQLite looks at every plugin there is.
 _PLUGINS_AT = select(_plugins).where(
@@ -139,43 +86,6 @@ def first_id_at(milliseconds: int) -> str:
     """Return what no registration id made since then is below (RFC 9562 section 5.7)."""
     time = f"{milliseconds:012x}"
     return f"registration-{time[:8]}-{time[8:]}-7000"
-
-
-def settle(connection: Connection, claim: Claim, **values: Any) -> bool:
-    """Write a worker's word on *claim*, fenced (invariant 4); return whether it was still its."""
-    plain = {column: value for column, value in values.items() if not isinstance(value, ClauseElement)}
-    statement = _fenced(tuple(plain))
-    if len(plain) < len(values):
-        statement = statement.values({column: values[column] for column in values.keys() - plain.keys()})
-    return connection.execute(statement, _asked(claim, plain)).rowcount == 1
-
-
-def settle_all(connection: Connection, settled: Iterable[tuple[Claim, Mapping[str, Any]]]) -> bool:
-    """Write the same plain columns of several claims, fenced as by `settle`; return whether all were still theirs."""
-    # In one order, so that whoever else locks several of them cannot deadlock with us.
-    in_order = sorted(settled, key=lambda each: each[0].registration_id)
-    columns = tuple(in_order[0][1])
-    asked = [_asked(claim, values) for claim, values in in_order]
-    return connection.execute(_fenced(columns), asked).rowcount == len(asked)
-
-
-def _asked(claim: Claim, values: Mapping[str, Any]) -> dict[str, Any]:
-    written = {f"new_{column}": value for column, value in values.items()}
-    return {"claimed_id": claim.registration_id, "claimed_epoch": claim.epoch, **written}
-
-
-@cache
-def _fenced(columns: tuple[str, ...]) -> Update:
-    """Return the statement that sets *columns* of a live claim. The fence is here, once, for every such write."""
-    return (
-        update(_registrations)
-        .where(
-            _r.id == bindparam("claimed_id"),
-            _r.status == Status.VERIFYING,
-            _r.epoch == bindparam("claimed_epoch"),
-        )
-        .values(updated_at=_NOW, **{column: bindparam(f"new_{column}") for column in columns})
-    )
 
 
 def named_like(patterns: Sequence[str]) -> ColumnElement[bool]:

@@ -6,24 +6,20 @@ own (invariant 8). Every method may raise `StoreUnavailable`; then nothing was c
 commit's reply was lost, asking again gives the same answer.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
-    Integer,
     Select,
-    case,
     delete,
     insert,
-    literal,
     literal_column,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy import text as sql
@@ -31,28 +27,29 @@ from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils import uuid7
 
 from shared.database import Database, NowMs
-from shared.errors import AttemptsUsedUp, Canceled, Conflict, Failure
-from shared.grouped import Grouped
+from shared.errors import AttemptsUsedUp, Canceled, Conflict
+from shared.hot import Hot
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
     Action,
     AlreadyRegistered,
     Claim,
-    Digest,
     Operator,
     Outcome,
     Plugin,
-    PluginId,
     Progress,
     Registration,
     RegistrationId,
+    Settlement,
     Status,
     Submission,
     Taken,
+    Terms,
+    Waiting,
 )
 from shared.statements import (
-    CLAIM,
+    ATTEMPTS_SPENT,
     JOINED,
     LEASES_LOST,
     first_id_at,
@@ -60,10 +57,7 @@ from shared.statements import (
     named_like,
     page,
     queueing,
-    settle,
-    settle_all,
     standing_in_the_way,
-    writing_plugin,
 )
 from shared.tables import (
     ActionRow,
@@ -81,12 +75,48 @@ from shared.tallies import add_tallies
 MAX_LEASES_LOST = 2
 """A registration that two workers were lost with may be why."""
 
+MAX_VERSIONS = 200
+"""How many versions of a plugin are told, the newest first."""
+
 _registrations = RegistrationRow.__table__
 _plugins = PluginRow.__table__
 _actions = ActionRow.__table__
 _r = _registrations.c
 _p = _plugins.c
 _NOW = NowMs()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Asks for a claim."""
+
+    registration_id: RegistrationId
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Asks for more time, telling how far claims have come."""
+
+    progress: tuple[Progress, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Asks which of these may be claimed."""
+
+    registration_ids: tuple[RegistrationId, ...]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Asks which versions a plugin has, by their checksums."""
+
+    name: str
+
+
+Asked = Settlement | Renewal | Wish | Look | Versions
+_Key = tuple[RegistrationId, int]
+"""A registration's id and an epoch: a claim's name."""
 
 
 class Store:
@@ -100,9 +130,7 @@ class Store:
         upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._ring_again_ms = int(ring_again_after_s * 1000)
         self._queue = queueing(upsert, self._ring_again_ms)
-        self._write_plugin = writing_plugin(upsert)
-        self._claims = Grouped(self._claim_all)
-        self._verified = Grouped(self._register)
+        self._hot = Hot(database.dialect)
         # SQLite is told which index to use: without statistics it would take the one by status, and sort a backlog.
         source = "registrations INDEXED BY to_ring" if database.dialect == "sqlite" else "registrations"
         self._overdue: Select[tuple[Any]] = (
@@ -166,6 +194,31 @@ class Store:
 
     # --- verifying ------------------------------------------------------------------------------
 
+    def work(self, asked: Sequence[Asked], terms: Terms) -> list[Any]:
+        """Do all that a worker asks for, in one transaction: settle, renew, claim, then look.
+
+        Returns:
+            an answer to each, in order: what a `Settlement` was settled as, None if the claim was lost; of a
+            `Renewal` which claims are still ours; to a `Wish` the claim, None if there is nothing to claim; to a
+            `Look` those that may be claimed; to `Versions` a mapping from checksum to version.
+        """
+        answers: dict[int, Any] = {}
+        kinds: dict[type, list[tuple[int, Any]]] = defaultdict(list)
+        for place, each in enumerate(asked):
+            kinds[type(each)].append((place, each))
+        with self._database.write_group() as connection:
+            for kind, do in (
+                (Settlement, self._settle),
+                (Renewal, partial(self._renew, lease_s=terms.lease_s)),
+                (Wish, partial(self._claim, terms=terms)),
+                (Look, self._look),
+                (Versions, self._versions),
+            ):
+                if places := kinds[kind]:
+                    done = do(connection, [each for _, each in places])
+                    answers.update(zip((place for place, _ in places), done, strict=True))
+        return [answers[place] for place in range(len(asked))]
+
     def claim(
         self, registration_id: RegistrationId, *, worker: str, lease_s: float, max_attempts: int
     ) -> Claim | None:
@@ -175,85 +228,101 @@ class Store:
         runs out of attempts (invariant 6). After its second lease that ran out nobody claims it any more: it may have
         taken two workers along.
         """
-        terms = _Terms(worker, int(lease_s * 1000), max_attempts, self._max_leases_lost)
-        return self._claims((registration_id, terms))
+        claim: Claim | None = self._alone(Wish(registration_id), Terms(worker, lease_s, max_attempts))
+        return claim
 
-    def _claim_all(self, wanted: Sequence[tuple[RegistrationId, "_Terms"]]) -> list[Claim | None]:
-        (_, terms), ids = wanted[0], [registration_id for registration_id, _ in wanted]
-        if any(its != terms for _, its in wanted):
-            raise _NotAllAlike
-        with self._database.write_alone() as connection:
-            rows = connection.execute(CLAIM, {"registration_ids": ids, **asdict(terms)}).all()
-        made = {
-            row.id: Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace) for row in rows
-        }
-        return [made.pop(registration_id, None) for registration_id in ids]  # who asks for one twice has it once
+    def settle(self, settlement: Settlement) -> Status | None:
+        """Write a worker's word on its claim; return what it was settled as, None if the claim was lost."""
+        status: Status | None = self._alone(settlement, _NOBODY)
+        return status
 
-    def renew(self, progress: Sequence[Progress], *, lease_s: float) -> set[tuple[RegistrationId, int]]:
+    def renew(self, progress: Sequence[Progress], *, lease_s: float) -> set[_Key]:
         """Extend the leases of claims and note their progress, in one statement.
 
         Returns:
             (registration id, epoch) of those that are still ours; the others were lost.
         """
-        if not progress:
-            return set()
-        downloaded = {each.registration_id: each.bytes_downloaded for each in progress}
-        announced = {each.registration_id: literal(each.artifact_bytes, BigInteger) for each in progress}
-        lease_end = _NOW + int(lease_s * 1000)
-        ours = select(_r.id).where(
-            _r.id.in_([*downloaded]),
-            tuple_(_r.id, _r.epoch).in_([(each.registration_id, each.epoch) for each in progress]),
-            _r.status == Status.VERIFYING,
+        ours: set[_Key] = self._alone(Renewal(tuple(progress)), replace(_NOBODY, lease_s=lease_s))
+        return ours
+
+    def _alone(self, asked: Asked, terms: Terms) -> Any:
+        (answer,) = self.work([asked], terms)
+        return answer
+
+    def _claim(self, connection: Connection, wishes: Sequence["Wish"], *, terms: Terms) -> list[Claim | None]:
+        found = self._hot.run(
+            connection,
+            "claim",
+            [(wish.registration_id,) for wish in wishes],
+            worker=terms.worker,
+            lease_ms=int(terms.lease_s * 1000),
+            max_attempts=terms.max_attempts,
+            max_leases_lost=self._max_leases_lost,
         )
-        with self._database.write_alone() as connection:
-            rows = connection.execute(
-                update(_registrations)
-                .where(_r.id.in_(ours.order_by(_r.id).with_for_update()))  # in one order, as `settle_all`
-                .values(
-                    due_at=lease_end,
-                    ring_at=lease_end,
-                    progressed_at=case(
-                        (_r.bytes_downloaded < case(downloaded, value=_r.id), _NOW), else_=_r.progressed_at
-                    ),
-                    bytes_downloaded=case(downloaded, value=_r.id),
-                    artifact_bytes=case(announced, value=_r.id),
-                    updated_at=_NOW,
-                )
-                .returning(_r.id, _r.epoch)
-            ).all()
-        return {(row.id, row.epoch) for row in rows}
+        made = {
+            row.id: Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace, row.submitted_by)
+            for row in found
+        }
+        return [made.pop(wish.registration_id, None) for wish in wishes]  # who asks for one twice has it once
 
-    def register(self, claim: Claim, digest: Digest) -> Status | None:
-        """Settle *claim* as registered and write its plugin, or as rejected if the name is taken.
+    def _look(self, connection: Connection, looks: Sequence["Look"]) -> list[list[Waiting]]:
+        ids = {registration_id for look in looks for registration_id in look.registration_ids}
+        found = self._hot.run(connection, "waiting", [(each,) for each in ids]) if ids else ()
+        waiting = {row.id: Waiting(row.id, row.artifact_url, row.submitted_by) for row in found}
+        return [[waiting[each] for each in look.registration_ids if each in waiting] for look in looks]
 
-        Returns:
-            what it was settled as; None if the claim was lost, and then nothing was written.
-        """
-        return self._verified(_Verified(claim, digest, PluginId(f"plugin-{uuid7()}")))
+    def _versions(self, connection: Connection, asked: Sequence["Versions"]) -> list[dict[str, str]]:
+        pages = (page(_plugins, MAX_VERSIONS, None, {"name": each.name}) for each in asked)
+        return [{row.checksum: row.version for row in connection.execute(each)} for each in pages]
 
-    def _register(self, verified: Sequence["_Verified"]) -> list[Status | None]:
-        with self._database.write() as connection:
-            if len(verified) == 1:
-                return [self._register_one(connection, verified[0])]
-            if not self._register_all(connection, verified):
-                raise _NotAllAlike  # and what was written is undone
-            return [Status.REGISTERED] * len(verified)
+    def _renew(self, connection: Connection, renewals: Sequence["Renewal"], *, lease_s: float) -> list[set[_Key]]:
+        rows = [
+            (each.registration_id, each.epoch, each.bytes_downloaded, each.artifact_bytes)
+            for renewal in renewals
+            for each in renewal.progress
+        ]
+        if not rows:
+            return [set() for _ in renewals]
+        ours = {(row.id, row.epoch) for row in self._hot.run(connection, "renew", rows, lease_ms=int(lease_s * 1000))}
+        return [{(each.registration_id, each.epoch) for each in renewal.progress} & ours for renewal in renewals]
 
-    def _register_all(self, connection: Connection, verified: Sequence["_Verified"]) -> bool:
-        """Return whether all of *verified* could be registered; else nothing written here may stay."""
-        if not settle_all(connection, [(each.claim, each.settled) for each in verified]):
-            return False
-        # In one order, so that two workers that want the same names cannot deadlock.
-        plugins = sorted((each.plugin for each in verified), key=lambda it: (it["name_key"], it["version"]))
-        return len(connection.execute(self._write_plugin, plugins).all()) == len(verified)
+    def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
+        """Settle claims. One that was lost, or whose name was taken meanwhile, takes no other along."""
+        verified = {_key(each.claim): each for each in settlements if each.digest is not None}
+        ended = {_key(each.claim): each for each in settlements if each.digest is None}
+        became = self._register(connection, verified) | self._end(connection, ended)
+        return [became.get(_key(each.claim)) for each in settlements]
 
-    def _register_one(self, connection: Connection, it: "_Verified") -> Status | None:
-        claim = it.claim
-        if not settle(connection, claim, **it.settled):
-            return None
-        if connection.execute(self._write_plugin, it.plugin).first() is not None:
-            return Status.REGISTERED
-        # Invariant 2: the first plugin of that name and version stands.
+    def _end(self, connection: Connection, ended: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
+        rows = [
+            (
+                *key,
+                each.status,
+                *(failure_columns(each.failure).values() if each.failure else (None, None)),
+                _ms(each.due_in_s),
+                _ms(each.ring_in_s),
+                int(each.given_back),
+            )
+            for key, each in ended.items()
+        ]
+        ours = self._hot.run(connection, "end", rows) if rows else ()
+        return {(row.id, row.epoch): ended[row.id, row.epoch].status for row in ours}
+
+    def _register(self, connection: Connection, verified: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
+        rows = [(*key, f"plugin-{uuid7()}", each.digest.size_bytes) for key, each in verified.items() if each.digest]
+        ours = self._hot.run(connection, "register", rows) if rows else ()
+        plugins = [(row.id, row.plugin_id) for row in ours]
+        found = self._hot.run(connection, "write_plugins", plugins) if plugins else ()
+        written = {row.registration_id for row in found}
+        became = {}
+        for key in ((row.id, row.epoch) for row in ours):
+            became[key] = Status.REGISTERED if key[0] in written else Status.REJECTED
+            if key[0] not in written:
+                self._refuse_taken(connection, verified[key].claim)
+        return became
+
+    def _refuse_taken(self, connection: Connection, claim: Claim) -> None:
+        """Reject what would have become a plugin, had its name not been taken meanwhile (invariant 2)."""
         standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
         conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
         connection.execute(
@@ -261,39 +330,6 @@ class Store:
             .where(_r.id == claim.registration_id)
             .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
         )
-        return Status.REJECTED
-
-    def reject(self, claim: Claim, failure: Failure) -> bool:
-        """Settle *claim* as rejected; return whether it was still ours."""
-        return self._end(claim, status=Status.REJECTED, **failure_columns(failure))
-
-    def fail(self, claim: Claim, failure: Failure) -> bool:
-        """Settle *claim* as failed, its attempts used up; return whether it was still ours."""
-        return self._end(claim, status=Status.FAILED, **failure_columns(failure))
-
-    def postpone(self, claim: Claim, failure: Failure, *, delay_s: float) -> bool:
-        """Put *claim* back to be tried again after *delay_s*; return whether it was still ours."""
-        again_at = _NOW + int(delay_s * 1000)
-        return self._end(claim, status=Status.QUEUED, **failure_columns(failure), due_at=again_at, ring_at=again_at)
-
-    def release(self, claim: Claim, *, soon: bool) -> bool:
-        """Put *claim* back as if it had not been made; return whether it was still ours.
-
-        With *soon* the next sweep rings for it: its worker is leaving. Otherwise its worker takes it
-        up again by itself, and the sweep rings only if that did not happen.
-        """
-        return self._end(
-            claim,
-            status=Status.QUEUED,
-            attempts=_r.attempts - 1,
-            due_at=_NOW,
-            ring_at=_NOW if soon else _NOW + self._ring_again_ms,
-            claimed_by=None,
-        )
-
-    def _end(self, claim: Claim, **values: Any) -> bool:
-        with self._database.write_alone() as connection:
-            return settle(connection, claim, **values)
 
     # --- operating ------------------------------------------------------------------------------
 
@@ -386,7 +422,7 @@ class Store:
         with self._database.write() as connection:
             return [
                 *self._fail(connection, due.where(self._max_leases_lost <= LEASES_LOST), lost),
-                *self._fail(connection, due.where(literal_column("attempts", Integer) >= max_attempts), used_up),
+                *self._fail(connection, due.where(max_attempts <= ATTEMPTS_SPENT), used_up),
             ]
 
     def _fail(self, connection: Connection, which: Select[tuple[Any]], error: AttemptsUsedUp) -> list[RegistrationId]:
@@ -511,50 +547,15 @@ class _Wanted:
         }
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """On what a claim is made."""
-
-    worker: str
-    lease_ms: int
-    max_attempts: int
-    max_leases_lost: int
+_NOBODY = Terms("", 0, 0)
 
 
-@dataclass(frozen=True)
-class _Verified:
-    """A claim whose artifact is what was declared, and the plugin to be."""
-
-    claim: Claim
-    digest: Digest
-    plugin_id: PluginId
-
-    @property
-    def settled(self) -> dict[str, Any]:
-        """What its registration becomes."""
-        size_bytes = self.digest.size_bytes
-        return {
-            "status": Status.REGISTERED,
-            "plugin_id": self.plugin_id,
-            "failure": None,
-            "cause": None,
-            "bytes_downloaded": size_bytes,
-            "artifact_bytes": size_bytes,
-        }
-
-    @property
-    def plugin(self) -> dict[str, Any]:
-        """Its row among the plugins."""
-        return {
-            "id": self.plugin_id,
-            "registration_id": self.claim.registration_id,
-            "artifact_bytes": self.digest.size_bytes,
-            **submission_columns(self.claim.submission),
-        }
+def _key(claim: Claim) -> _Key:
+    return claim.registration_id, claim.epoch
 
 
-class _NotAllAlike(Exception):
-    """Not all of a group can be done as one: each is to be done by itself."""
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
 
 
 def _record(connection: Connection, by: Operator, what: str, became: Mapping[RegistrationId, str | None]) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from itertools import cycle, product
 from random import Random
 
@@ -31,17 +30,18 @@ from shared.registration import (
     Progress,
     Registration,
     RegistrationId,
+    Settlement,
     Status,
     Submission,
     Taken,
+    Terms,
     normalised,
 )
 from shared.sessions import Sessions, name_of
-from shared.store import Store
+from shared.store import Asked, Look, Renewal, Store, Wish
 from shared.tallies import Tallies
 from shared.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
 from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
-from tests.grouping import at_once
 from tests.running import until
 
 LEASE_S = 30.0
@@ -82,25 +82,35 @@ def let_pass(store: Store, seconds: float) -> None:
         connection.execute(sooner, {"ms": int(seconds * 1000)})
 
 
-def wish(
-    store: Store,
-    registration: Registration,
-    *,
-    worker: str = "tests",
-    lease_s: float = LEASE_S,
-    max_attempts: int = 5,
-) -> Callable[[], Claim | None]:
-    """Return the call that asks for a claim, for `claim_as_a_group`."""
-    return partial(store.claim, registration.id, worker=worker, lease_s=lease_s, max_attempts=max_attempts)
+def register(store: Store, claim: Claim, digest: Digest | None = None) -> Status | None:
+    return store.settle(Settlement.registered(claim, digest or digest_of(claim.submission)))
 
 
-def claim_as_a_group(store: Store, *wishes: Callable[[], Claim | None]) -> list[Claim | None]:
-    return [each.result() for each in at_once(store._claims, *wishes)]
+def reject(store: Store, claim: Claim, failure: Failure) -> bool:
+    return store.settle(Settlement.rejected(claim, failure)) is not None
+
+
+def fail(store: Store, claim: Claim, failure: Failure) -> bool:
+    return store.settle(Settlement.failed(claim, failure)) is not None
+
+
+def postpone(store: Store, claim: Claim, failure: Failure, *, delay_s: float) -> bool:
+    return store.settle(Settlement.postponed(claim, failure, delay_s=delay_s)) is not None
+
+
+def release(store: Store, claim: Claim, *, soon: bool) -> bool:
+    return store.settle(Settlement.released(claim, ring_in_s=0 if soon else RING_AGAIN_AFTER_S)) is not None
+
+
+def claim_as_a_group(
+    store: Store, *registrations: Registration, worker: str = "tests", max_attempts: int = 5
+) -> list[Claim | None]:
+    return store.work([Wish(each.id) for each in registrations], Terms(worker, LEASE_S, max_attempts))
 
 
 def register_as_a_group(store: Store, *claims: Claim) -> list[Status | None]:
-    calls = [partial(store.register, each, digest_of(each.submission)) for each in claims]
-    return [each.result() for each in at_once(store._verified, *calls)]
+    settlements = [Settlement.registered(each, digest_of(each.submission)) for each in claims]
+    return store.work(settlements, Terms("tests", LEASE_S, 5))
 
 
 def plugins_of_registered_ones(store: Store) -> dict[str, Plugin]:
@@ -164,7 +174,7 @@ class StoreContract:
     def test_registering_writes_the_plugin_and_settles_the_registration(self, store: Store) -> None:
         submission = a_parsed_submission(pluginRuntime="go")
         claimed = claim(store, submit(store, submission))
-        settled = store.register(claimed, digest_of(submission))
+        settled = register(store, claimed, digest_of(submission))
         assert settled is Status.REGISTERED
         became = now(store, claimed.registration_id)
         assert became.status is Status.REGISTERED
@@ -177,13 +187,13 @@ class StoreContract:
     def test_no_plugin_is_seen_before_its_registration_succeeded(self, store: Store) -> None:
         first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
         claim(store, first)
-        store.reject(claim(store, second), WRONG)
+        reject(store, claim(store, second), WRONG)
         assert store.plugins(limit=10) == []
 
     def test_a_submission_identical_to_a_plugin_returns_the_plugin(self, store: Store) -> None:
         submission = a_parsed_submission()
         registration = submit(store, submission)
-        store.register(claim(store, registration), digest_of(submission))
+        register(store, claim(store, registration), digest_of(submission))
         (again,) = store.submit([(submission, "tests")])
         assert isinstance(again, AlreadyRegistered)
         assert again.plugin.id == now(store, registration.id).plugin_id
@@ -202,7 +212,7 @@ class StoreContract:
     )
     def test_a_taken_name_and_version_is_told(self, store: Store, change: dict[str, str]) -> None:
         submission = a_parsed_submission()
-        store.register(claim(store, submit(store, submission)), digest_of(submission))
+        register(store, claim(store, submit(store, submission)), digest_of(submission))
         other = submission.model_copy(update=change)
         (outcome,) = store.submit([(other, "tests")])
         assert isinstance(outcome, Taken)
@@ -213,8 +223,8 @@ class StoreContract:
         ours = a_parsed_submission()
         theirs = ours.model_copy(update={"checksum": "sha256:" + "cd" * 32})
         first, second = claim(store, submit(store, ours)), claim(store, submit(store, theirs))
-        assert store.register(second, digest_of(theirs)) is Status.REGISTERED
-        assert store.register(first, digest_of(ours)) is Status.REJECTED
+        assert register(store, second, digest_of(theirs)) is Status.REGISTERED
+        assert register(store, first, digest_of(ours)) is Status.REJECTED
         won, lost = now(store, second.registration_id), now(store, first.registration_id)
         assert (won.status, lost.status, lost.plugin_id) == (Status.REGISTERED, Status.REJECTED, None)
         assert lost.failure is not None
@@ -225,7 +235,7 @@ class StoreContract:
     def test_a_failed_registration_frees_its_name(self, store: Store) -> None:
         submission = a_parsed_submission()
         first = submit(store, submission)
-        store.reject(claim(store, first), WRONG)
+        reject(store, claim(store, first), WRONG)
         assert submit(store, submission).id != first.id
 
     def test_a_lease_that_ran_out_can_be_claimed_again(self, store: Store) -> None:
@@ -242,21 +252,21 @@ class StoreContract:
         let_pass(store, LEASE_S)
         live = claim(store, registration)
         before = now(store, registration.id)
-        assert store.register(stale, digest_of(submission)) is None
-        assert not store.reject(stale, WRONG)
-        assert not store.fail(stale, BROKEN)
-        assert not store.postpone(stale, BROKEN, delay_s=1)
-        assert not store.release(stale, soon=True)
+        assert register(store, stale, digest_of(submission)) is None
+        assert not reject(store, stale, WRONG)
+        assert not fail(store, stale, BROKEN)
+        assert not postpone(store, stale, BROKEN, delay_s=1)
+        assert not release(store, stale, soon=True)
         assert store.renew([Progress(stale.registration_id, stale.epoch, 99, 99)], lease_s=LEASE_S) == set()
         assert now(store, registration.id) == before
         assert store.plugins(limit=10) == []
-        assert store.register(live, digest_of(submission)) is not None
+        assert register(store, live, digest_of(submission)) is not None
 
     def test_a_final_state_never_changes(self, store: Store) -> None:
         for settle in (
-            lambda it: store.register(it, digest_of(it.submission)),
-            lambda it: store.reject(it, WRONG),
-            lambda it: store.fail(it, BROKEN),
+            lambda it: register(store, it, digest_of(it.submission)),
+            lambda it: reject(store, it, WRONG),
+            lambda it: fail(store, it, BROKEN),
         ):
             registration = submit(store, a_parsed_submission())
             claimed = claim(store, registration)
@@ -264,11 +274,11 @@ class StoreContract:
             let_pass(store, LEASE_S)
             before = now(store, registration.id)
             assert before.status.final
-            assert store.register(claimed, digest_of(claimed.submission)) is None
-            assert not store.reject(claimed, WRONG)
-            assert not store.fail(claimed, BROKEN)
-            assert not store.postpone(claimed, BROKEN, delay_s=0)
-            assert not store.release(claimed, soon=True)
+            assert register(store, claimed, digest_of(claimed.submission)) is None
+            assert not reject(store, claimed, WRONG)
+            assert not fail(store, claimed, BROKEN)
+            assert not postpone(store, claimed, BROKEN, delay_s=0)
+            assert not release(store, claimed, soon=True)
             assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=99) is None
             assert store.ring_due(10) == []
             assert store.fail_used_up(1) == []
@@ -293,7 +303,7 @@ class StoreContract:
         claim(store, innocent, lease_s=30, max_attempts=9)
         let_pass(store, 30)
         assert store.fail_used_up(9) == []
-        assert store.postpone(claim(store, innocent, max_attempts=9), BROKEN, delay_s=0)
+        assert postpone(store, claim(store, innocent, max_attempts=9), BROKEN, delay_s=0)
         claim(store, deadly, lease_s=30, max_attempts=9)
         let_pass(store, 30)
         assert store.claim(deadly.id, worker="w", lease_s=1, max_attempts=9) is None
@@ -345,7 +355,7 @@ class StoreContract:
 
     def test_a_postponed_registration_waits_its_time(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert store.postpone(claim(store, registration), BROKEN, delay_s=60)
+        assert postpone(store, claim(store, registration), BROKEN, delay_s=60)
         waiting = now(store, registration.id)
         assert (waiting.status, waiting.failure) == (Status.QUEUED, BROKEN)
         assert waiting.next_attempt_at is not None
@@ -358,14 +368,14 @@ class StoreContract:
 
     def test_a_released_claim_costs_no_attempt_and_is_due_at_once(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert store.release(claim(store, registration), soon=True)
+        assert release(store, claim(store, registration), soon=True)
         assert now(store, registration.id).attempts == 0
         assert store.ring_due(10) == [registration.id]
         assert claim(store, registration).attempt == 1
 
     def test_a_claim_that_its_worker_takes_up_again_is_not_rung_for_at_once(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert store.release(claim(store, registration), soon=False)
+        assert release(store, claim(store, registration), soon=False)
         assert store.ring_due(10) == []
         assert claim(store, registration).attempt == 1
 
@@ -464,7 +474,7 @@ class StoreContract:
         claim(store, claimed)
         over = [submit(store, a_parsed_submission()) for _ in range(3)]
         for each in over:
-            assert store.register(claim(store, each), digest_of(each.submission)) is not None
+            assert register(store, claim(store, each), digest_of(each.submission)) is not None
         assert store.prune(older_than_s=60, limit=10) == 0
         time.sleep(0.01)
         assert store.prune(older_than_s=0, limit=2) == 0, "not before they are counted"
@@ -479,7 +489,7 @@ class StoreContract:
 
     def test_settled_tells_only_of_final_ones(self, store: Store) -> None:
         running, done = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
-        store.reject(claim(store, done), WRONG)
+        reject(store, claim(store, done), WRONG)
         (settled,) = store.settled([running.id, done.id])
         assert settled.id == done.id
         assert settled.failure == WRONG
@@ -487,7 +497,7 @@ class StoreContract:
     def test_a_failure_is_kept_whole(self, store: Store) -> None:
         failure = Failure("a-code", "What happened: \u00e4 \U0001f600.", "upstream", True, {"declared": "x"})
         registration = submit(store, a_parsed_submission())
-        store.fail(claim(store, registration), failure)
+        fail(store, claim(store, registration), failure)
         assert now(store, registration.id).failure == failure
 
     def test_what_is_not_there_is_none(self, store: Store) -> None:
@@ -498,7 +508,7 @@ class StoreContract:
 
     def test_of_a_group_each_is_claimed_once_and_who_asks_twice_has_it_once(self, store: Store) -> None:
         first, second, third = (submit(store, a_parsed_submission()) for _ in range(3))
-        claims = claim_as_a_group(store, *(wish(store, each) for each in (third, first, second, first)))
+        claims = claim_as_a_group(store, third, first, second, first)
         assert [each and each.registration_id for each in claims] == [third.id, first.id, second.id, None]
         assert [(each.epoch, each.attempt, each.submission) for each in claims if each] == [
             (1, 1, its.submission) for its in (third, first, second)
@@ -510,40 +520,20 @@ class StoreContract:
     def test_of_a_group_only_what_is_due_is_claimed(self, store: Store) -> None:
         due, held, over, waiting = (submit(store, a_parsed_submission()) for _ in range(4))
         claim(store, held)
-        store.reject(claim(store, over, lease_s=0), WRONG)
-        store.postpone(claim(store, waiting), BROKEN, delay_s=LEASE_S)
+        reject(store, claim(store, over, lease_s=0), WRONG)
+        postpone(store, claim(store, waiting), BROKEN, delay_s=LEASE_S)
         before = [now(store, each.id) for each in (held, over, waiting)]
-        claims = claim_as_a_group(store, *(wish(store, each) for each in (held, over, due, waiting)))
+        claims = claim_as_a_group(store, held, over, due, waiting)
         assert [each and each.registration_id for each in claims] == [None, None, due.id, None]
         assert [now(store, each.id) for each in (held, over, waiting)] == before
 
-    def test_each_of_a_group_is_claimed_on_its_own_terms(self, store: Store) -> None:
-        ours, theirs, short, used_up = (submit(store, a_parsed_submission()) for _ in range(4))
-        store.postpone(claim(store, used_up), BROKEN, delay_s=0)
-        claims = claim_as_a_group(
-            store,
-            wish(store, ours, worker="ours"),
-            wish(store, short, worker="ours", lease_s=0.01),
-            wish(store, theirs, worker="theirs"),
-            wish(store, used_up, worker="ours", max_attempts=1),
-            wish(store, ours, worker="theirs", lease_s=LEASE_S + 1),
-        )
-        assert [each is not None for each in claims[1:4]] == [True, True, False]
-        assert [claims[0], claims[4]].count(None) == 1
-        assert now(store, ours.id).claimed_by == ("ours" if claims[0] else "theirs")
-        assert now(store, theirs.id).claimed_by == "theirs"
-        time.sleep(0.05)
-        again = claim_as_a_group(store, *(wish(store, each) for each in (ours, theirs, short, used_up)))
-        assert [each and each.attempt for each in again] == [None, None, 2, 2]
-
     def test_a_group_of_successes_writes_every_plugin_and_settles_every_registration(self, store: Store) -> None:
         claims = [claim(store, submit(store, a_parsed_submission())) for _ in range(4)]
-        calls = [
-            partial(store.register, each, Digest("ab" * 32, size_bytes))
+        settlements = [
+            Settlement.registered(each, Digest("ab" * 32, size_bytes))
             for size_bytes, each in enumerate(reversed(claims))
         ]
-        made = at_once(store._verified, *calls)
-        assert [each.result() for each in made] == [Status.REGISTERED] * 4
+        assert store.work(settlements, Terms("tests", LEASE_S, 5)) == [Status.REGISTERED] * 4
         settled = [now(store, each.registration_id) for each in reversed(claims)]
         assert [(each.status, each.bytes_downloaded, each.artifact_bytes) for each in settled] == [
             (Status.REGISTERED, size_bytes, size_bytes) for size_bytes in range(4)
@@ -558,8 +548,8 @@ class StoreContract:
         [
             pytest.param(lambda store, it: claim(store, now(store, it.registration_id)), id="claimed-again"),
             pytest.param(lambda store, it: store.cancel(it.registration_id, OPERATOR), id="canceled"),
-            pytest.param(lambda store, it: store.reject(it, WRONG), id="settled"),
-            pytest.param(lambda store, it: store.release(it, soon=True), id="released"),
+            pytest.param(lambda store, it: reject(store, it, WRONG), id="settled"),
+            pytest.param(lambda store, it: release(store, it, soon=True), id="released"),
         ],
     )
     def test_of_a_group_the_one_that_was_lost_writes_nothing_and_the_others_are_registered(
@@ -576,10 +566,73 @@ class StoreContract:
 
     def test_who_is_twice_in_a_group_is_registered_once(self, store: Store) -> None:
         twice, other = (claim(store, submit(store, a_parsed_submission())) for _ in range(2))
-        once, registered, again = register_as_a_group(store, twice, other, twice)
-        assert registered is Status.REGISTERED
-        assert {once, again} == {Status.REGISTERED, None}, "each by itself, and so in any order"
+        assert register_as_a_group(store, twice, other, twice) == [Status.REGISTERED] * 3
         assert plugins_of_registered_ones(store).keys() == {twice.submission.name, other.submission.name}
+
+    def test_all_that_a_worker_asks_for_at_once_is_answered_in_its_order(self, store: Store) -> None:
+        due, other = (submit(store, a_parsed_submission()) for _ in range(2))
+        held, wrong, gone, back = (claim(store, submit(store, a_parsed_submission())) for _ in range(4))
+        asked: list[Asked] = [
+            Look((other.id, due.id, held.registration_id, RegistrationId("registration-none"))),
+            Wish(due.id),
+            Settlement.rejected(wrong, WRONG),
+            Renewal((Progress(held.registration_id, held.epoch, 1, 2), Progress(gone.registration_id, 7, 0, None))),
+            Settlement.released(back),
+            Settlement.registered(gone, digest_of(gone.submission)),
+            Look(()),
+            Renewal(()),
+        ]
+        looked, claimed, rejected, ours, released, registered, *nothing = store.work(asked, Terms("w", LEASE_S, 5))
+        assert [each.id for each in looked] == [other.id], "what was claimed in the same go is no longer to be had"
+        assert looked[0].artifact_url == other.submission.artifact_url
+        assert looked[0].submitted_by == "tests"
+        assert (claimed.registration_id, claimed.submission, claimed.submitted_by) == (
+            due.id,
+            due.submission,
+            "tests",
+        )
+        assert ours == {(held.registration_id, held.epoch)}
+        assert (rejected, released, registered) == (Status.REJECTED, Status.QUEUED, Status.REGISTERED)
+        assert nothing == [[], set()]
+        assert (now(store, back.registration_id).attempts, now(store, back.registration_id).claimed_by) == (0, None)
+
+    def test_two_claims_of_one_registration_in_a_group_are_told_apart(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        stale = claim(store, registration)
+        let_pass(store, LEASE_S)
+        live = claim(store, registration)
+        for settlements in ([stale, live], [live, stale]):
+            told = register_as_a_group(store, *settlements)
+            assert told == [Status.REGISTERED if each is live else None for each in settlements] or told == [None] * 2
+        assert now(store, registration.id).status is Status.REGISTERED
+        assert len(plugins_of_registered_ones(store)) == 1
+
+    def test_an_attempt_that_is_given_back_counts_for_nothing_and_says_why(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        given_back = Settlement.postponed(claim(store, registration), BROKEN, delay_s=LEASE_S, given_back=True)
+        assert store.settle(given_back) is Status.QUEUED
+        waiting = now(store, registration.id)
+        assert (waiting.attempts, waiting.failure) == (0, BROKEN)
+        assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=5) is None, "it is not due yet"
+
+    @pytest.mark.parametrize("outlived", [True, False])
+    def test_a_lease_that_ran_out_while_its_worker_lived_costs_no_attempt(
+        self, store: Store, database: Database, outlived: bool
+    ) -> None:
+        registration = submit(store, a_parsed_submission())
+        census = Census(database)
+        census.here("tests", threads=1)
+        for _ in range(3):
+            claim(store, registration, max_attempts=1 if outlived else 5)
+            let_pass(store, LEASE_S)
+            time.sleep(0.005)  # the worker is heard of after the lease has ended, which is to the millisecond
+            if outlived:
+                census.here("tests", threads=1)
+                assert store.fail_used_up(1) == []
+            else:
+                with database.write() as connection:
+                    connection.execute(text("UPDATE workers SET seen_at = seen_at - 100000"))
+        assert now(store, registration.id).attempts == (1 if outlived else 3)
 
     def test_of_two_in_a_group_that_want_one_name_one_has_it_and_the_other_is_told(self, store: Store) -> None:
         ours = a_parsed_submission()
@@ -603,7 +656,7 @@ class StoreContract:
         first, loser, winner, last = (
             claim(store, submit(store, each)) for each in (a_parsed_submission(), late, taken, a_parsed_submission())
         )
-        store.register(winner, digest_of(taken))
+        register(store, winner, digest_of(taken))
         settled = register_as_a_group(store, first, loser, last)
         assert settled == [Status.REGISTERED, Status.REJECTED, Status.REGISTERED]
         rejected = now(store, loser.registration_id)
@@ -626,10 +679,7 @@ class StoreContract:
         with ThreadPoolExecutor(18) as pool:
             renewing = [pool.submit(renew, each) for each in (progress, progress[::-1])]
             asked = Random(1).sample(claims * 2, len(claims) * 2)
-            settling = [
-                pool.submit(it.register, each, digest_of(each.submission))
-                for it, each in zip(cycle(stores), asked, strict=False)
-            ]
+            settling = [pool.submit(register, it, each) for it, each in zip(cycle(stores), asked, strict=False)]
             try:
                 settled = Counter(each.result() for each in settling)
             finally:
@@ -751,7 +801,7 @@ class OperatorContract:
     def test_what_was_registered_meanwhile_is_not_tried_again(self, store: Store) -> None:
         old = rejected(store)
         claimed = claim(store, submit(store, old.submission))
-        store.register(claimed, digest_of(old.submission))
+        register(store, claimed, digest_of(old.submission))
         (outcome,) = store.retry([old], OPERATOR)
         assert isinstance(outcome, AlreadyRegistered)
         assert store.actions(limit=10) == []
@@ -770,8 +820,8 @@ class OperatorContract:
         claimed = claim(store, submit(store, a_parsed_submission()))
         assert store.cancel(claimed.registration_id, OPERATOR) is not None
         assert store.renew([Progress(claimed.registration_id, claimed.epoch, 1, None)], lease_s=LEASE_S) == set()
-        assert store.register(claimed, digest_of(claimed.submission)) is None
-        assert not store.fail(claimed, BROKEN)
+        assert register(store, claimed, digest_of(claimed.submission)) is None
+        assert not fail(store, claimed, BROKEN)
         assert now(store, claimed.registration_id).status is Status.CANCELED
         assert store.plugins(limit=10) == []
 
@@ -808,7 +858,7 @@ class OperatorContract:
     def test_each_registration_is_counted_once(self, store: Store, database: Database) -> None:
         tallies, overviews = Tallies(database), Overviews(database)
         registered = claim(store, submit(store, a_parsed_submission()))
-        store.register(registered, digest_of(registered.submission))
+        register(store, registered, digest_of(registered.submission))
         rejected(store)
         submit(store, a_parsed_submission())
         assert [tallies.count(), tallies.count()] == [2, 0]
@@ -844,11 +894,11 @@ class OperatorContract:
         claim(store, registration, lease_s=0)
         time.sleep(0.01)
         second = claim(store, registration)
-        store.release(second, soon=True)
+        release(store, second, soon=True)
         third = claim(store, registration)
         seen = Overviews(database).take()
         assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
-        store.reject(third, WRONG)
+        reject(store, third, WRONG)
         for _ in range(2):
             seen = Overviews(database).take()
             assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
@@ -865,7 +915,7 @@ class OperatorContract:
     ) -> None:
         assert Overviews(database).take().oldest_due_s is None
         later = claim(store, submit(store, a_parsed_submission()))
-        store.postpone(later, BROKEN, delay_s=60)
+        postpone(store, later, BROKEN, delay_s=60)
         assert Overviews(database).take().oldest_due_s is None
         assert Overviews(database).take().retrying == {"truncated": 1}
         submit(store, a_parsed_submission())
@@ -894,9 +944,9 @@ class OperatorContract:
 
     def test_the_worst_upstreams_come_first(self, store: Store, database: Database) -> None:
         good = claim(store, submit(store, a_parsed_submission(artifactUrl="https://good.example.com/a")))
-        store.register(good, digest_of(good.submission))
+        register(store, good, digest_of(good.submission))
         bad = claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a")))
-        store.reject(bad, WRONG)
+        reject(store, bad, WRONG)
         Tallies(database).count()
         worst, best = Overviews(database).take().upstreams
         assert (worst.host, worst.settled, worst.failed) == ("bad.example.com", 1, 1)
@@ -907,8 +957,10 @@ class OperatorContract:
             good = claim(
                 store, submit(store, a_parsed_submission(artifactUrl=f"https://good-{number}.example.com/a"))
             )
-            store.register(good, digest_of(good.submission))
-        store.reject(claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a"))), WRONG)
+            register(store, good, digest_of(good.submission))
+        reject(
+            store, claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a"))), WRONG
+        )
         Tallies(database).count()
         shown = Overviews(database).take().upstreams
         assert len(shown) == 10
@@ -938,5 +990,5 @@ class OperatorContract:
 
 def rejected(store: Store) -> Registration:
     registration = submit(store, a_parsed_submission())
-    assert store.reject(claim(store, registration), WRONG)
+    assert reject(store, claim(store, registration), WRONG)
     return now(store, registration.id)

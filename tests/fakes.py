@@ -1,38 +1,39 @@
 """Stand-ins for the outside world, for tests of our own logic only. Each passes what the real one promises."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 from shared.errors import RegistryError
 from shared.registration import RegistrationId
-from worker.artifact import Download, Piece, Seen
-from worker.attempts import Attempt
+from worker.attempt import Attempt
+from worker.digest import Intake
+from worker.slots import Slot
+
+PIECE_BYTES = 1024
+
+
+async def go_on(_attempt: Attempt) -> None:
+    """Let others have their turn, as whoever waits for a socket does."""
+    await asyncio.sleep(0)
 
 
 class FakeFetch:
-    """A `worker.artifact.Fetch` without a network: URL -> chunks, or the error that is met there."""
+    """A `worker.fetch.Fetch` without a network: URL -> bytes, or the error that is met there."""
 
     def __init__(self, artifacts: dict[str, bytes | RegistryError] | None = None) -> None:
         self.artifacts = artifacts or {}
         self.fetched: list[str] = []
-        self.while_streaming: Callable[[Attempt], None] = lambda _attempt: None
+        self.while_streaming: Callable[[Attempt], Awaitable[None]] = go_on
 
-    @contextmanager
-    def __call__(self, url: str, attempt: Attempt, /) -> Iterator[Download]:
+    async def __call__(self, url: str, attempt: Attempt, slot: Slot, intake: Intake, /) -> None:
         self.fetched.append(url)
         found = self.artifacts[url]
         if isinstance(found, RegistryError):
             raise found
-        attempt.artifact_bytes = len(found)
-        yield Download(self._pieces(found, attempt), Seen())
-
-    def _pieces(self, content: bytes, attempt: Attempt) -> Iterator[Piece]:
-        for start in range(0, len(content), 1024):
-            chunk = content[start : start + 1024]
-            attempt.bytes_downloaded += len(chunk)
-            yield start, chunk
-            self.while_streaming(attempt)
-            attempt.check()
+        attempt.artifact_bytes = intake.total_bytes = len(found)
+        for start in range(0, len(found), PIECE_BYTES):
+            intake.take(found[start : start + PIECE_BYTES])
+            await self.while_streaming(attempt)
 
 
 class FakeBell:

@@ -4,16 +4,13 @@ Whom to connect to is decided in `worker/connect.py`, what an answer is in `work
 here, but for a kept connection that was closed meanwhile.
 """
 
+import asyncio
 import base64
 import re
-import select
-import socket
 import ssl
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,17 +19,20 @@ import certifi
 
 from shared.egress import Target
 from shared.errors import BadResponse, ConnectFailed, Truncated
-from worker.attempts import Attempt
-from worker.connect import NO_CONNECTION
-from worker.pace import Pace
-from worker.parser import Body, Content, Head, HeadReader
-
-Dial = Callable[[str, int, Attempt], socket.socket]
+from worker.connect import NO_CONNECTION, Dial
+from worker.digest import Intake
+from worker.lanes import WORTH_BYTES, Lanes
+from worker.parser import Body, Head, HeadReader
+from worker.translation import is_ours
+from worker.wire import RAW_BYTES, Wire
 
 KEPT_S = 4.0
 """How long a connection is kept for the next download. Servers close theirs after five seconds or more."""
 KEPT_AT_MOST = 64
-HEAD_PIECE_BYTES = 16 * 1024
+PIECE_BYTES = 64 * 1024
+"""What the loop reads at a time. To hash it takes a tenth of a millisecond, in which all others wait."""
+FAST_BYTES_A_S = 8 * 1024 * 1024
+"""Who sends so much in a second, over a mebibyte, is read in a lane."""
 _GONE = (ConnectionError, ssl.SSLError, Truncated)
 """What it looks like when a kept connection was closed by the other side."""
 _RESOURCE = re.compile(r"[^:/]+://[^/?]*(.*)")
@@ -44,7 +44,7 @@ _HEADERS = {
 
 
 class Client:
-    """Asks for what is at a URL, once it was checked. All its connections are made by *dial*.
+    """Asks for what is at a URL, once it was checked. All its connections are made by *dial*, all in one loop.
 
     With *proxy_url* every request goes through that proxy; the environment's proxies are never used.
     """
@@ -52,12 +52,16 @@ class Client:
     def __init__(
         self,
         dial: Dial,
+        lanes: Lanes,
         *,
+        connect_timeout_s: float,
         read_timeout_s: float,
         ca_file: Path | None = None,
         proxy_url: str | None = None,
     ) -> None:
         self._dial = dial
+        self._lanes = lanes
+        self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._proxy = _Proxy.at(proxy_url) if proxy_url else None
         self._tls = ssl.create_default_context(cafile=str(ca_file or certifi.where()))
@@ -65,8 +69,10 @@ class Client:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._tls.hostname_checks_common_name = False
         self._kept = _Kept()
+        # One for all: what is read is looked at before anybody else has a turn.
+        self._buffers = _Buffers(memoryview(bytearray(PIECE_BYTES)), bytearray(RAW_BYTES))
 
-    def get(self, url: str, target: Target, attempt: Attempt, headers: Mapping[str, str]) -> "Answer":
+    async def get(self, url: str, target: Target, submitted_by: str, headers: Mapping[str, str]) -> "Answer":
         """Return the answer to a GET of *url*, which leads to *target*, as soon as its head is there.
 
         Raises:
@@ -74,45 +80,51 @@ class Client:
             BadResponse, Truncated, OSError: the answer did not come, or is none.
         """
         while True:
-            attempt.check()
             kept = self._kept.take(target)
-            connection = kept or self._connected(target, attempt)
+            connection = kept or await self._connected(target, submitted_by)
             try:
-                if kept is not None:
-                    attempt.attach(kept.wire)
-                return self._ask(connection, url, attempt, headers)
+                return await self._ask(connection, url, headers)
             except BaseException as error:
                 connection.close()
                 if kept is None or not isinstance(error, _GONE):
                     raise
 
-    def _ask(self, connection: "_Connection", url: str, attempt: Attempt, headers: Mapping[str, str]) -> "Answer":
-        connection.wire.settimeout(attempt.remaining_s(self._read_timeout_s))
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._kept.close()
+
+    async def _ask(self, connection: "_Connection", url: str, headers: Mapping[str, str]) -> "Answer":
         resource, more = _resource_of(url), {"Host": connection.authority}
         if self._proxy is not None:
             more["Connection"] = "close"
             if connection.target.scheme == "http":
                 resource = f"http://{connection.authority}{resource}"
                 more |= self._proxy.headers
-        connection.send("GET", resource, {**more, **_HEADERS, **headers})
-        head, rest = connection.receive()
-        return Answer(head, rest, connection, attempt, None if self._proxy else self._kept)
+        await connection.send("GET", resource, {**more, **_HEADERS, **headers})
+        head, rest = await connection.receive()
+        return Answer(head, rest, connection, self._lanes, None if self._proxy else self._kept)
 
-    def _connected(self, target: Target, attempt: Attempt) -> "_Connection":
+    async def _connected(self, target: Target, submitted_by: str) -> "_Connection":
         """Return a new connection to *target*, over which TLS has been agreed on if it is to be."""
         first = self._proxy or target
-        connection = _Connection(target, self._dial(first.host, first.port, attempt))
+        wire = await self._dial(first.host, first.port, submitted_by)
+        connection = _Connection(target, wire, self._buffers, self._read_timeout_s)
         try:
             if target.scheme == "https":
                 if self._proxy is not None:
-                    connection.tunnel(self._proxy.headers)
-                connection.begin_tls(self._tls)
+                    await connection.tunnel(self._proxy.headers)
+                await wire.begin_tls(self._tls, target.host, self._buffers.raw, self._connect_timeout_s)
         except ssl.SSLCertVerificationError:
             connection.close()
             raise
         except (OSError, BadResponse, Truncated) as error:
             connection.close()
+            if is_ours(error):
+                raise
             raise ConnectFailed(NO_CONNECTION) from error
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -136,22 +148,32 @@ class _Proxy:
         return cls(parts.hostname, parts.port, headers)
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """Where what is read lies, for a moment."""
+
+    piece: memoryview
+    raw: bytearray
+
+
 class _Connection:
     """A connection to *target*, or to a proxy that leads there."""
 
-    def __init__(self, target: Target, wire: socket.socket) -> None:
+    def __init__(self, target: Target, wire: Wire, buffers: _Buffers, timeout_s: float) -> None:
         self.target = target
         self.wire = wire
+        self._buffers = buffers
+        self._timeout_s = timeout_s
         self._host = f"[{target.host}]" if ":" in target.host else target.host
         usual_port = 443 if target.scheme == "https" else 80
         self.authority = self._host if target.port == usual_port else f"{self._host}:{target.port}"
 
-    def send(self, method: str, resource: str, headers: Mapping[str, str]) -> None:
+    async def send(self, method: str, resource: str, headers: Mapping[str, str]) -> None:
         """Send a request without a body."""
         lines = [f"{method} {resource} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        self.wire.sendall("\r\n".join(lines).encode("latin-1"))
+        await self.wire.send("\r\n".join(lines).encode("latin-1"), self._timeout_s)
 
-    def receive(self) -> tuple[Head, bytes]:
+    async def receive(self) -> tuple[Head, bytes]:
         """Return the head of the answer, and what came with it of the body.
 
         Raises:
@@ -159,46 +181,46 @@ class _Connection:
         """
         reader = HeadReader()
         while True:
-            piece = self.wire.recv(HEAD_PIECE_BYTES)
+            piece = await self.read()
             if not piece:
                 reader.end()
             if head := reader.feed(piece):
                 return head, reader.rest
 
-    def tunnel(self, headers: Mapping[str, str]) -> None:
+    async def read(self, at_most: int | None = None) -> memoryview:
+        """Return what arrives next, none at the end. It is good until somebody else reads."""
+        into = self._buffers.piece[:at_most]
+        return into[: await self.wire.receive(into, self._buffers.raw, self._timeout_s)]
+
+    async def tunnel(self, headers: Mapping[str, str]) -> None:
         """Have the proxy at the other end lead to the target (RFC 9110 section 9.3.6).
 
         Raises:
             BadResponse, Truncated, OSError: it does not.
         """
         there = f"{self._host}:{self.target.port}"
-        self.send("CONNECT", there, {"Host": there, **headers})
-        head, rest = self.receive()
+        await self.send("CONNECT", there, {"Host": there, **headers})
+        head, rest = await self.receive()
         if head.status != 200 or rest:
             raise BadResponse("The proxy leads nowhere.")
-
-    def begin_tls(self, context: ssl.SSLContext) -> None:
-        """Shake hands, in as much time as connecting had, and see that the certificate is the target's."""
-        # An end without close_notify must not pass for the end of a body without a length (RFC 9112 section 9.8).
-        self.wire = context.wrap_socket(self.wire, server_hostname=self.target.host, suppress_ragged_eofs=False)
 
     def close(self) -> None:
         """Close the connection."""
         self.wire.close()
 
 
-@dataclass
 class Answer:
     """An answer whose body is still to be read, and the connection it comes on."""
 
-    head: Head
-    rest: bytes
-    """What came of the body with the head."""
-    connection: _Connection
-    attempt: Attempt
-    kept: "_Kept | None"
-    """Where the connection may go when the body was read."""
-    handed_on: bool = field(default=False, init=False)
+    def __init__(self, head: Head, rest: bytes, connection: _Connection, lanes: Lanes, kept: "_Kept | None") -> None:
+        self.head = head
+        self._rest = rest
+        """What came of the body with the head."""
+        self._connection = connection
+        self._lanes = lanes
+        self._kept = kept
+        """Where the connection may go when the body was read."""
+        self._handed_on = False
 
     @property
     def status(self) -> int:
@@ -213,103 +235,107 @@ class Answer:
     def _body(self) -> Body:
         return Body(self.head)
 
-    def content(self) -> Iterator[Content]:
-        """Yield the body as it arrives, exactly as served, until its proper end.
+    async def read(self, intake: Intake) -> None:
+        """Read the body into *intake* as it arrives, exactly as served, until its proper end.
 
         Raises:
             Truncated: it ended before that.
             BadResponse: its framing is malformed.
+            ArtifactTooLarge: there is more than we take.
             OSError: nothing more arrives.
         """
-        body, pace = self._body, Pace()
-        yield from body.feed(self.rest)
+        body = self._body
+        _feed(body, self._rest, intake)
+        begun, arrived = time.monotonic(), 0
         while not body.done:
-            piece = pace.read(self.connection.wire, body.wanted)
-            if not piece:
+            piece = await self._connection.read(body.wanted)
+            arrived += len(piece)
+            if piece:
+                _feed(body, piece, intake)
+            else:
                 body.end()
-            yield from body.feed(piece)
+            if arrived >= WORTH_BYTES and not body.done:
+                now = time.monotonic()
+                if arrived >= FAST_BYTES_A_S * (now - begun) and self._lanes.free and _is_worth(body):
+                    await self._lanes.read(self._connection.wire, body, intake)
+                begun, arrived = time.monotonic(), 0
+            elif not body.done:
+                await asyncio.sleep(0)  # where much has arrived already, the others have their turn, too
 
     def keep(self) -> None:
         """Let the next request to the same target have the connection. The body was read to its proper end."""
-        if self.kept is None or not self.head.may_be_kept or not self._body.ended_by_itself:
+        if self._kept is None or not self.head.may_be_kept or not self._body.ended_by_itself:
             return
-        self.attempt.detach()
-        if not self._body.surplus and _is_silent(self.connection.wire):
-            self.handed_on = True
-            self.kept.put(self.connection)
+        if not self._body.surplus and self._connection.wire.is_silent():
+            self._handed_on = True
+            self._kept.put(self._connection)
 
     def close(self) -> None:
         """Close the connection, unless it is kept."""
-        if not self.handed_on:
-            self.connection.close()
+        if not self._handed_on:
+            self._connection.close()
+
+
+def _feed(body: Body, piece: bytes | memoryview, intake: Intake) -> None:
+    for content in body.feed(piece):
+        intake.take(content)
+
+
+def _is_worth(body: Body) -> bool:
+    return body.wanted is None or body.wanted >= WORTH_BYTES
 
 
 class _Kept:
-    """Connections that nobody uses at the moment, the longest unused first. Each was checked when it was dialled."""
+    """Connections that nobody uses at the moment. Each was checked when it was dialled."""
 
     def __init__(self) -> None:
-        self._idle: deque[tuple[float, _Connection]] = deque()
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
+        self._idle: dict[Target, list[tuple[float, _Connection]]] = {}
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, connection: _Connection) -> None:
-        """Keep *connection* for a while."""
-        with self._lock:
-            self._idle.append((time.monotonic() + KEPT_S, connection))
-            surplus = self._idle.popleft()[1] if len(self._idle) > KEPT_AT_MOST else None
-            if self._idle and self._timer is None:
-                self._look_later()
-        if surplus is not None:
-            surplus.close()
+        """Keep *connection* for a while, unless many are kept already."""
+        if self._count >= KEPT_AT_MOST:
+            connection.close()
+            return
+        self._count += 1
+        self._idle.setdefault(connection.target, []).append((time.monotonic() + KEPT_S, connection))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_S, self._drop_old)
 
     def take(self, target: Target) -> _Connection | None:
         """Return a connection to *target* whose other side is still there, as far as can be seen from here."""
-        while True:
-            with self._lock:
-                found = next((each for each in reversed(self._idle) if each[1].target == target), None)
-                if found is None:
-                    return None
-                self._idle.remove(found)
-            until, connection = found
-            if time.monotonic() < until and not _has_something_to_read(connection.wire):
+        while idle := self._idle.get(target):
+            until, connection = idle.pop()
+            self._count -= 1
+            if not idle:
+                del self._idle[target]
+            if time.monotonic() < until and connection.wire.is_silent():
+                connection.wire.acknowledge_at_once()
                 return connection
             connection.close()
+        return None
 
-    def _look_later(self) -> None:
-        timer = threading.Timer(self._idle[0][0] - time.monotonic(), self._drop_old)
-        timer.daemon = True
-        timer.start()
-        self._timer = timer
+    def close(self) -> None:
+        """Close all of them."""
+        self._drop(lambda _until: True)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _drop_old(self) -> None:
-        with self._lock:
-            now = time.monotonic()
-            old = [connection for until, connection in self._idle if until <= now]
-            self._idle = deque(each for each in self._idle if each[0] > now)
-            self._timer = None
-            if self._idle:
-                self._look_later()
-        for each in old:
-            each.close()
+        now = time.monotonic()
+        self._drop(lambda until: until <= now)
+        self._timer = asyncio.get_running_loop().call_later(KEPT_S / 4, self._drop_old) if self._idle else None
 
-
-def _has_something_to_read(wire: socket.socket) -> bool:
-    """Return whether the other side has closed *wire*, or sent what nobody asked for."""
-    poll = select.poll()
-    poll.register(wire, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _is_silent(wire: socket.socket) -> bool:
-    """Return whether the other side has said nothing since its answer. That would be missing from the next one."""
-    wire.settimeout(0)
-    try:
-        wire.recv(1)  # a byte, or the end
-    except (BlockingIOError, ssl.SSLWantReadError):  # over TLS, what it says about itself was read by this
-        return True
-    except OSError:
-        return False
-    return False
+    def _drop(self, old: Callable[[float], bool]) -> None:
+        for target, idle in list(self._idle.items()):
+            for each in idle:
+                if old(each[0]):
+                    each[1].close()
+                    self._count -= 1
+            self._idle[target] = [each for each in idle if not old(each[0])]
+            if not self._idle[target]:
+                del self._idle[target]
 
 
 def _resource_of(url: str) -> str:

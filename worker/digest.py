@@ -1,82 +1,102 @@
-"""The digest of a stream, hashed beside its arrival where it is fast."""
+"""What comes in: the bytes of one artifact, counted, limited, remembered a little, and hashed as they pass."""
 
 import hashlib
 import threading
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Queue
 
 from shared.errors import ArtifactTooLarge
 from shared.registration import Digest
+from worker.attempt import Attempt
+from worker.diagnose import SMALL_BYTES
 
-BESIDE_FROM_BYTES = 256 * 1024
-"""Chunks are this large only when an artifact is large and fast; a thread hashes them while the next one arrives."""
-
-
-def digest(pieces: Iterable[tuple[int, bytes | memoryview]], *, max_bytes: int) -> Digest:
-    """Hash *pieces* as they pass, keeping none of them.
-
-    A piece is an offset and the bytes there. It continues where the last one ended, or begins
-    again at 0, with a fresh hash. The limit is tested before a chunk is hashed, so a server that
-    lies about its length costs us one chunk, not one disk.
-
-    Raises:
-        ArtifactTooLarge: more than *max_bytes* arrived.
-        ValueError: a piece fits neither way; then the fetcher is broken, and no digest may be told.
-    """
-    with closing(Sha256()) as sha256:
-        size_bytes = 0
-        for offset, chunk in pieces:
-            if offset != size_bytes:
-                if offset != 0:
-                    raise ValueError(f"a piece begins at {offset}, after {size_bytes} bytes")
-                sha256.begin_again()
-                size_bytes = 0
-            size_bytes += len(chunk)
-            if size_bytes > max_bytes:
-                raise ArtifactTooLarge.over(max_bytes)
-            sha256.update(chunk)
-        return Digest(sha256.hexdigest(), size_bytes)
+HEAD_BYTES = 4 * 1024
+"""How much is remembered of an artifact that is not small."""
 
 
-class Sha256:
-    """A SHA-256 that takes large chunks on a thread of its own, one ahead of the one it hashes.
+class Intake:
+    """Takes an artifact in, piece by piece, and keeps none of it but the beginning.
 
-    The thread is there from the first large chunk to `close`. Chunks must not change once they are given.
+    The limit is tested before a piece is hashed, so a server that lies about its length costs us one piece, not one
+    disk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_bytes: int, attempt: Attempt | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._attempt = attempt
         self._sha256 = hashlib.sha256()
-        self._ahead: Queue[bytes | memoryview | None] = Queue(1)
-        self._thread: threading.Thread | None = None
-
-    def update(self, chunk: bytes | memoryview) -> None:
-        """Add *chunk*; return before it is hashed, if it is large."""
-        if self._thread is None and len(chunk) < BESIDE_FROM_BYTES:
-            self._sha256.update(chunk)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._hash, name="digest", daemon=True)
-            self._thread.start()
-        self._ahead.put(chunk)
-
-    def hexdigest(self) -> str:
-        """Return the digest of all that was given."""
-        self._ahead.join()
-        return self._sha256.hexdigest()
+        self._beside: _Beside | None = None
+        self.size_bytes = 0
+        self.total_bytes: int | None = None
+        """How many there will be, where that is known."""
+        self.media_type = ""
+        self.content_encoding = ""
+        self.head = bytearray()
+        """A small artifact, or the first bytes of a large one. It is used to explain a mismatch, and never shown."""
 
     def begin_again(self) -> None:
-        """Forget all that was given."""
-        self._ahead.join()
+        """Forget all that was taken."""
         self._sha256 = hashlib.sha256()
+        self.size_bytes = 0
+        self.head.clear()
+        self._tell()
+
+    def take(self, piece: bytes | memoryview) -> None:
+        """Take what comes next. A piece that is hashed beside must not change afterwards.
+
+        Raises:
+            ArtifactTooLarge: more than *max_bytes* arrived.
+        """
+        self.size_bytes += len(piece)
+        if self.size_bytes > self._max_bytes:
+            raise ArtifactTooLarge.over(self._max_bytes)
+        if max(self.total_bytes or 0, self.size_bytes) <= SMALL_BYTES:
+            self.head += piece
+        elif len(self.head) != HEAD_BYTES:
+            self.head += piece[:HEAD_BYTES]
+            del self.head[HEAD_BYTES:]
+        if self._beside is not None:
+            self._beside.update(piece)
+        else:
+            self._sha256.update(piece)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._attempt is not None:
+            self._attempt.bytes_downloaded = self.size_bytes
+
+    @contextmanager
+    def hashing_beside(self) -> Iterator[None]:
+        """Hash on a thread of its own for the length of the block, one piece while the next arrives."""
+        self._beside = _Beside(self._sha256.update)
+        try:
+            yield
+        finally:
+            self._beside.close()
+            self._beside = None
+
+    def digest(self) -> Digest:
+        """Return the digest of all that was taken."""
+        return Digest(self._sha256.hexdigest(), self.size_bytes)
+
+
+class _Beside:
+    """A thread that hashes, one piece behind."""
+
+    def __init__(self, update: Callable[[bytes | memoryview], object]) -> None:
+        self._hash = update
+        self._ahead: Queue[bytes | memoryview | None] = Queue(1)
+        self._thread = threading.Thread(target=self._run, name="digest", daemon=True)
+        self._thread.start()
+
+    def update(self, piece: bytes | memoryview) -> None:
+        self._ahead.put(piece)
 
     def close(self) -> None:
-        """End the thread, if there is one."""
-        if self._thread is not None:
-            self._ahead.put(None)
-            self._thread.join()
+        self._ahead.put(None)
+        self._thread.join()
 
-    def _hash(self) -> None:
-        while (chunk := self._ahead.get()) is not None:
-            self._sha256.update(chunk)
-            self._ahead.task_done()
+    def _run(self) -> None:
+        while (piece := self._ahead.get()) is not None:
+            self._hash(piece)

@@ -1,38 +1,55 @@
 """A mismatch, with what probably happened. What is looked at for that is looked at in another process."""
 
+import asyncio
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from shared.errors import DigestMismatch
 from shared.logs import get_logger
-from shared.registration import Digest
-from worker.artifact import Seen
-from worker.contained import Contained, NoAnswer
+from shared.registration import Claim, Digest
+from worker.contained import WITHIN_S, Contained, NoAnswer
 from worker.diagnose import UNKNOWN, Cause, Evidence
+from worker.digest import Intake
 
 log = get_logger(__name__)
 
 
-class Explainer:
-    """Explains mismatches by asking *diagnosis*, which runs `worker.diagnose`."""
+class Explainer(Protocol):
+    """Says why a declared and a computed digest differ."""
 
-    def __init__(self, diagnosis: Contained | None = None) -> None:
-        self._diagnosis = diagnosis or Contained("worker.diagnose")
+    async def __call__(
+        self, claim: Claim, computed: Digest, intake: Intake, versions: Mapping[str, str], /
+    ) -> DigestMismatch:
+        """Return the mismatch of what *claim* declares and *computed*, which *intake* took in.
 
-    def __call__(self, declared: str, computed: Digest, seen: Seen, versions: Mapping[str, str]) -> DigestMismatch:
-        """Return the mismatch of *declared* and *computed*.
-
-        *versions* are the checksums of this plugin's registered versions, each with its version.
+        *versions* are the plugin's registered versions, by their checksums.
         """
-        cause = self._cause(
+        ...
+
+
+class Diagnosis:
+    """Explains by asking *child*, which runs `worker.diagnose`, one question at a time."""
+
+    def __init__(self, child: Contained | None = None) -> None:
+        self._child = child or Contained("worker.diagnose")
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="diagnosis")
+
+    async def __call__(
+        self, claim: Claim, computed: Digest, intake: Intake, versions: Mapping[str, str], /
+    ) -> DigestMismatch:
+        """Ask the child; where it does not answer, the mismatch is told all the same."""
+        declared = claim.submission.checksum
+        cause = await self._cause(
             Evidence(
                 declared,
                 computed.checksum,
                 computed.size_bytes,
-                bool(seen.content_encoding),
+                bool(intake.content_encoding),
                 versions.get(computed.checksum),
                 versions.get(declared),
-                bytes(seen.head),
+                bytes(intake.head),
             )
         )
         return DigestMismatch(
@@ -42,9 +59,19 @@ class Explainer:
             computed=computed.checksum,
         )
 
-    def _cause(self, evidence: Evidence) -> Cause:
+    def close(self) -> None:
+        """End the child, when it has answered what it is at."""
+        self._asking.shutdown(wait=False, cancel_futures=True)
+        self._child.close()
+
+    async def _cause(self, evidence: Evidence) -> Cause:
+        asking = asyncio.get_running_loop().run_in_executor(self._asking, self._child.ask, evidence.pack())
         try:
-            return Cause(**json.loads(self._diagnosis.ask(evidence.pack())))
-        except NoAnswer as surprise:
-            log.warning("mismatch not explained", reason=str(surprise), computed=evidence.computed)
-            return UNKNOWN
+            async with asyncio.timeout(WITHIN_S):
+                return Cause(**json.loads(await asking))
+        except TimeoutError:
+            surprise = "others were before us"
+        except (NoAnswer, RuntimeError) as error:  # no thread to ask on, or this worker is leaving
+            surprise = str(error)
+        log.warning("mismatch not explained", reason=surprise, computed=evidence.computed)
+        return UNKNOWN

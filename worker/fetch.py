@@ -1,12 +1,13 @@
-"""One artifact as a stream of chunks: hop by hop, under limits, exactly the bytes that were served."""
+"""One artifact, as it arrives: hop by hop, under limits, exactly the bytes that were served."""
 
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+import asyncio
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from time import time
+from typing import Protocol
 from urllib.parse import urldefrag, urljoin
 
-from shared.egress import Egress
+from shared.egress import Egress, Target
 from shared.errors import (
     ArtifactMissing,
     BadResponse,
@@ -17,10 +18,11 @@ from shared.errors import (
     UpstreamBusy,
 )
 from shared.logs import get_logger
-from worker.artifact import Download, Piece, Seen
-from worker.attempts import Attempt
+from worker.attempt import Attempt
 from worker.client import Answer, Client
+from worker.digest import Intake
 from worker.resume import Part
+from worker.slots import Slot
 from worker.translation import translated
 
 MAX_HOPS = 5
@@ -33,6 +35,20 @@ _BUSY = frozenset({408, 425, 429, *range(500, 600)})
 log = get_logger(__name__)
 
 
+class Fetch(Protocol):
+    """How the bytes at a URL are had."""
+
+    async def __call__(self, url: str, attempt: Attempt, slot: Slot, intake: Intake, /) -> None:
+        """Put what is at *url* into *intake*, to its end, holding the *slot* of whom is connected to.
+
+        Raises:
+            Rejected: what is there, or where it is, rules the artifact out.
+            Unavailable: it could not be had this time.
+            Busy: there is no slot for where a redirect leads.
+        """
+        ...
+
+
 class Fetcher:
     """Fetches artifacts through *client*, as *egress* and the limits allow."""
 
@@ -41,15 +57,8 @@ class Fetcher:
         self._egress = egress
         self._max_bytes = max_bytes
 
-    @contextmanager
-    def __call__(self, url: str, attempt: Attempt) -> Iterator[Download]:
-        """Yield the artifact at *url* as it arrives; see `worker.artifact.Fetch`."""
-        seen = Seen()
-        with closing(self._pieces(url, attempt, seen)) as pieces:
-            yield Download(pieces, seen)
-
-    def _pieces(self, url: str, attempt: Attempt, seen: Seen) -> Generator[Piece]:
-        """Yield the artifact piece by piece; go on after a break, where the server allows it.
+    async def __call__(self, url: str, attempt: Attempt, slot: Slot, intake: Intake, /) -> None:
+        """Fetch; go on after a break, where the server allows it.
 
         Breaks are mended while that brings us further: a few in a row without one new byte, or a
         third beginning from byte 0, and the attempt has failed.
@@ -57,13 +66,14 @@ class Fetcher:
         part = Part()
         fruitless = restarts = 0
         while True:
-            begun_at = part.offset
+            begun_at = intake.size_bytes
             try:
-                with translated(attempt), closing(self._open(url, attempt, part)) as answer:
+                with translated(), closing(await self._open(url, attempt, slot, part)) as answer:
                     resumed = part.resumed_by(answer) if part.offset else None
                     if part.offset and resumed is None:
                         restarts += 1
                         begun_at = 0
+                        intake.begin_again()
                         if answer.status != 200:
                             part = Part()
                             continue  # an answer that is neither the rest nor the whole: ask for the whole
@@ -71,46 +81,48 @@ class Fetcher:
                         part = resumed
                     else:
                         part = Part.begun_by(answer, max_bytes=self._max_bytes)
-                        seen.media_type = answer.header("Content-Type").lower()
-                        seen.content_encoding = answer.header("Content-Encoding").lower()
-                        attempt.artifact_bytes = part.total_bytes
-                    for chunk in answer.content():
-                        piece = (part.offset, chunk)
-                        part = part.plus(len(chunk))
-                        seen.note(piece, total_bytes=part.total_bytes)
-                        attempt.bytes_downloaded = part.offset
-                        yield piece
+                        intake.media_type = answer.header("Content-Type").lower()
+                        intake.content_encoding = answer.header("Content-Encoding").lower()
+                    attempt.artifact_bytes = intake.total_bytes = part.total_bytes
+                    try:
+                        await answer.read(intake)
+                    finally:
+                        part = part.at(intake.size_bytes)
                     part.check_end()
-                    attempt.check()  # a body without a length ends where the watchdog shut the socket, too
                     answer.keep()
                     return
             except (Truncated, ReadTimeout, ConnectFailed) as broken:
-                fruitless = 0 if part.offset > begun_at else fruitless + 1
+                fruitless = 0 if intake.size_bytes > begun_at else fruitless + 1
                 if part.validator is None or fruitless > MAX_FRUITLESS or restarts > MAX_RESTARTS:
                     raise
                 log.info("resuming", at_byte=part.offset, code=broken.code, **attempt.fields)
-                attempt.pause(0.1 * 2**fruitless)
+                await asyncio.sleep(0.1 * 2**fruitless)
 
-    def _open(self, url: str, attempt: Attempt, part: Part) -> Answer:
+    async def _open(self, url: str, attempt: Attempt, slot: Slot, part: Part) -> Answer:
         """Follow redirects, none of whose bodies is read, to a 200, or the 206 that *part* asks for."""
         target = self._egress.check_url(url)
         for _hop in range(MAX_HOPS + 1):
-            answer = self._client.get(url, target, attempt, part.headers)
+            await slot.move(target)
+            answer = await self._client.get(url, target, attempt.claim.submitted_by, part.headers)
             if answer.status not in _REDIRECTS:
                 _check_status(answer, partial=bool(part.headers))
                 return answer
             location = answer.header("Location")
             answer.close()
-            if not location:
-                raise TooManyRedirects("The artifact's host sent a redirect that does not say where to.")
-            try:
-                if "\t" in location:  # which urljoin would leave out: what is checked is what was sent
-                    raise ValueError("a tab")  # noqa: TRY301
-                url = urldefrag(urljoin(url, location)).url
-            except ValueError as error:
-                raise TooManyRedirects("The artifact's host sent a redirect to what is no URL.") from error
-            target = self._egress.check_redirect(target, url)
+            url, target = self._follow(url, target, location)
         raise TooManyRedirects(f"The artifact's host redirected more than {MAX_HOPS} times.")
+
+    def _follow(self, url: str, target: Target, location: str) -> tuple[str, Target]:
+        """Return where a redirect from *url*, which leads to *target*, leads."""
+        if not location:
+            raise TooManyRedirects("The artifact's host sent a redirect that does not say where to.")
+        try:
+            if "\t" in location:  # which urljoin would leave out: what is checked is what was sent
+                raise ValueError("a tab")  # noqa: TRY301
+            url = urldefrag(urljoin(url, location)).url
+        except ValueError as error:
+            raise TooManyRedirects("The artifact's host sent a redirect to what is no URL.") from error
+        return url, self._egress.check_redirect(target, url)
 
 
 def _check_status(answer: Answer, *, partial: bool) -> None:

@@ -1,7 +1,7 @@
 """Composition root of the worker: ``celery -A worker.main worker --pool threads`` and ``... beat``."""
 
+import asyncio
 import contextlib
-import ctypes
 import gc
 import math
 import os
@@ -10,34 +10,138 @@ import socket
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any
 
 from celery import Celery, bootsteps, signals
+from kombu.exceptions import OperationalError
 
 from shared.census import GONE_AFTER_S, Census
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
-from shared.logs import configure_logs
-from shared.queues import celery_app
+from shared.logs import configure_logs, get_logger
+from shared.queues import celery_app, ring
+from shared.registration import RegistrationId, Terms
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import Store
 from shared.tallies import Tallies
 from shared.tracing import TracingNotInstalled, start_tracing
-from worker.attempts import Attempts
-from worker.client import Client, Dial
-from worker.connect import Dialer, ProxyDialer, Resolver
-from worker.explain import Explainer
+from worker.client import Client
+from worker.connect import Dial, Dialer, ProxyDialer
+from worker.engine import Engine
+from worker.explain import Diagnosis
 from worker.fetch import Fetcher
-from worker.hosts import Hosts
+from worker.keeper import StoreKeeper
+from worker.lanes import Lanes
+from worker.limits import fitting
 from worker.liveness import keep_telling
-from worker.lost_broker import outlive_broker
+from worker.lookups import Resolve, Resolver
+from worker.loop import LoopThread
 from worker.presence import Presence
 from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier
 
-_M_ARENA_MAX = -8  # malloc.h
+LEAVING_S = 5.0
+"""How long leaving may take, where the store is away."""
+
+log = get_logger(__name__)
+
+
+class Running:
+    """An engine over *database* on a loop of its own, for callers on other threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        downloads: int | None = None,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """Build it, for *downloads* at once; names lead where *resolve* says.
+
+        Raises:
+            SchemaMismatch, StoreUnavailable: the store is not one to work with.
+        """
+        database.check_schema()
+        self.store = a_store(settings, database)
+        self._settings = settings
+        self._resolve = resolve
+        self._loop = LoopThread()
+        self.engine = self._loop.call(self._build(downloads or settings.downloads))
+
+    def offer(self, registration_ids: Sequence[RegistrationId]) -> None:
+        """Let these wait for their turn; return within seconds."""
+        self._loop.call(self.engine.offer(registration_ids))
+
+    def wait_for(self, registration_ids: Sequence[RegistrationId]) -> None:
+        """Wait until nobody here is at any of these any more."""
+        self._loop.call(self.engine.done_with(registration_ids))
+
+    def leave(self) -> list[RegistrationId]:
+        """Cut off what is under way, so that it is put back at once; return whose turn had not come."""
+        try:
+            return self._loop.call(self.engine.leave(), within_s=LEAVING_S)
+        except TimeoutError:
+            log.warning("not all claims were put back", within_s=LEAVING_S)
+            return []
+
+    def close(self) -> None:
+        """End all of it, whatever is under way."""
+        self._loop.loop.call_soon_threadsafe(self.engine.begin_no_more)
+        self._loop.close()
+        self._client.close()
+        self._keeper.close()
+        self._lanes.close()
+        self._diagnosis.close()
+
+    async def _build(self, downloads: int) -> Engine:
+        settings, store, loop = self._settings, self.store, asyncio.get_running_loop()
+        terms = Terms(worker_name(), settings.lease_s, settings.max_attempts)
+        self._keeper, self._lanes, self._diagnosis = StoreKeeper(store, terms, loop), Lanes(), Diagnosis()
+        self._client = a_client(settings, self._lanes, resolve=self._resolve)
+        verifier = Verifier(
+            keeper=self._keeper,
+            fetch=Fetcher(self._client, settings.egress, max_bytes=settings.max_artifact_bytes),
+            explain=self._diagnosis,
+            retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),
+            max_bytes=settings.max_artifact_bytes,
+        )
+        return Engine(
+            self._keeper,
+            verifier,
+            settings.egress,
+            downloads=downloads,
+            downloads_each_target=settings.max_downloads_per_host,
+            lease_s=settings.lease_s,
+            deadline_s=settings.fetch_deadline_s,
+        )
+
+
+def a_store(settings: Settings, database: Database) -> Store:
+    """Compose a store for a worker."""
+    return Store(database, ring_again_after_s=5 * settings.sweep_interval_s, max_leases_lost=settings.max_leases_lost)
+
+
+def a_client(settings: Settings, lanes: Lanes, *, resolve: Resolve | None = None) -> Client:
+    """Compose a client, for one loop; names lead where *resolve* says."""
+    timeout_s, resolve = settings.connect_timeout_s, resolve or Resolver()
+    proxy_url = settings.egress_proxy.get_secret_value() if settings.egress_proxy else None
+    dial: Dial
+    if proxy_url is None:
+        dial = Dialer(settings.egress, connect_timeout_s=timeout_s, resolve=resolve)
+    else:
+        dial = ProxyDialer(proxy_url, connect_timeout_s=timeout_s, resolve=resolve)
+    return Client(
+        dial,
+        lanes,
+        connect_timeout_s=timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        ca_file=settings.egress_ca_file,
+        proxy_url=proxy_url,
+    )
 
 
 class Worker:
@@ -45,42 +149,42 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._verifier: Verifier | None = None
+        self._running: Running | None = None
         self._building = threading.Lock()
         self._presence = Presence(lambda: Census(self.database), worker_name())
+        self._downloads = settings.downloads
 
     @cached_property
     def database(self) -> Database:
         """The connections to the store that everything here shares."""
         return open_database(self._settings.database_url)
 
-    def verifier(self) -> Verifier:
-        """Return this process's verifier.
+    @cached_property
+    def store(self) -> Store:
+        """The store, for what runs by the clock."""
+        return a_store(self._settings, self.database)
+
+    def offer(self, registration_ids: Sequence[RegistrationId]) -> None:
+        """Have this process's engine verify these, in their turn.
 
         Raises:
             SchemaMismatch, StoreUnavailable: the store is not one to work with.
         """
         with self._building:
-            if self._verifier is None:
-                self._verifier = build_verifier(self._settings, self.database)
-                self._verifier.attempts.start()
-            return self._verifier
+            if self._running is None:
+                self._running = Running(self._settings, self.database, downloads=self._downloads)
+        self._running.offer(registration_ids)
 
-    def arrive(self, *, threads: int) -> None:
-        """Let operators see that this process is here, for *threads* downloads at once."""
-        self._presence.arrive(threads)
+    def arrive(self) -> None:
+        """Look at what there is to work with, and let operators see that this process is here."""
+        self._downloads = fitting(self._settings.downloads)
+        self._presence.arrive(self._downloads)
 
-    def leave(self) -> None:
-        """Cut off what is under way, so that it is put back at once."""
-        if self._verifier is not None:
-            self._verifier.attempts.leave()
+    def leave(self) -> list[RegistrationId]:
+        """Cut off what is under way, so that it is put back at once; return whose turn had not come."""
+        waited = self._running.leave() if self._running is not None else []
         self._presence.leave()
-
-
-def keep_few_arenas() -> None:
-    """Have glibc's malloc share two arenas: hundreds of threads would keep one each for what they have freed."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library has no such thing
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        return waited
 
 
 @cache
@@ -94,55 +198,21 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{_life(os.getpid())}"
 
 
-def build_verifier(settings: Settings, database: Database) -> Verifier:
-    """Compose a verifier from *settings* over *database*, which stays its owner's to close."""
-    database.check_schema()
-    store = Store(
-        database,
-        ring_again_after_s=5 * settings.sweep_interval_s,
-        max_leases_lost=settings.max_leases_lost,
-    )
-    timeout_s, resolve = settings.connect_timeout_s, Resolver()
-    proxy_url = settings.egress_proxy.get_secret_value() if settings.egress_proxy else None
-    dial: Dial
-    if proxy_url is None:
-        dial = Dialer(settings.egress, connect_timeout_s=timeout_s, resolve=resolve)
-    else:
-        dial = ProxyDialer(proxy_url, connect_timeout_s=timeout_s, resolve=resolve)
-    client = Client(
-        dial,
-        read_timeout_s=settings.read_timeout_s,
-        ca_file=settings.egress_ca_file,
-        proxy_url=proxy_url,
-    )
-    return Verifier(
-        store=store,
-        fetch=Fetcher(client, settings.egress, max_bytes=settings.max_artifact_bytes),
-        explain=Explainer(),
-        attempts=Attempts(store, lease_s=settings.lease_s, deadline_s=settings.fetch_deadline_s),
-        hosts=Hosts(settings.max_downloads_per_host),
-        retry=RetryPolicy(settings.max_attempts, settings.retry_base_s, settings.retry_cap_s),
-        worker=worker_name(),
-        lease_s=settings.lease_s,
-        max_bytes=settings.max_artifact_bytes,
-    )
-
-
 def create_app() -> Celery:
     """Return the Celery app, its tasks and what they work with, from the environment."""
     try:
         settings = read_settings()
     except BadSettings as error:
         sys.exit(str(error))
-    outlive_broker()
-    keep_few_arenas()
     celery = celery_app(settings)
     worker = Worker(settings)
     add_tasks(
         celery,
-        worker.verifier,
+        offer=worker.offer,
+        store=lambda: worker.store,
         tallies=lambda: Tallies(worker.database),
         census=lambda: Census(worker.database),
+        max_attempts=settings.max_attempts,
         keep_registrations_s=settings.keep_registrations_s,
         missed_sweeps=math.ceil(GONE_AFTER_S / settings.sweep_interval_s),
     )
@@ -166,14 +236,16 @@ def create_app() -> Celery:
 
         requires = ("celery.worker.components:Pool",)
 
-        def start(self, parent: Any) -> None:
+        def start(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
             keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection need look at it again
-            worker.arrive(threads=parent.concurrency)
+            worker.arrive()
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
-            worker.leave()
+            waited = worker.leave()
+            with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
+                ring(celery, waited)
 
     def begin_in_child(**_: Any) -> None:
         keep_telling(silent_s=settings.lease_s)

@@ -1,12 +1,15 @@
 """Presence: this process tells the store every few seconds that it lives, and when it leaves."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from shared.census import SEEN_EVERY_S, Census
 from shared.errors import StoreUnavailable
-from worker.attempts import repeat
+from shared.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Presence:
@@ -29,8 +32,12 @@ class Presence:
             self._census().gone(self._worker)
 
     def _run(self, threads: int) -> None:
-        self._tell(threads)
-        repeat(lambda: self._tell(threads), SEEN_EVERY_S)
+        while True:
+            try:
+                self._tell(threads)
+            except Exception:  # this thread must outlive any surprise
+                log.exception("this worker could not say that it lives")
+            time.sleep(SEEN_EVERY_S)
 
     def _tell(self, threads: int) -> None:
         with self._telling, suppress(StoreUnavailable):  # the heartbeat says so already

@@ -70,6 +70,6 @@ class Part:
                 raise Truncated(BROKE_OFF)
             raise BadResponse("The artifact's host sent more than it announced.", cause="impossible-length")
 
-    def plus(self, count: int) -> "Part":
-        """Return this part with *count* more bytes."""
-        return replace(self, offset=self.offset + count)
+    def at(self, offset: int) -> "Part":
+        """Return this part with *offset* bytes."""
+        return replace(self, offset=offset)

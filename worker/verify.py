@@ -1,132 +1,120 @@
-"""The story of one registration: claim, fetch, digest, settle."""
+"""The story of one registration that is claimed: fetch, digest, compare, settle."""
 
+import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-from shared.errors import DigestMismatch, RegistryError, StoreUnavailable
+from shared.errors import RegistryError, Shortage, StoreUnavailable
 from shared.logs import get_logger
-from shared.registration import Claim, Digest, RegistrationId
-from shared.store import Store
+from shared.registration import Claim, Digest, Settlement, Status
 from shared.tracing import note, span
-from worker.artifact import Fetch, Seen
-from worker.attempts import Attempt, Attempts, LeaseLost, Released
-from worker.digest import digest
-from worker.hosts import Hosts, host_of
+from worker.attempt import Attempt, LeaseLost, Released
+from worker.digest import Intake
+from worker.explain import Explainer
+from worker.fetch import Fetch
+from worker.keeper import Keeper
 from worker.retry import RetryPolicy, next_delay_s
+from worker.slots import Busy, Slot
 
 log = get_logger(__name__)
-Answer = TypeVar("Answer")
-
-VERSIONS_COMPARED = 200
-"""How many versions of a plugin are looked at to explain a mismatch."""
+INSIST_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """Verifies registrations. Everything it works with is given; it owns no thread and no clock."""
+    """Verifies what is claimed. Everything it works with is given; it owns no thread and no clock."""
 
-    store: Store
+    keeper: Keeper
     fetch: Fetch
-    explain: Callable[[str, Digest, Seen, Mapping[str, str]], DigestMismatch]
-    """Says why a declared and a computed digest differ, given what was seen and the plugin's other versions."""
-    attempts: Attempts
-    hosts: Hosts
+    explain: Explainer
     retry: RetryPolicy
-    worker: str
-    lease_s: float
     max_bytes: int
 
-    def verify(self, registration_id: RegistrationId) -> RegistrationId | None:
-        """Bring a registration a step further, if it is due and nobody else is at it.
+    async def verify(self, attempt: Attempt, slot: Slot) -> None:
+        """Make one attempt, holding a *slot* of whom it connects to, unless it is ended from outside.
 
-        Returns:
-            one that found every slot of its host taken, and is to be verified now that there is one.
+        Raises:
+            Busy: there was no slot for where a redirect led; the claim was put back.
         """
-        if self.attempts.leaving or self.hosts.is_parked(registration_id):
-            return None
-        claimed_at = time.monotonic()  # before the claim: our lease ends no later than the store's
-        claim = self.store.claim(
-            registration_id, worker=self.worker, lease_s=self.lease_s, max_attempts=self.retry.max_attempts
-        )
-        if claim is None:
-            return None
-        host = host_of(claim.submission.artifact_url)
-        if not self.hosts.enter(host):
-            self.store.release(claim, soon=False)
-            return None if self.hosts.park(host, registration_id) else registration_id
-        try:
-            with self.attempts.hold(claim, claimed_at=claimed_at) as attempt:
-                self._attempt(claim, attempt)
-        finally:
-            next_id = self.hosts.leave(host)
-        return next_id
-
-    def _attempt(self, claim: Claim, attempt: Attempt) -> None:
-        """Make one attempt, unless it is ended from outside."""
+        claim = attempt.claim
         try:
             with span("verify", parent=claim.trace, role="consumer", **attempt.fields):
-                self._judge(claim, attempt)
+                await self._judge(attempt, slot)
         except LeaseLost as loss:
             log.warning("claim lost", reason=str(loss), **attempt.fields)
         except Released:
-            self.store.release(claim, soon=True)
+            await self._put_back(attempt)
+        except Busy:
+            await self._put_back(attempt)
+            raise
+
+    async def _put_back(self, attempt: Attempt) -> None:
+        try:
+            await self.keeper.settle(Settlement.released(attempt.claim))
+        except StoreUnavailable as error:
+            log.warning("claim not released", reason=error.detail, **attempt.fields)
+        else:
             log.info("claim released", **attempt.fields)
 
-    def _judge(self, claim: Claim, attempt: Attempt) -> None:
+    async def _judge(self, attempt: Attempt, slot: Slot) -> None:
         """Download the artifact, compare the digests, and settle the claim accordingly."""
+        claim = attempt.claim
         try:
-            with span("fetch"), self.fetch(claim.submission.artifact_url, attempt) as download:
-                computed = digest(download.pieces, max_bytes=self.max_bytes)
-            self._compare(claim, computed, download.seen)
+            intake = Intake(max_bytes=self.max_bytes, attempt=attempt)
+            with attempt.cuttable(), span("fetch"):
+                await self.fetch(claim.submission.artifact_url, attempt, slot, intake)
+            slot.leave()
+            computed = intake.digest()
+            if computed.checksum != claim.submission.checksum:
+                with attempt.cuttable(by_deadline=False):
+                    raise await self.explain(claim, computed, intake, await self._versions(claim))
         except RegistryError as error:
-            self._give_up(claim, attempt, error)
+            slot.leave()
+            await self._give_up(attempt, error)
             return
         with span("settle"):
-            settled = _insist(attempt, lambda: self.store.register(claim, computed))
+            settled = await _insist(attempt, lambda: self.keeper.settle(Settlement.registered(claim, computed)))
+        self._tell(attempt, settled, computed)
+
+    @staticmethod
+    def _tell(attempt: Attempt, settled: Status | None, computed: Digest) -> None:
         outcome = settled or "lost"
         note({"outcome": outcome, "bytes": computed.size_bytes})
         log.info("settled", outcome=outcome, bytes=computed.size_bytes, **attempt.fields)
 
-    def _compare(self, claim: Claim, computed: Digest, seen: Seen) -> None:
-        """Make sure that what was served is what was declared.
+    async def _versions(self, claim: Claim) -> dict[str, str]:
+        """Return the plugin's other versions, by their checksums; none where the store is away: they only explain."""
+        try:
+            return dict(await self.keeper.versions(claim.submission.name))
+        except StoreUnavailable:
+            return {}
 
-        Raises:
-            DigestMismatch: it is not; the message says why, as far as can be known.
-        """
-        declared = claim.submission.checksum
-        if computed.checksum == declared:
-            return
-        versions = {
-            plugin.checksum: plugin.version
-            for plugin in self.store.plugins(limit=VERSIONS_COMPARED, filters={"name": claim.submission.name})
-        }
-        raise self.explain(declared, computed, seen, versions)
-
-    def _give_up(self, claim: Claim, attempt: Attempt, error: RegistryError) -> None:
+    async def _give_up(self, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""
-        failure = error.failure()
-        delay_s = next_delay_s(error, claim.attempt, self.retry, luck=random.random())  # noqa: S311
+        claim, failure = attempt.claim, error.failure()
+        ours = isinstance(error, Shortage)
+        delay_s = next_delay_s(error, 0 if ours else claim.attempt, self.retry, luck=random.random())  # noqa: S311
         if delay_s is not None:
-            ours = _insist(attempt, lambda: self.store.postpone(claim, failure, delay_s=delay_s))
+            settlement = Settlement.postponed(claim, failure, delay_s=delay_s, given_back=ours)
         elif failure.retryable:
-            ours = _insist(attempt, lambda: self.store.fail(claim, failure))
+            settlement = Settlement.failed(claim, failure)
         else:
-            ours = _insist(attempt, lambda: self.store.reject(claim, failure))
+            settlement = Settlement.rejected(claim, failure)
+        settled = await _insist(attempt, lambda: self.keeper.settle(settlement))
         note({"code": failure.code, "cause": failure.cause})
         log.info(
             "attempt failed",
             code=failure.code,
             cause=failure.cause,
             again_in_s=delay_s,
-            ours=ours,
+            ours=settled is not None,
             **attempt.fields,
         )
 
 
-def _insist(attempt: Attempt, settle: Callable[[], Answer]) -> Answer:
+async def _insist(attempt: Attempt, settle: Callable[[], Awaitable[Status | None]]) -> Status | None:
     """Settle, again and again while the store is away, for as long as the lease may be ours.
 
     A settlement whose reply was lost is harmless to repeat: the fence lets one through.
@@ -136,8 +124,8 @@ def _insist(attempt: Attempt, settle: Callable[[], Answer]) -> Answer:
     """
     while True:
         try:
-            return settle()
+            return await settle()
         except StoreUnavailable:
             if time.monotonic() >= attempt.lease_ends:
                 raise LeaseLost("the store could not take the outcome") from None
-            time.sleep(0.5)
+            await asyncio.sleep(INSIST_EVERY_S)

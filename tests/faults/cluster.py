@@ -46,7 +46,7 @@ QUICK = {
     "REGISTRY_READ_TIMEOUT_S": "120",
     "PYTHONUNBUFFERED": "1",
 }
-THREADS = 32
+THREADS = 8
 
 
 @dataclass
@@ -206,7 +206,7 @@ class Cluster:
 
     def spawn_beat(self, **settings: str) -> None:
         """Start the clock."""
-        command = (sys.executable, "-m", "celery", "--quiet", "--app", "worker.main", "beat")
+        command = (sys.executable, "-m", "celery", "--quiet", "--app", "worker.clock", "beat")
         self._spawn("beat", *command, "--schedule", str(self.folder / "beat"), settings=settings)
 
     def spawn_worker(self, name: str, *options: str, **settings: str) -> None:

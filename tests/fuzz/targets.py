@@ -4,15 +4,17 @@ Whatever else it raises is a finding; so is what takes too long or too much memo
 Targets call what is public only, so that what is behind it may change.
 """
 
+import asyncio
 import hashlib
 import json
 import socket
 import time
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
 
+import uvloop
 from pydantic import ValidationError
 
 from api.body import parse_submission
@@ -32,14 +34,15 @@ from shared.tokens import Token, parse
 from tests.fuzz import examples
 from tests.fuzz.served import served
 from tests.fuzz.trial import Target
-from worker.artifact import Seen
-from worker.attempts import Attempt
+from worker.attempt import Attempt
 from worker.client import Client
 from worker.diagnose import Evidence, cause_of
-from worker.digest import digest
+from worker.digest import Intake
 from worker.fetch import Fetcher
-from worker.hosts import host_of
+from worker.lanes import Lanes
 from worker.parser import Body, Head
+from worker.slots import Slots
+from worker.wire import Wire
 
 _OPEN = Egress(frozenset({"http", "https"}), (range(1, 65536),))
 MAX_HEAD_BYTES = 65_536
@@ -62,61 +65,67 @@ def _header(data: bytes) -> str:
 
 def diagnosis(data: bytes) -> None:
     """A body that is not what was declared, as the stream showed it."""
-    seen = Seen(media_type="text/html", content_encoding="")
-    seen.note((0, data), total_bytes=len(data))
+    seen = Intake(max_bytes=2**30)
+    seen.total_bytes = len(data)
+    seen.take(data)
     computed = f"sha256:{hashlib.sha256(data).hexdigest()}"
     known = Evidence(examples.DECLARED, computed, len(data), False, None, None, bytes(seen.head))
     assert cause_of(Evidence.unpack(known.pack())).word
 
 
-class _Wire(socket.socket):
-    """One end of a pair of Unix sockets, which passes for TCP."""
-
-    def setsockopt(self, *_: Any) -> None:
-        """Take what only TCP has for done."""
-
-
-class _Hasty(Attempt):
-    """An attempt that does not wait before it resumes."""
-
-    def pause(self, _seconds: float) -> None:
-        self.check()
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the one loop."""
+    return uvloop.new_event_loop()
 
 
 @cache
 def _client() -> Client:
     """Return the one client, for to load the list of authorities takes longer than a thousand inputs."""
-    return Client(lambda *_: socket.socket(), read_timeout_s=60)
+    return Client(_nobody, Lanes(1), connect_timeout_s=60, read_timeout_s=60)
+
+
+async def _nobody(host: str, _port: int, _submitted_by: str) -> Wire:
+    raise ConnectionRefusedError(host)
+
+
+async def _at_once(_seconds: float) -> None:
+    """Wait for nothing before it resumes, or gives others a turn."""
 
 
 def answers(data: bytes) -> None:
     """All that an artifact's host sends, on one connection after the other: heads, bodies, redirects, resumptions."""
     sent, others = data.split(examples.NEXT_CONNECTION), list[socket.socket]()
 
-    def dial(host: str, port: int, attempt: Attempt) -> socket.socket:
+    async def dial(host: str, port: int, _submitted_by: str) -> Wire:
         assert 0 < port < 65536
         if len(others) == len(sent):
             raise ConnectionRefusedError(host)
         ours, other = socket.socketpair()
-        wire = _Wire(fileno=ours.detach())
+        ours.setblocking(False)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
         other.setblocking(False)
         other.send(sent[len(others)] or b"\r\n")
         other.shutdown(socket.SHUT_WR)
         others.append(other)
-        attempt.attach(wire)
-        return wire
+        return Wire(ours)
 
-    claim = Claim(RegistrationId(examples.ID.decode()), 1, 1, Submission.model_validate(examples.DOCUMENT))
-    attempt = _Hasty(claim, deadline_s=60, lease_s=60, started=time.monotonic())
-    _client()._dial = dial
-    fetch = Fetcher(_client(), _OPEN, max_bytes=2**20)
+    async def fetched() -> Intake:
+        claim = Claim(RegistrationId(examples.ID.decode()), 1, 1, Submission.model_validate(examples.DOCUMENT))
+        attempt = Attempt(claim, deadline_s=60, lease_s=60, claimed_at=time.monotonic())
+        intake = Intake(max_bytes=2**20, attempt=attempt)
+        slot = Slots(1).take(_OPEN.check_url("http://host.example"))
+        await Fetcher(client, _OPEN, max_bytes=2**20)("http://host.example/plugin.tar.gz", attempt, slot, intake)
+        assert intake.digest().size_bytes == attempt.bytes_downloaded
+        return intake
+
+    client = _client()
+    client._dial = dial
     try:
-        with fetch("http://host.example/plugin.tar.gz", attempt) as download:
-            computed = digest(download.pieces, max_bytes=2**20)
-        assert computed.size_bytes == attempt.bytes_downloaded
+        with patch("worker.fetch.asyncio.sleep", _at_once):
+            _loop().run_until_complete(fetched())
     finally:
-        attempt.detach()
+        client.close()
         for other in others:
             other.close()
 
@@ -138,7 +147,6 @@ def egress(data: bytes) -> None:
     assert parts.scheme == target.scheme
     assert (parts.hostname or "").removesuffix(".") in {target.host, f"{target.host}."} or ":" in target.host
     assert (parts.port or {"http": 80, "https": 443}[target.scheme]) == target.port
-    assert host_of(url)
 
 
 # --- the api --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from api.following import Following
 from shared.registration import Registration, RegistrationId, Status
 from shared.store import Store
 from tests.conftest import a_parsed_submission
-from tests.contracts import WRONG, claim, submit
+from tests.contracts import WRONG, claim, reject, submit
 
 
 class Held(Store):
@@ -51,7 +51,7 @@ def test_who_comes_while_a_poll_is_with_the_store_is_not_told_the_end(held: Held
         while len(held.asked) < 2:
             await asyncio.sleep(0)
         for each in (first, second):
-            store.reject(claim(store, each), WRONG)
+            reject(store, claim(store, each), WRONG)
         async with asyncio.timeout(20):
             found = await asyncio.gather(early, late)
         running.cancel()

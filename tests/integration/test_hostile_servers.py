@@ -14,8 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -99,14 +98,10 @@ from tests.hostile_server import (
     without_status_line,
 )
 from tests.running import PATIENCE_S, until
-from worker.attempts import Attempt, LeaseLost
-from worker.client import Client
-from worker.connect import Dialer, Resolve, Resolver
-from worker.digest import digest
-from worker.fetch import Fetcher
-from worker.main import build_verifier
+from tests.verifying import Verifying
+from worker.attempt import LeaseLost
+from worker.lookups import Resolve, Resolver
 from worker.parser import MAX_HEAD_BYTES
-from worker.verify import Verifier
 
 MAX_BYTES = 2**20
 MAX_GROWTH_BYTES = 20_000_000
@@ -141,7 +136,8 @@ class Workbench:
         self._database_url = f"sqlite:///{folder / 'registry.db'}"
         self.database = open_database(self._database_url)
         self.database.migrate()
-        self._verifiers: dict[Settings, Verifier] = {}
+        self._verifiers: dict[Settings, Verifying] = {}
+        self._others: list[Verifying] = []
 
     def settings(self, **changes: object) -> Settings:
         values = {
@@ -158,24 +154,31 @@ class Workbench:
         }
         return read_settings(**(values | changes))
 
-    def verifier(self, **changes: object) -> Verifier:
-        """Return a verifier whose watchdog runs; one for all tests with the same settings, as it has no end."""
+    def verifier(self, **changes: object) -> Verifying:
+        """Return an engine, one for all tests with the same settings."""
         settings = self.settings(**changes)
         if settings not in self._verifiers:
-            self._verifiers[settings] = build_verifier(settings, self.database)
-            self._verifiers[settings].attempts.start()
+            self._verifiers[settings] = Verifying(settings, self.database)
         return self._verifiers[settings]
 
-    def verifier_of_names(self, resolve: Resolve, **changes: object) -> Verifier:
-        """Return a verifier for which names lead where *resolve* says; 127.0.1.0/24 may be reached."""
-        settings = self.settings(egress_allow_networks="127.0.1.0/24", **changes)
-        client = Client(
-            Dialer(settings.egress, connect_timeout_s=settings.connect_timeout_s, resolve=resolve),
-            read_timeout_s=settings.read_timeout_s,
-            ca_file=settings.egress_ca_file,
-        )
-        fetch = Fetcher(client, settings.egress, max_bytes=settings.max_artifact_bytes)
-        return replace(self.verifier(**changes), fetch=fetch)
+    def new_verifier(self, resolve: Resolve | None = None, **changes: object) -> Verifying:
+        """Return an engine that no other test has; names lead where *resolve* says."""
+        self._others.append(Verifying(self.settings(**changes), self.database, resolve=resolve))
+        return self._others[-1]
+
+    def verifier_of_names(self, resolve: Resolve, **changes: object) -> Verifying:
+        """Return an engine for which names lead where *resolve* says; 127.0.1.0/24 may be reached."""
+        return self.new_verifier(resolve, egress_allow_networks="127.0.1.0/24", **changes)
+
+    def close_others(self) -> None:
+        while self._others:
+            self._others.pop().close()
+
+    def close(self) -> None:
+        self.close_others()
+        for each in self._verifiers.values():
+            each.close()
+        self.database.close()
 
 
 @dataclass(frozen=True)
@@ -196,11 +199,11 @@ def checksum_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def queued(verifier: Verifier, url: str, declared: bytes = BODY) -> Registration:
+def queued(verifier: Verifying, url: str, declared: bytes = BODY) -> Registration:
     return submit(verifier.store, a_parsed_submission(artifactUrl=url, checksum=checksum_of(declared)))
 
 
-def attempted(verifier: Verifier, url: str, *, declared: bytes = BODY, deadline_s: float = 30) -> Outcome:
+def attempted(verifier: Verifying, url: str, *, declared: bytes = BODY, deadline_s: float = 30) -> Outcome:
     """Make one attempt at *url*, and hold it to what every attempt is held to."""
     registration = queued(verifier, url, declared)
     tracemalloc.start()
@@ -219,15 +222,6 @@ def attempted(verifier: Verifier, url: str, *, declared: bytes = BODY, deadline_
     return outcome
 
 
-@contextmanager
-def holding(verifier: Verifier, url: str) -> Iterator[Attempt]:
-    """Hold a claim for *url*, as a worker does."""
-    claim = verifier.store.claim(queued(verifier, url).id, worker="w", lease_s=60, max_attempts=1)
-    assert claim is not None
-    with verifier.attempts.hold(claim, claimed_at=time.monotonic()) as attempt:
-        yield attempt
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -237,7 +231,13 @@ def authority() -> trustme.CA:
 def bench(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     bench = Workbench(tmp_path_factory.mktemp("hostile"), authority)
     yield bench
-    bench.database.close()
+    bench.close()
+
+
+@pytest.fixture(autouse=True)
+def _close_what_one_test_had(bench: Workbench) -> Iterator[None]:
+    yield
+    bench.close_others()
 
 
 @pytest.fixture
@@ -363,36 +363,46 @@ def test_a_kept_connection_is_cut_off_at_the_deadline_as_any_other(bench: Workbe
 
 def test_who_is_done_with_a_connection_can_not_cut_it_off(bench: Workbench) -> None:
     verifier = bench.verifier()
-    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
-        with verifier.fetch(server.url, attempt) as download:
-            digest(download.pieces, max_bytes=MAX_BYTES)
-        attempt.cut_off(LeaseLost("much later"))
+    with HostileServer(serving_whatever_is_asked()) as server:
+        attempt = verifier.claimed(queued(verifier, server.url))
+        verifier.fetch(attempt)
+        verifier.cut_off(attempt, LeaseLost("much later"))
         assert attempted(verifier, server.url).verdict == REGISTERED
     assert server.connections == 1
 
 
 def test_who_was_cut_off_leaves_kept_connections_alone(bench: Workbench) -> None:
     verifier = bench.verifier()
-    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
+    with HostileServer(serving_whatever_is_asked()) as server:
+        attempt = verifier.claimed(queued(verifier, server.url))
         assert attempted(verifier, server.url).verdict == REGISTERED
-        attempt.cut_off(LeaseLost("before it began"))
-        with pytest.raises(LeaseLost), verifier.fetch(server.url, attempt) as download:
-            next(iter(download.pieces))
+        verifier.cut_off(attempt, LeaseLost("before it began"))
+        with pytest.raises(LeaseLost):
+            verifier.fetch(attempt)
         assert attempted(verifier, server.url).verdict == REGISTERED
     assert server.connections == 1
 
 
-def test_who_was_cut_off_leaves_no_connection_to_others(bench: Workbench) -> None:
+def test_who_is_cut_off_leaves_no_connection_to_others(bench: Workbench) -> None:
     verifier = bench.verifier()
+    begun = threading.Event()
 
-    def cut_off_in_the_last_moment() -> None:
-        with verifier.fetch(server.url, attempt) as download:
-            for _piece in download.pieces:
-                attempt.cut_off(LeaseLost("in the last moment"))
+    def stall_at_first(wire: Wire) -> None:
+        if not begun.is_set():
+            wire.head(OK, LENGTH)
+            wire.send(BODY[:-1])
+            begun.set()
+            wire.pause(1)
+            wire.send(BODY[-1:])
+        serving_whatever_is_asked()(wire)
 
-    with HostileServer(serving_whatever_is_asked()) as server, holding(verifier, server.url) as attempt:
+    with HostileServer(stall_at_first) as server, ThreadPoolExecutor(1) as pool:
+        attempt = verifier.claimed(queued(verifier, server.url))
+        fetching = pool.submit(verifier.fetch, attempt)
+        assert begun.wait(PATIENCE_S)
+        verifier.cut_off(attempt, LeaseLost("in the middle"))
         with pytest.raises(LeaseLost):
-            cut_off_in_the_last_moment()
+            fetching.result()
         assert attempted(verifier, server.url).verdict == REGISTERED
     assert server.connections == 2
 
@@ -461,23 +471,12 @@ def test_a_connection_that_nobody_needs_is_closed(
             wire.await_request()
         closed.set()
 
-    verifier = build_verifier(bench.settings(), bench.database)  # which keeps no others
+    verifier = bench.new_verifier()  # which keeps no others
     for _ in range(2):
         closed.clear()
         with HostileServer(serving_once(notice)) as server:
             assert attempted(verifier, server.url).verdict == REGISTERED
             assert closed.wait(PATIENCE_S)
-
-
-def test_one_timer_looks_after_all_kept_connections(bench: Workbench) -> None:
-    def timers() -> int:
-        return sum(isinstance(each, threading.Timer) for each in threading.enumerate())
-
-    verifier, before = build_verifier(bench.settings(), bench.database), timers()
-    with HostileServer(serving_whatever_is_asked()) as server:
-        for _ in range(4):
-            assert attempted(verifier, server.url).verdict == REGISTERED
-        assert timers() <= before + 1
 
 
 @pytest.mark.parametrize("resource", ["/a//b", "//a", "/a?x=%2f&y=/../z", "?q=1", "", "/%7Ea/./b/"])
@@ -765,11 +764,10 @@ def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbe
         assert outcome.verdict == BAD_RESPONSE
         assert outcome.registration.failure is not None
         assert outcome.registration.failure.cause == "head-too-large"
-        verifier = bench.verifier()
+        verifier = bench.verifier(max_downloads_per_host=40)
         many = [queued(verifier, server.url).id for _ in range(40)]
         tracemalloc.start()
-        with ThreadPoolExecutor(40) as threads:
-            list(threads.map(verifier.verify, many))
+        verifier.verify(*many)
         growth_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert {now(verifier.store, each).status for each in many} == {Status.REJECTED}
@@ -1154,9 +1152,9 @@ class Names:
         self._answers = list(answers)
         self.asked: list[str] = []
 
-    def __call__(self, host: str, port: int, timeout_s: float) -> Sequence[str]:
+    async def __call__(self, host: str, port: int, timeout_s: float, submitted_by: str) -> list[str]:
         self.asked.append(host)
-        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return [*(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])]
 
 
 @pytest.fixture
@@ -1315,13 +1313,10 @@ def test_a_resolver_that_hangs_holds_no_other_download_up(
 
     with HostileServer(serving, address="127.0.1.1") as server:
         slow = [queued(verifier, server.url_of(hanging)) for _ in range(4)]
-        threads = [threading.Thread(target=verifier.verify, args=[each.id]) for each in slow]
-        for thread in threads:
-            thread.start()
+        verifier.offer([each.id for each in slow])
         until(lambda: statuses() == {Status.VERIFYING}, what="all of them in the middle of their look-ups")
         assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
         assert statuses() == {Status.VERIFYING}
         release.set()
-        for thread in threads:
-            thread.join()
+        verifier.verify(*(each.id for each in slow))
     assert statuses() == {Status.REGISTERED}

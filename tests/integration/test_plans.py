@@ -12,7 +12,7 @@ from shared.errors import ArtifactMissing
 from shared.registration import Progress
 from shared.store import Store
 from tests.conftest import a_parsed_submission
-from tests.contracts import digest_of, submit
+from tests.contracts import digest_of, postpone, register, reject, submit
 
 
 class Plans:
@@ -51,9 +51,9 @@ def test_no_statement_of_the_hot_path_looks_at_every_row(database: Database) -> 
     assert all(claims)
     one, two, three = (claim for claim in claims if claim)
     store.renew([Progress(one.registration_id, one.epoch, 1, None)], lease_s=60)
-    store.register(one, digest_of(one.submission))
-    store.reject(two, ArtifactMissing("It is gone.").failure())
-    store.postpone(three, ArtifactMissing("It is gone.").failure(), delay_s=0)
+    register(store, one, digest_of(one.submission))
+    reject(store, two, ArtifactMissing("It is gone.").failure())
+    postpone(store, three, ArtifactMissing("It is gone.").failure(), delay_s=0)
     store.ring_due(10)
     store.fail_used_up(3)
     store.settled([first.id, second.id])

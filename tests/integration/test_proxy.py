@@ -1,30 +1,28 @@
 """With an egress proxy set, every connection goes to it and to nothing else."""
 
+import asyncio
 import base64
+import hashlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
 from shared.database import Database
-from shared.registration import Claim, Registration, RegistrationId, Status
+from shared.registration import Registration, Status
 from shared.settings import Settings, read_settings
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
-from worker import connect
-from worker.attempts import Attempt
-from worker.digest import digest
-from worker.main import build_verifier
-from worker.verify import Verifier
+from tests.verifying import Verifying
+from worker import connect, lookups
 
 BODY = b"through the proxy" * 100
-CHECKSUM = digest([(0, BODY)], max_bytes=10**6).checksum
+CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 HOST = "artifacts.example.com"
 
 
@@ -90,13 +88,13 @@ def proxy(authority: trustme.CA) -> Iterator[Proxy]:
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every name that is resolved."""
     names: list[str] = []
-    system = connect._system_look_up
+    system = lookups._system_look_up
 
     def look_up(host: str, port: int) -> Iterator[str]:
         names.append(host)
         return system(host, port)
 
-    monkeypatch.setattr(connect, "_system_look_up", look_up)
+    monkeypatch.setattr(lookups, "_system_look_up", look_up)
     return names
 
 
@@ -114,10 +112,11 @@ def settings_for(proxy_url: str, tmp_path: Path, authority: trustme.CA, **more: 
 
 
 def ended(settings: Settings, database: Database, url: str) -> Registration:
-    return ended_by(build_verifier(settings, database), url)
+    with closing(Verifying(settings, database)) as verifier:
+        return ended_by(verifier, url)
 
 
-def ended_by(verifier: Verifier, url: str) -> Registration:
+def ended_by(verifier: Verifying, url: str) -> Registration:
     registration = submit(verifier.store, a_parsed_submission(artifactUrl=url, checksum=CHECKSUM))
     verifier.verify(registration.id)
     return now(verifier.store, registration.id)
@@ -171,20 +170,19 @@ def test_the_proxy_is_told_one_name_in_one_way(
 def test_no_connection_to_a_proxy_is_used_for_a_second_download(
     scheme: str, proxy: Proxy, authority: trustme.CA, database: Database, tmp_path: Path
 ) -> None:
-    verifier = build_verifier(settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority), database)
-    for _ in range(2):
-        assert ended_by(verifier, f"{scheme}://{HOST}/plugin.tar.gz").status is Status.REGISTERED
+    settings = settings_for(f"http://127.0.0.1:{proxy.port}", tmp_path, authority)
+    with closing(Verifying(settings, database)) as verifier:
+        for _ in range(2):
+            assert ended_by(verifier, f"{scheme}://{HOST}/plugin.tar.gz").status is Status.REGISTERED
     assert proxy.connections == 2
     assert "Connection: close" in proxy.asked[-1]
 
 
 def test_a_connection_to_anything_but_the_proxy_is_never_made(looked_up: list[str]) -> None:
-    dial = connect.ProxyDialer("http://127.0.0.1:3128", connect_timeout_s=1, resolve=connect.Resolver())
-    claim = Claim(RegistrationId("registration-1"), 1, 1, a_parsed_submission())
-    attempt = Attempt(claim, deadline_s=1, lease_s=10, started=time.monotonic())
+    dial = connect.ProxyDialer("http://127.0.0.1:3128", connect_timeout_s=1, resolve=lookups.Resolver())
     for host, port in (("127.0.0.1", 3129), (HOST, 3128)):
         with pytest.raises(RuntimeError, match="nothing else"):
-            dial(host, port, attempt)
+            asyncio.run(dial(host, port, ""))
     assert looked_up == []
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,8 +18,7 @@ from shared.store import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.origin import Origin, Served
-from worker.main import build_verifier
-from worker.verify import Verifier
+from tests.verifying import Verifying
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB, in which no two offsets' rests are alike to a hash
 PART = len(CONTENT) // 4
@@ -67,7 +67,7 @@ class Breaking:
 
 
 @pytest.fixture
-def verifier(database: Database, origin: Origin, tmp_path: Path) -> Verifier:
+def verifier(database: Database, origin: Origin, tmp_path: Path) -> Iterator[Verifying]:
     settings = read_settings(
         database_url=f"sqlite:///{tmp_path / 'registry.db'}",
         egress_schemes="http",
@@ -77,13 +77,12 @@ def verifier(database: Database, origin: Origin, tmp_path: Path) -> Verifier:
         fetch_deadline_s=600,
         read_timeout_s=60,
     )
-    verifier = build_verifier(settings, database)
-    verifier.attempts.start()
-    return verifier
+    with closing(Verifying(settings, database)) as verifier:
+        yield verifier
 
 
 def verified(
-    verifier: Verifier, store: Store, origin: Origin, server: Breaking, content: bytes = CONTENT
+    verifier: Verifying, store: Store, origin: Origin, server: Breaking, content: bytes = CONTENT
 ) -> Registration:
     """Return how the registration of *content*, served by *server*, ended."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -94,7 +93,7 @@ def verified(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_download_goes_on_where_it_broke(verifier: Verifier, store: Store, origin: Origin, reset: bool) -> None:
+def test_a_download_goes_on_where_it_broke(verifier: Verifying, store: Store, origin: Origin, reset: bool) -> None:
     server = Breaking(reset=reset)
     ended = verified(verifier, store, origin, server)
     assert (ended.status, ended.attempts) == (Status.REGISTERED, 1)
@@ -109,7 +108,7 @@ def test_a_download_goes_on_where_it_broke(verifier: Verifier, store: Store, ori
 
 
 def test_two_gibibytes_on_a_link_that_breaks_ten_times_verify(
-    verifier: Verifier, store: Store, origin: Origin
+    verifier: Verifying, store: Store, origin: Origin
 ) -> None:
     content = CONTENT * 2048
     server = Breaking(content=content, part=len(content) // 11 + 1, breaks=10)
@@ -120,7 +119,7 @@ def test_two_gibibytes_on_a_link_that_breaks_ten_times_verify(
 
 @pytest.mark.parametrize("etag", [None, 'W/"v1"', "v1", '"a"b"'])
 def test_without_a_strong_validator_nothing_is_resumed(
-    verifier: Verifier, store: Store, origin: Origin, etag: str | None
+    verifier: Verifying, store: Store, origin: Origin, etag: str | None
 ) -> None:
     server = Breaking(etag=etag, etag_of_rest=etag, breaks=1)
     ended = verified(verifier, store, origin, server)
@@ -130,13 +129,13 @@ def test_without_a_strong_validator_nothing_is_resumed(
     assert server.asked == [(None, None)]
 
 
-def test_a_whole_answer_to_a_range_begins_from_byte_0(verifier: Verifier, store: Store, origin: Origin) -> None:
+def test_a_whole_answer_to_a_range_begins_from_byte_0(verifier: Verifying, store: Store, origin: Origin) -> None:
     ended = verified(verifier, store, origin, Breaking(ranges=False, breaks=1))
     assert ended.status is Status.REGISTERED
     assert ended.bytes_downloaded == len(CONTENT)
 
 
-def test_a_changed_artifact_begins_from_byte_0(verifier: Verifier, store: Store, origin: Origin) -> None:
+def test_a_changed_artifact_begins_from_byte_0(verifier: Verifying, store: Store, origin: Origin) -> None:
     new = b"new" * 1000
     old = Breaking(breaks=1)
 
@@ -182,7 +181,7 @@ def test_a_changed_artifact_begins_from_byte_0(verifier: Verifier, store: Store,
     ],
 )
 def test_a_rest_that_does_not_fit_is_never_hashed_onto_what_we_have(
-    verifier: Verifier, store: Store, origin: Origin, server: Breaking
+    verifier: Verifying, store: Store, origin: Origin, server: Breaking
 ) -> None:
     server.asked.clear()
     ended = verified(verifier, store, origin, server)
@@ -191,14 +190,14 @@ def test_a_rest_that_does_not_fit_is_never_hashed_onto_what_we_have(
 
 
 def test_a_rest_that_calls_itself_the_whole_is_taken_at_its_word(
-    verifier: Verifier, store: Store, origin: Origin
+    verifier: Verifying, store: Store, origin: Origin
 ) -> None:
     ended = verified(verifier, store, origin, Breaking(breaks=1, status_of_rest=200))
     assert ended.failure is not None
     assert ended.failure.code == "digest-mismatch"
 
 
-def test_a_server_that_always_breaks_is_given_up(verifier: Verifier, store: Store, origin: Origin) -> None:
+def test_a_server_that_always_breaks_is_given_up(verifier: Verifying, store: Store, origin: Origin) -> None:
     for server in (Breaking(breaks=10**6, ranges=False), Breaking(breaks=10**6, part=0)):
         ended = verified(verifier, store, origin, server)
         assert ended.status is Status.FAILED

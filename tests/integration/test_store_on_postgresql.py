@@ -12,8 +12,8 @@ from sqlmodel import SQLModel
 
 from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import ArtifactMissing
-from shared.registration import Accepted, Claim, PluginId, Progress, Status
-from shared.store import Store, _Verified
+from shared.registration import Accepted, Claim, Progress, Settlement, Status
+from shared.store import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import (
     OperatorContract,
@@ -23,9 +23,10 @@ from tests.contracts import (
     claim,
     claim_as_a_group,
     digest_of,
+    register,
     register_as_a_group,
+    reject,
     submit,
-    wish,
 )
 from tests.engines import fresh_database
 from tests.running import until
@@ -109,7 +110,7 @@ def test_a_submission_that_meets_an_identical_one_at_its_end_is_accepted_anew(
             connection.execute(text("LOCK TABLE plugins IN ACCESS EXCLUSIVE MODE"))
             answer = pool.submit(store.submit, [(submission, "other")])
             until(lambda: _one_waits_for_a_lock(database), what="the submission between its two statements")
-            assert store.reject(claim, ArtifactMissing("It is gone.").failure())
+            assert reject(store, claim, ArtifactMissing("It is gone.").failure())
         [second] = answer.result()
     assert isinstance(second, Accepted)
     assert second.new
@@ -128,7 +129,7 @@ def test_a_group_of_claims_does_not_wait_for_one_that_is_locked(store: Store, da
     locked, free = (submit(store, a_parsed_submission()) for _ in range(2))
     with database.write() as connection:
         assert _lock(connection, locked.id)
-        claims = claim_as_a_group(store, wish(store, locked), wish(store, free))
+        claims = claim_as_a_group(store, locked, free)
     assert [each and each.registration_id for each in claims] == [None, free.id]
     assert store.claim(locked.id, worker="w", lease_s=60, max_attempts=3) is not None
 
@@ -161,11 +162,11 @@ def test_a_group_takes_its_names_in_one_order(store: Store, database: Database) 
     ]
     with ThreadPoolExecutor(1) as pool:
         with database.write() as connection:
-            early_rival = _Verified(rivals[1], digest_of(early), PluginId("plugin-of-a-rival"))
-            assert store._register_one(connection, early_rival) is Status.REGISTERED
+            early_rival = Settlement.registered(rivals[1], digest_of(early))
+            assert store._settle(connection, [early_rival]) == [Status.REGISTERED]
             group = pool.submit(register_as_a_group, store, *ours)
             until(lambda: _one_waits_for_a_lock(database), what="a group that waits for the first of its names")
-            assert Store(database).register(rivals[0], digest_of(late)) is Status.REGISTERED
+            assert register(Store(database), rivals[0]) is Status.REGISTERED
         assert group.result() == [Status.REJECTED, Status.REJECTED]
 
 

@@ -1,109 +1,134 @@
 """The story of a registration on a real store; only the network is a fake."""
 
+import asyncio
+import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shared import database as database_module
-from shared.database import open_database
-from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Truncated
-from shared.registration import Digest, Registration, RegistrationId, Status
+from shared.database import Database, open_database
+from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Shortage, StoreUnavailable, Truncated
+from shared.registration import Claim, Digest, Registration, RegistrationId, Settlement, Status
+from shared.settings import read_settings
 from shared.store import Store
 from tests.conftest import a_parsed_submission
-from tests.contracts import claim, digest_of, let_pass, now, submit
-from tests.fakes import FakeBell, FakeFetch
+from tests.contracts import claim, digest_of, let_pass, now, register, submit
+from tests.fakes import PIECE_BYTES, FakeBell, FakeFetch
 from tests.running import PATIENCE_S, until
-from worker import attempts as attempts_module
-from worker.artifact import Seen
-from worker.attempts import Attempt, Attempts
-from worker.digest import digest
-from worker.hosts import Hosts
-from worker.retry import RetryPolicy
+from tests.verifying import Verifying
+from worker import attempt as attempt_module
+from worker import engine as engine_module
+from worker.attempt import Attempt
+from worker.digest import Intake
 from worker.sweep import sweep
-from worker.tasks import answer_bell
-from worker.turns import Turns
-from worker.verify import Verifier
 
 CONTENT = b"the artifact" * 1000
 URL = "https://artifacts.example.com/plugin.tar.gz"
 LATER_S = 60.0
-TWICE = RetryPolicy(max_attempts=2, base_s=LATER_S, cap_s=LATER_S)
 
 
-def unexplained(declared: str, computed: Digest, seen: Seen, versions: Mapping[str, str]) -> DigestMismatch:
+class Fake(Verifying):
+    """An engine whose network is a fake."""
+
+    fetching: FakeFetch
+
+    def while_streaming(self, act: Callable[[], object] | None = None) -> threading.Event:
+        """Have *act* happen once, after the next piece; without one, have all downloads stall until they are cut off.
+
+        Returns:
+            what is set as soon as one has begun.
+        """
+        begun = threading.Event()
+
+        async def then(_attempt: Attempt) -> None:
+            if act is None:
+                begun.set()
+                await asyncio.sleep(PATIENCE_S)
+            elif not begun.is_set():
+                begun.set()
+                done = act()
+                if isinstance(done, Awaitable):
+                    await done
+
+        self.fetching.while_streaming = then
+        return begun
+
+
+Make = Callable[..., Fake]
+
+
+async def unexplained(
+    claim: Claim, computed: Digest, _intake: Intake, _versions: Mapping[str, str]
+) -> DigestMismatch:
+    declared = claim.submission.checksum
     return DigestMismatch("They differ.", cause="different-content", declared=declared, computed=computed.checksum)
 
 
-def a_verifier(
-    store: Store, served: bytes | RegistryError, *, lease_s: float = 30, deadline_s: float = 30, slots: int = 64
-) -> Verifier:
-    return Verifier(
-        store=store,
-        fetch=FakeFetch({URL: served}),
-        explain=unexplained,
-        attempts=Attempts(store, lease_s=lease_s, deadline_s=deadline_s),
-        hosts=Hosts(slots),
-        retry=TWICE,
-        worker="tests",
-        lease_s=lease_s,
-        max_bytes=2**20,
-    )
+@pytest.fixture
+def make(database: Database, tmp_path: Path) -> Iterator[Make]:
+    """Makes engines whose network serves one artifact."""
+    made: list[Fake] = []
+
+    def make(served: bytes | RegistryError, *, over: Database = database, **settings: object) -> Fake:
+        values = {"max_attempts": 2, "retry_base_s": LATER_S, "retry_cap_s": LATER_S, "max_artifact_bytes": 2**20}
+        url = f"sqlite:///{tmp_path / 'registry.db'}"
+        verifier = Fake(read_settings(database_url=url, **(values | settings)), over)
+        verifier.fetching = FakeFetch({URL: served})
+        verifier.engine._verifier = replace(verifier.engine._verifier, fetch=verifier.fetching, explain=unexplained)
+        made.append(verifier)
+        return verifier
+
+    yield make
+    for each in made:
+        each.close()
 
 
-def declared(store: Store, content: bytes = CONTENT) -> Registration:
-    checksum = digest([(0, content)], max_bytes=2**30).checksum
-    return submit(store, a_parsed_submission(checksum=checksum, artifactUrl=URL))
+def checksum_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def while_streaming(verifier: Verifier, act: Callable[[], object] | None = None) -> None:
-    """Have *act* happen once, in the middle of the next download; without one, have it stall until it is cut off."""
-    fetch = verifier.fetch
-    assert isinstance(fetch, FakeFetch)
-    pending = [act]
-
-    def once(attempt: Attempt) -> None:
-        if pending:
-            (pending.pop() or partial(attempt.pause, PATIENCE_S))()
-
-    fetch.while_streaming = once
+def declared(store: Store, content: bytes = CONTENT, url: str = URL) -> Registration:
+    return submit(store, a_parsed_submission(checksum=checksum_of(content), artifactUrl=url))
 
 
-def test_bytes_that_match_become_a_plugin(store: Store) -> None:
+def test_bytes_that_match_become_a_plugin(store: Store, make: Make) -> None:
     registration = declared(store)
-    a_verifier(store, CONTENT).verify(registration.id)
+    make(CONTENT).verify(registration.id)
     settled = now(store, registration.id)
     assert settled.status is Status.REGISTERED
     assert settled.bytes_downloaded == settled.artifact_bytes == len(CONTENT)
 
 
-def test_bytes_that_differ_are_rejected_with_both_digests(store: Store) -> None:
+def test_bytes_that_differ_are_rejected_with_both_digests(store: Store, make: Make) -> None:
     registration = declared(store)
-    a_verifier(store, b"something else").verify(registration.id)
+    make(b"something else").verify(registration.id)
     settled = now(store, registration.id)
     assert settled.status is Status.REJECTED
     assert settled.failure is not None
     assert settled.failure.facts == {
         "declared": registration.submission.checksum,
-        "computed": digest([(0, b"something else")], max_bytes=100).checksum,
+        "computed": checksum_of(b"something else"),
     }
     assert store.plugins(limit=10) == []
 
 
-def test_a_final_error_ends_at_once(store: Store) -> None:
+def test_a_final_error_ends_at_once(store: Store, make: Make) -> None:
     registration = declared(store)
-    a_verifier(store, ArtifactMissing("404")).verify(registration.id)
+    make(ArtifactMissing("404")).verify(registration.id)
     settled = now(store, registration.id)
     assert (settled.status, settled.attempts) == (Status.REJECTED, 1)
 
 
-def test_a_transient_error_is_tried_again_until_the_attempts_run_out(store: Store) -> None:
+def test_a_transient_error_is_tried_again_until_the_attempts_run_out(store: Store, make: Make) -> None:
     registration = declared(store)
-    verifier = a_verifier(store, Truncated("broke"))
+    verifier = make(Truncated("broke"))
     verifier.verify(registration.id)
     waiting = now(store, registration.id)
     assert (waiting.status, waiting.attempts) == (Status.QUEUED, 1)
@@ -117,105 +142,128 @@ def test_a_transient_error_is_tried_again_until_the_attempts_run_out(store: Stor
     assert (ended.failure.code, ended.failure.retryable) == ("truncated", True)
 
 
-def test_a_transient_error_that_passes_leaves_no_trace(store: Store) -> None:
+def test_a_transient_error_that_passes_leaves_no_trace(store: Store, make: Make) -> None:
     registration = declared(store)
-    a_verifier(store, Truncated("broke")).verify(registration.id)
+    make(Truncated("broke")).verify(registration.id)
     let_pass(store, LATER_S)
-    a_verifier(store, CONTENT).verify(registration.id)
+    make(CONTENT).verify(registration.id)
     assert now(store, registration.id).status is Status.REGISTERED
     assert now(store, registration.id).failure is None
 
 
+def test_a_shortage_of_ours_costs_no_attempt_however_often(store: Store, make: Make) -> None:
+    registration = declared(store)
+    verifier = make(Shortage("No descriptors.", cause="open-files"))
+    for _ in range(3):
+        verifier.verify(registration.id)
+        waiting = now(store, registration.id)
+        assert (waiting.status, waiting.attempts) == (Status.QUEUED, 0)
+        assert waiting.failure is not None
+        assert (waiting.failure.code, waiting.failure.fault) == ("registry-shortage", "registry")
+        verifier.verify(registration.id)
+        assert len(verifier.fetching.fetched) == 1, "it is not tried again at once"
+        verifier.fetching.fetched.clear()
+        let_pass(store, LATER_S)
+    verifier.fetching.artifacts[URL] = CONTENT
+    verifier.verify(registration.id)
+    assert now(store, registration.id).status is Status.REGISTERED
+
+
 @pytest.mark.parametrize("status", ["unknown", "final", "claimed"])
-def test_a_bell_for_what_needs_nothing_fetches_nothing(store: Store, status: str) -> None:
+def test_a_bell_for_what_needs_nothing_fetches_nothing(store: Store, make: Make, status: str) -> None:
     registration = declared(store)
     if status == "final":
-        store.register(claim(store, registration), digest_of(registration.submission))
+        register(store, claim(store, registration), digest_of(registration.submission))
     elif status == "claimed":
         claim(store, registration)
-    verifier = a_verifier(store, CONTENT)
+    verifier = make(CONTENT)
     verifier.verify(RegistrationId("registration-unknown") if status == "unknown" else registration.id)
-    assert isinstance(verifier.fetch, FakeFetch)
-    assert verifier.fetch.fetched == []
+    assert verifier.fetching.fetched == []
 
 
-def test_a_stale_worker_cannot_register_what_another_claimed(store: Store) -> None:
+@pytest.mark.parametrize("served", [CONTENT, b"something else"], ids=["success", "failure"])
+def test_a_stale_worker_can_write_nothing_on_what_another_claimed(store: Store, make: Make, served: bytes) -> None:
     registration = declared(store)
-    slow = a_verifier(store, CONTENT)
+    slow = make(served)
 
     def let_another_claim() -> None:
         let_pass(store, 30)
         claim(store, registration)
 
-    while_streaming(slow, let_another_claim)
+    slow.while_streaming(let_another_claim)
     slow.verify(registration.id)
     assert now(store, registration.id).status is Status.VERIFYING
     assert store.plugins(limit=10) == []
 
 
-def test_a_stale_worker_cannot_fail_what_another_claimed(store: Store) -> None:
-    registration = declared(store)
-    slow = a_verifier(store, b"something else")
-
-    def let_another_claim() -> None:
-        let_pass(store, 30)
-        claim(store, registration)
-
-    while_streaming(slow, let_another_claim)
-    slow.verify(registration.id)
-    assert now(store, registration.id).status is Status.VERIFYING
-
-
-def test_a_worker_told_to_stop_puts_its_claim_back_and_takes_no_other(store: Store) -> None:
-    registration, other = declared(store), declared(store, b"other")
-    verifier = a_verifier(store, CONTENT)
-    while_streaming(verifier, verifier.attempts.leave)
-    verifier.verify(registration.id)
-    released = now(store, registration.id)
-    assert (released.status, released.attempts) == (Status.QUEUED, 0)
+def test_a_worker_told_to_stop_puts_its_claims_back_says_what_waited_and_takes_no_other(
+    store: Store, make: Make
+) -> None:
+    first, waiting, other = (declared(store, content) for content in (CONTENT, b"waiting", b"other"))
+    verifier = make(CONTENT, max_downloads_per_host=1)
+    begun = verifier.while_streaming()
+    verifier.offer([first.id, waiting.id])
+    assert begun.wait(PATIENCE_S)
+    assert verifier.leave() == [waiting.id]
+    released = now(store, first.id)
+    assert (released.status, released.attempts, released.claimed_by) == (Status.QUEUED, 0, None)
+    assert now(store, waiting.id) == waiting, "it was never claimed"
     verifier.verify(other.id)
     assert now(store, other.id).status is Status.QUEUED
 
 
-def test_the_heartbeat_keeps_a_claim_and_notes_progress(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts_module, "RENEW_EVERY_S", 0.05)
-    monkeypatch.setattr(attempts_module, "SAFETY_S", 0.1)
+def test_the_heartbeat_keeps_a_claim_and_notes_progress(
+    store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "RENEW_EVERY_S", 0.05)
+    monkeypatch.setattr(attempt_module, "SAFETY_S", 0.1)
     registration = declared(store)
-    verifier = a_verifier(store, CONTENT, lease_s=3)
-    verifier.attempts.start()
+    verifier = make(CONTENT, lease_s=3)
     seen = []
 
-    def outlive_the_first_lease() -> None:
-        time.sleep(3.2)
+    async def outlive_the_first_lease() -> None:
+        await asyncio.sleep(3.2)
         seen.append(now(store, registration.id))
 
-    while_streaming(verifier, outlive_the_first_lease)
+    verifier.while_streaming(outlive_the_first_lease)
     verifier.verify(registration.id)
-    assert seen[0].bytes_downloaded == 1024
+    assert seen[0].bytes_downloaded == PIECE_BYTES
     assert seen[0].artifact_bytes == len(CONTENT)
     assert now(store, registration.id).status is Status.REGISTERED
 
 
 def test_a_worker_that_cannot_renew_stops_before_its_lease_ends(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts_module, "RENEW_EVERY_S", 1000.0)  # a heartbeat that never comes
-    monkeypatch.setattr(attempts_module, "SAFETY_S", 30.0)
+    monkeypatch.setattr(engine_module, "RENEW_EVERY_S", 1000.0)  # a heartbeat that never comes
+    monkeypatch.setattr(attempt_module, "SAFETY_S", 30.0)
     registration = declared(store)
-    verifier = a_verifier(store, CONTENT, lease_s=30.2)
-    verifier.attempts.start()
-    while_streaming(verifier)
+    verifier = make(CONTENT, lease_s=30.2)
+    verifier.while_streaming()
     started = time.monotonic()
     verifier.verify(registration.id)
     assert time.monotonic() - started < 30
     assert now(store, registration.id).status is Status.VERIFYING, "nothing may be written for a lost claim"
 
 
-def test_an_attempt_past_its_deadline_is_cut_off_and_tried_again(store: Store) -> None:
+def test_a_canceled_download_is_cut_off(store: Store, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "YOUNG_S", 0.0)
     registration = declared(store)
-    verifier = a_verifier(store, CONTENT, deadline_s=0.2)
-    verifier.attempts.start()
-    while_streaming(verifier)
+    verifier = make(CONTENT)
+    begun = verifier.while_streaming()
+    verifier.offer([registration.id])
+    assert begun.wait(PATIENCE_S)
+    failure = ArtifactMissing("canceled, say").failure()
+    held = Claim(registration.id, 1, 1, registration.submission)
+    assert store.settle(Settlement.rejected(held, failure)) is Status.REJECTED
+    verifier.verify(registration.id)
+    assert now(store, registration.id).failure == failure
+
+
+def test_an_attempt_past_its_deadline_is_cut_off_and_tried_again(store: Store, make: Make) -> None:
+    registration = declared(store)
+    verifier = make(CONTENT, fetch_deadline_s=0.2)
+    verifier.while_streaming()
     verifier.verify(registration.id)
     waiting = now(store, registration.id)
     assert waiting.status is Status.QUEUED
@@ -224,19 +272,19 @@ def test_an_attempt_past_its_deadline_is_cut_off_and_tried_again(store: Store) -
 
 
 def test_an_outcome_is_insisted_on_while_the_store_is_away(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
     impatient = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
     registration = declared(store)
-    verifier = a_verifier(Store(impatient), CONTENT)
+    verifier = make(CONTENT, over=impatient)
     locker = sqlite3.connect(tmp_path / "registry.db", isolation_level=None, check_same_thread=False)
 
     def lock_for_a_while() -> None:
         locker.execute("BEGIN IMMEDIATE")
         threading.Timer(1, lambda: locker.execute("ROLLBACK")).start()
 
-    while_streaming(verifier, lock_for_a_while)
+    verifier.while_streaming(lock_for_a_while)
     verifier.verify(registration.id)
     assert now(store, registration.id).status is Status.REGISTERED
     impatient.close()
@@ -253,115 +301,59 @@ def test_the_sweep_ends_what_has_no_attempt_left(store: Store) -> None:
     assert bell.rung == []
 
 
-def test_a_slow_artifact_hands_the_rest_of_its_bell_back_in_two() -> None:
-    verified: list[str] = []
-    handed_back: list[Sequence[RegistrationId]] = []
-
-    def verify(registration_id: RegistrationId) -> None:
-        verified.append(registration_id)
-        if registration_id == "slow":
-            until(lambda: len(handed_back) == 2, what="the rest of the bell handed back")
-
-    ids = [RegistrationId(each) for each in ("quick", "slow", "third", "fourth", "fifth")]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
-    assert verified == ["quick", "slow"]
-    assert handed_back == [["third", "fifth"], ["fourth"]], "in two, for whoever is free"
-
-
-def test_quick_artifacts_share_one_bell_however_long_they_take_together() -> None:
-    verified: list[str] = []
-    handed_back: list[Sequence[RegistrationId]] = []
-
-    def verify(registration_id: RegistrationId) -> None:
-        verified.append(registration_id)
-        time.sleep(0.15)
-
-    ids = [RegistrationId(str(n)) for n in range(16)]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
-    time.sleep(1.1)
-    assert verified == ids
-    assert handed_back == []
-
-
-def test_to_wait_for_a_turn_is_not_to_take_long() -> None:
-    turns = Turns(1, patience_s=30)
-    verified: list[str] = []
-    handed_back: list[Sequence[RegistrationId]] = []
-    in_between: list[threading.Thread] = []
-
-    def somebody_else() -> None:
-        with turns.turn():
-            time.sleep(1.2)
-
-    def verify(registration_id: RegistrationId) -> None:
-        verified.append(registration_id)
-        if registration_id == "first":
-            in_between.append(threading.Thread(target=somebody_else))
-            in_between[0].start()
-            until(turns._first_in_line.locked, what="that one in line")
-
-    ids = [RegistrationId(each) for each in ("first", "second", "third")]
-    somebody = threading.Thread(target=somebody_else)
-    somebody.start()
-    until(lambda: turns._begun, what="somebody's turn")
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=turns, patience_s=1)
-    somebody.join()
-    in_between[0].join()
-    assert verified == ids
-    assert handed_back == []
-
-
-def test_what_was_parked_is_verified_next_with_a_turn_and_a_moment_of_its_own() -> None:
-    verified: list[str] = []
-    handed_back: list[Sequence[RegistrationId]] = []
-
-    def verify(registration_id: RegistrationId) -> RegistrationId | None:
-        verified.append(registration_id)
-        time.sleep(0.2)
-        return RegistrationId(f"parked {len(verified)}") if len(verified) < 5 else None
-
-    ids = [RegistrationId(each) for each in ("first", "last")]
-    answer_bell(ids, verify=verify, hand_back=handed_back.append, turns=Turns(), patience_s=1)
-    assert verified == ["first", "parked 1", "parked 2", "parked 3", "parked 4", "last"]
-    assert handed_back == [], "each was quick"
-
-
-def test_the_fake_fetch_tells_an_attempt_what_the_real_one_does(store: Store) -> None:
-    verifier = a_verifier(store, CONTENT)
-    held = claim(store, declared(store))
-    with (
-        verifier.attempts.hold(held, claimed_at=time.monotonic()) as attempt,
-        verifier.fetch(URL, attempt) as download,
-    ):
-        assert attempt.artifact_bytes == len(CONTENT)
-        assert digest(download.pieces, max_bytes=2**20).checksum == held.submission.checksum
-        assert attempt.bytes_downloaded == len(CONTENT)
-
-
-def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_on(store: Store) -> None:
+def test_a_host_with_no_free_slot_takes_no_other_hosts_and_what_waited_is_taken_on(store: Store, make: Make) -> None:
     slow = [declared(store, content) for content in (b"one", b"two")]
     quick_url = "https://other.example.com/plugin.tar.gz"
-    quick = submit(
-        store, a_parsed_submission(artifactUrl=quick_url, checksum=digest([(0, b"quick")], max_bytes=9).checksum)
-    )
-    verifier = a_verifier(store, b"one", slots=1)
-    fetch = verifier.fetch
-    assert isinstance(fetch, FakeFetch)
-    fetch.artifacts[quick_url] = b"quick"
-    seen = []
+    quick = declared(store, b"quick", quick_url)
+    verifier = make(b"one", max_downloads_per_host=1)
+    verifier.fetching.artifacts[quick_url] = b"quick"
+    go_on = threading.Event()
 
-    def meanwhile() -> None:
-        assert verifier.verify(slow[1].id) is None
-        seen.append(now(store, slow[1].id))
-        verifier.verify(slow[1].id)  # a second bell
-        assert now(store, slow[1].id) == seen[0], "what is parked is not claimed for nothing"
-        verifier.verify(quick.id)
-        seen.append(now(store, quick.id))
-        fetch.artifacts[URL] = b"two"
+    async def stall(attempt: Attempt) -> None:
+        while attempt.claim.registration_id == slow[0].id and not go_on.is_set():
+            await asyncio.sleep(0.01)
+        verifier.fetching.artifacts[URL] = b"two"
 
-    while_streaming(verifier, meanwhile)
-    assert verifier.verify(slow[0].id) == slow[1].id, "it has a slot now"
-    assert verifier.verify(slow[1].id) is None
-    assert (seen[0].status, seen[0].attempts) == (Status.QUEUED, 0)
-    assert seen[1].status is Status.REGISTERED
+    verifier.fetching.while_streaming = stall
+    verifier.offer([slow[0].id])
+    until(lambda: now(store, slow[0].id).status is Status.VERIFYING, what="the first one's download")
+    verifier.offer([slow[1].id])
+    verifier.offer([slow[1].id])  # a second bell
+    verifier.verify(quick.id)
+    assert now(store, quick.id).status is Status.REGISTERED
+    assert now(store, slow[1].id) == slow[1], "what waits is not claimed"
+    go_on.set()
+    verifier.verify(slow[0].id, slow[1].id)
     assert [now(store, each.id).status for each in slow] == [Status.REGISTERED] * 2
+    assert now(store, slow[1].id).attempts == 1
+
+
+def test_a_bell_is_over_within_seconds_though_nothing_moves(
+    store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 12, and what it lets go is known to the store."""
+    monkeypatch.setattr(engine_module, "STILL_S", 0.2)
+    verifier = make(CONTENT, max_downloads_per_host=1)
+    verifier.engine._room._places = 4
+    registrations = [declared(store, str(number).encode()) for number in range(8)]
+    begun = verifier.while_streaming()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(verifier.offer, [each.id for each in registrations]).result(PATIENCE_S)
+    assert begun.wait(PATIENCE_S)
+    assert len(verifier.engine._room) == 2, "a submitter has as much of the room as is left for others"
+    assert [now(store, each.id).status for each in registrations].count(Status.QUEUED) == 7
+
+
+def test_a_bell_that_finds_the_store_away_is_left_to_the_sweep(store: Store, make: Make) -> None:
+    verifier = make(CONTENT)
+    registration = declared(store)
+
+    def away(*_: object) -> list[object]:
+        raise StoreUnavailable("It is away.")
+
+    verifier.store.work, work = away, verifier.store.work  # type: ignore[method-assign, assignment]
+    verifier.verify(registration.id)
+    verifier.store.work = work  # type: ignore[method-assign]
+    assert now(store, registration.id).status is Status.QUEUED
+    verifier.verify(registration.id)
+    assert now(store, registration.id).status is Status.REGISTERED

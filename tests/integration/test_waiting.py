@@ -12,7 +12,7 @@ from shared.errors import StoreUnavailable
 from shared.registration import Accepted, Outcome, Registration, RegistrationId, Submission
 from shared.store import Store
 from tests.conftest import a_parsed_submission
-from tests.contracts import WRONG, claim, submit
+from tests.contracts import WRONG, claim, reject, submit
 from tests.fakes import FakeBell
 
 
@@ -44,7 +44,7 @@ def surprising(store: Store) -> Surprising:
 
 def test_a_surprise_while_looking_does_not_end_the_waiting(surprising: Surprising, store: Store) -> None:
     registration = submit(store, a_parsed_submission())
-    store.reject(claim(store, registration), WRONG)
+    reject(store, claim(store, registration), WRONG)
 
     async def wait() -> Registration | None:
         outcomes = Outcomes(surprising)

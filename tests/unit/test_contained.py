@@ -1,5 +1,6 @@
 """Whatever goes wrong in the child costs its answer; the next question has one."""
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -7,12 +8,14 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from shared.registration import Digest
+from shared.errors import DigestMismatch
+from shared.registration import Claim, Digest, RegistrationId
+from tests.conftest import a_parsed_submission
 from tests.running import until
-from worker.artifact import Seen
 from worker.contained import Contained, NoAnswer
 from worker.diagnose import UNKNOWN
-from worker.explain import Explainer
+from worker.digest import Intake
+from worker.explain import Diagnosis
 
 
 def children() -> list[psutil.Process]:
@@ -96,14 +99,21 @@ def test_a_mismatch_that_cannot_be_looked_at_is_told_all_the_same() -> None:
         def ask(self, question: bytes) -> bytes:
             raise NoAnswer("it ended by SIGPROF")
 
-    explain = Explainer(_Broken("nothing"))
-    mismatch = explain("sha256:" + "ab" * 32, Digest("cd" * 32, 5), Seen(), {})
+    mismatch = explained(Diagnosis(_Broken("nothing")), b"12345")
     assert mismatch.cause == UNKNOWN.word == "different-content"
 
 
 def test_the_diagnosis_runs_contained() -> None:
-    seen = Seen()
-    seen.note((0, b"<html>"))
-    mismatch = Explainer()("sha256:" + "ab" * 32, Digest("cd" * 32, 6), seen, {})
+    mismatch = explained(Diagnosis(), b"<html>")
     assert mismatch.cause == "html-page"
     assert mismatch.facts == {"declared": "sha256:" + "ab" * 32, "computed": "sha256:" + "cd" * 32}
+
+
+def explained(diagnosis: Diagnosis, served: bytes) -> DigestMismatch:
+    claim = Claim(RegistrationId("registration-1"), 1, 1, a_parsed_submission(checksum="sha256:" + "ab" * 32))
+    intake = Intake(max_bytes=100)
+    intake.take(served)
+    try:
+        return asyncio.run(diagnosis(claim, Digest("cd" * 32, len(served)), intake, {}))
+    finally:
+        diagnosis.close()

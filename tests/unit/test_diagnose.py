@@ -5,12 +5,12 @@ import hashlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bounded import within_cpu_s
-from worker.artifact import HEAD_BYTES, Seen
 from worker.diagnose import SMALL_BYTES, Evidence, cause_of
+from worker.digest import Intake
 
 DECLARED = "sha256:" + "ab" * 32
 INNER = b"the content of the archive " * 100
@@ -24,9 +24,9 @@ def checksum(content: bytes) -> str:
 def evidence(
     body: bytes, *, declared: str = DECLARED, versions: dict[str, str] | None = None, encoding: str = ""
 ) -> Evidence:
-    seen, versions = Seen(), versions or {}
+    seen, versions = Intake(max_bytes=2**30), versions or {}
     for start in range(0, len(body), 1000):
-        seen.note((start, body[start : start + 1000]))
+        seen.take(body[start : start + 1000])
     computed = checksum(body)
     return Evidence(
         declared,
@@ -128,26 +128,3 @@ def test_a_compressed_form_that_was_not_asked_for_is_told() -> None:
 def test_another_version_of_the_plugin_is_recognised_on_either_side() -> None:
     assert cause(INNER, versions={checksum(INNER): "1.9.0"}) == "other-version-served"
     assert cause(INNER, versions={DECLARED: "1.9.0"}) == "other-version-declared"
-
-
-def test_a_beginning_from_zero_forgets_what_was_seen() -> None:
-    seen = Seen()
-    seen.note((0, b"<html>"))
-    seen.note((6, b"more"))
-    seen.note((0, b"other"))
-    seen.note((5, b" content"))
-    assert bytes(seen.head) == b"other content"
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 100_000), max_size=8), st.booleans())
-def test_a_small_artifact_is_kept_whole_and_of_a_large_one_the_head(sizes: list[int], known: bool) -> None:
-    artifact = bytes(n % 251 for n in range(sum(sizes)))
-    seen, offset, most = Seen(), 0, 0
-    for size in sizes:
-        seen.note((offset, artifact[offset : offset + size]), total_bytes=len(artifact) if known else None)
-        offset += size
-        most = max(most, len(seen.head))
-    small = len(artifact) <= SMALL_BYTES
-    assert bytes(seen.head) == (artifact if small else artifact[:HEAD_BYTES])
-    assert most <= (HEAD_BYTES if known and not small else SMALL_BYTES)

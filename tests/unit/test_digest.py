@@ -1,9 +1,9 @@
-"""The digest of a stream: what hashlib says, whatever the pieces, and never past the limit."""
+"""What comes in: the digest is what hashlib says, whatever the pieces, and nothing is taken past the limit."""
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,22 +11,13 @@ from hypothesis import strategies as st
 
 from shared.errors import ArtifactTooLarge
 from shared.registration import Digest
-from worker import digest as module
-from worker.digest import digest
-
-
-def pieces(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    for chunk in chunks:
-        yield offset, chunk
-        offset += len(chunk)
+from worker.diagnose import SMALL_BYTES
+from worker.digest import HEAD_BYTES, Intake
 
 
 @pytest.fixture(params=["inline", "beside"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
     """Everything holds for both ways of hashing, and no thread is left behind."""
-    if request.param == "beside":
-        monkeypatch.setattr(module, "BESIDE_FROM_BYTES", 3)
     yield request.param
     assert not [each for each in threading.enumerate() if each.name == "digest"]
 
@@ -34,67 +25,74 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 both_ways = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def hashing(intake: Intake, way: str) -> AbstractContextManager[None]:
+    return intake.hashing_beside() if way == "beside" else nullcontext()
+
+
+def taken(way: str, *pieces: bytes, max_bytes: int = 2**30) -> Intake:
+    intake = Intake(max_bytes=max_bytes)
+    with hashing(intake, way):
+        for piece in pieces:
+            intake.take(piece)
+    return intake
+
+
 @both_ways
 @given(st.lists(st.binary(max_size=100)))
-def test_a_digest_does_not_depend_on_the_chunks(chunks: list[bytes]) -> None:
-    whole = b"".join(chunks)
-    assert digest(pieces(chunks), max_bytes=len(whole)) == Digest(hashlib.sha256(whole).hexdigest(), len(whole))
+def test_a_digest_does_not_depend_on_the_pieces(way: str, pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    assert taken(way, *pieces).digest() == Digest(hashlib.sha256(whole).hexdigest(), len(whole))
 
 
 @both_ways
-@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1), st.lists(st.binary(max_size=50), min_size=1))
-def test_what_begins_again_is_hashed_afresh(first: list[bytes], second: list[bytes]) -> None:
-    whole = b"".join(second)
-    both = [*pieces(first), *pieces(second)]
-    assert digest(both, max_bytes=10_000) == Digest(hashlib.sha256(whole).hexdigest(), len(whole))
+@given(before=st.lists(st.binary(max_size=50)), after=st.lists(st.binary(max_size=50)))
+def test_what_begins_again_is_hashed_from_its_beginning(way: str, before: list[bytes], after: list[bytes]) -> None:
+    intake = taken(way, *before)
+    intake.begin_again()
+    with hashing(intake, way):
+        for piece in after:
+            intake.take(piece)
+    assert intake.digest() == taken("inline", *after).digest()
+    assert intake.head == b"".join(after)
 
 
-@pytest.mark.parametrize("offset", [1, 2, 4, 5, 100])
-def test_a_piece_that_leaves_a_gap_or_overlaps_is_never_hashed(offset: int) -> None:
-    with pytest.raises(ValueError, match="after 3 bytes"):
-        digest([(0, b"123"), (offset, b"456")], max_bytes=100)
+@both_ways
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1), st.booleans())
+def test_one_goes_on_where_the_other_was(way: str, pieces: list[bytes], first_beside: bool) -> None:
+    """As a body does that goes to a lane and comes back."""
+    intake, half = Intake(max_bytes=2**30), len(pieces) // 2
+    for part, beside in ((pieces[:half], first_beside), (pieces[half:], not first_beside)):
+        with hashing(intake, "beside" if beside else "inline"):
+            for piece in part:
+                intake.take(piece)
+    assert intake.digest().sha256 == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
-def test_an_empty_artifact_has_the_digest_of_nothing() -> None:
-    assert digest([], max_bytes=0).sha256 == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+def test_one_byte_too_many_is_refused_and_not_hashed(way: str) -> None:
+    assert taken(way, b"1234", b"5678", max_bytes=8).size_bytes == 8
+    intake = taken(way, b"1234", b"5678", max_bytes=8)
+    before = intake._sha256.hexdigest()
+    with pytest.raises(ArtifactTooLarge), hashing(intake, way):
+        intake.take(b"9")
+    assert intake._sha256.hexdigest() == before
 
 
-@pytest.mark.parametrize("chunks", [[b"12345"], [b"1", b"2345"], [b"1234", b"", b"5"]])
-def test_the_limit_is_the_last_size_that_passes(chunks: list[bytes]) -> None:
-    assert digest(pieces(chunks), max_bytes=5).size_bytes == 5
-    with pytest.raises(ArtifactTooLarge, match=r"\(4 bytes\)"):
-        digest(pieces(chunks), max_bytes=4)
+@pytest.mark.parametrize("piece_bytes", [1000, SMALL_BYTES // 2, 3 * SMALL_BYTES])
+@pytest.mark.parametrize("announced", [False, True])
+def test_of_a_large_artifact_little_is_remembered(way: str, piece_bytes: int, announced: bool) -> None:
+    whole = bytes(range(256)) * (4 * SMALL_BYTES // 256)
+    intake = Intake(max_bytes=2**30)
+    intake.total_bytes = len(whole) if announced else None
+    most = 0
+    with hashing(intake, way):
+        for start in range(0, len(whole), piece_bytes):
+            intake.take(whole[start : start + piece_bytes])
+            most = max(most, len(intake.head))
+    assert intake.head == whole[:HEAD_BYTES]
+    assert most <= (HEAD_BYTES if announced else SMALL_BYTES)
 
 
-def test_nothing_is_taken_from_the_stream_after_the_chunk_that_is_too_much() -> None:
-    chunks = iter([b"123", b"456", b"789"])
-    with pytest.raises(ArtifactTooLarge):
-        digest(pieces(chunks), max_bytes=5)
-    assert list(chunks) == [b"789"]
-
-
-def test_the_chunk_that_is_too_much_is_not_hashed() -> None:
-    unhashable = cast("bytes", range(6))  # it has a length, and hashlib would refuse it, in either thread
-    with pytest.raises(ArtifactTooLarge):
-        digest([(0, unhashable)], max_bytes=5)
-
-
-def test_large_chunks_are_hashed_while_the_next_one_arrives(way: str) -> None:
-    seen: list[list[str]] = []
-
-    def arriving() -> Iterator[tuple[int, bytes]]:
-        for offset in range(0, 12, 4):
-            yield offset, b"1234"
-            seen.append([each.name for each in threading.enumerate()])
-
-    assert digest(arriving(), max_bytes=100).sha256 == hashlib.sha256(b"1234" * 3).hexdigest()
-    assert all(("digest" in names) is (way == "beside") for names in seen)
-
-
-def test_a_stream_that_breaks_is_not_digested() -> None:
-    def breaking() -> Iterator[tuple[int, bytes]]:
-        yield 0, b"12345"
-        raise ConnectionError("mine")
-
-    with pytest.raises(ConnectionError, match="mine"):
-        digest(breaking(), max_bytes=100)
+def test_a_small_artifact_is_remembered_whole(way: str) -> None:
+    whole = b"x" * SMALL_BYTES
+    intake = taken(way, whole[:100], whole[100:])
+    assert intake.head == whole

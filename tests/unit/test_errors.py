@@ -13,6 +13,7 @@ from shared.errors import (
     ForbiddenUrl,
     RegistryError,
     Rejected,
+    Shortage,
     StoreUnavailable,
     Unavailable,
     UpstreamBusy,
@@ -25,7 +26,7 @@ NAMED = [each for each in ALL if each not in ROOTS]
 CODES = """
     digest-mismatch artifact-too-large artifact-missing forbidden-url host-not-found forbidden-address bad-response
     bad-certificate bad-redirect conflict connect-failed upstream-busy truncated read-timeout deadline-passed
-    attempts-used-up store-unavailable canceled
+    attempts-used-up store-unavailable canceled registry-shortage
 """
 
 
@@ -96,7 +97,7 @@ def test_every_failure_has_a_problem_document(kind: type[RegistryError]) -> None
 @pytest.mark.parametrize("kind", NAMED)
 def test_the_status_of_a_failure_follows_its_root(kind: type[RegistryError]) -> None:
     status = problem_of(kind("It broke.").failure()).status
-    if kind is StoreUnavailable:
+    if kind in {StoreUnavailable, Shortage}:
         assert status == 503
     elif issubclass(kind, Unavailable):
         assert status == 502

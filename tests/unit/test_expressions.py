@@ -49,6 +49,7 @@ TRIED = {
     "api/registrations.py _RFC3339": Tried(
         ("2026-01-15T08:00:00.", "2026-01-15T08:00:00Z"), ("0", ".", "Z", "2026-01-15T08:00:00")
     ),
+    "shared/hot.py _PLACEHOLDER": Tried((":", ":a"), ("a", ":", ":a")),
     "api/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
     "cli/operate.py _AGO": Tried(("1",), ("1", "s")),
     "cli/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),

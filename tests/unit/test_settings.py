@@ -54,7 +54,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "egress_ca_file": None,
         "egress_proxy": None,
         "max_downloads_per_host": 32,
-        "worker_threads": 256,
+        "downloads": 256,
         "max_artifact_bytes": 4 * 2**30,
         "fetch_deadline_s": 600,
         "connect_timeout_s": 5,

@@ -1,0 +1,29 @@
+"""What this process may open at once, and how many downloads fit into that."""
+
+import resource
+
+from shared.logs import get_logger
+
+EACH = 2
+"""Descriptors of one download: its socket, and one of a redirect or look-up meanwhile."""
+BESIDES = 160
+"""For the store, the broker, look-ups that hang, connections that are kept, and what Python has open."""
+
+log = get_logger(__name__)
+
+
+def fitting(downloads: int) -> int:
+    """Raise the limit of open files as far as it goes; return how many of *downloads* at once fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    fit = max(1, (hard - BESIDES) // EACH)
+    if hard == resource.RLIM_INFINITY or fit >= downloads:
+        return downloads
+    log.warning(
+        "fewer downloads than asked for: raise the limit of open files (ulimit -n, LimitNOFILE=)",
+        open_files=hard,
+        downloads=fit,
+        asked_for=downloads,
+    )
+    return fit

@@ -1,0 +1,184 @@
+"""A connected socket that never blocks, with TLS over it if it is asked for. The loop and the lanes share it.
+
+TLS is OpenSSL's, fed from memory: the socket is read in large pieces, whoever reads it. What does not wait is the
+same for both; where it would have to, a task awaits the socket and a lane polls it.
+"""
+
+import asyncio
+import select
+import socket
+import ssl
+from collections.abc import Callable
+
+RAW_BYTES = 256 * 1024
+"""How much of a TLS stream is read from the socket at a time."""
+
+
+class Wire:
+    """One connection of *sock*, which is connected and does not block."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._tls: ssl.SSLObject | None = None
+        self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        return str(self._sock.getpeername()[0])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def shut(self) -> None:
+        """End the connection for whoever is in the middle of reading it."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it was closed already, which is what we want
+
+    def acknowledge_at_once(self) -> None:
+        """Have the next segment acknowledged when it comes.
+
+        A server that sends head and body apart waits for that, under Nagle, on a connection that was kept: 40 ms.
+        """
+        if hasattr(socket, "TCP_QUICKACK"):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    # --- without waiting ------------------------------------------------------------------------
+
+    def take(self, into: memoryview, raw: bytearray) -> int | None:
+        """Read what has arrived *into* a buffer; return how much, 0 at the end, None if nothing has.
+
+        *raw* is where a TLS stream passes through; it holds nothing afterwards.
+
+        Raises:
+            OSError: the connection broke, or its TLS did.
+        """
+        if self._tls is None:
+            try:
+                return self._sock.recv_into(into)
+            except BlockingIOError:
+                return None
+        while True:
+            if self._leaving.pending:
+                self._answer_at_once()
+            try:
+                return self._tls.read(len(into), into)  # type: ignore[return-value]  # a count, with a buffer
+            except ssl.SSLWantReadError:
+                if not self._take_raw(raw):
+                    return None
+            except ssl.SSLZeroReturnError:
+                return 0
+
+    def _take_raw(self, raw: bytearray) -> bool:
+        """Read some of the TLS stream; return whether any has arrived. Its end is seen by what reads it."""
+        try:
+            count = self._sock.recv_into(raw)
+        except BlockingIOError:
+            return False
+        if count:
+            self._arrived.write(memoryview(raw)[:count])
+        else:
+            self._arrived.write_eof()
+        return True
+
+    def _answer_at_once(self) -> None:
+        """Send what TLS itself wants to say, which is a few bytes and seldom."""
+        said = self._leaving.read()
+        if self._sock.send(said) < len(said):
+            raise ConnectionError("it does not listen")
+
+    def is_silent(self) -> bool:
+        """Return whether the other side is there and has said nothing. What it said would be missing later."""
+        try:
+            return self.take(memoryview(bytearray(1)), bytearray(RAW_BYTES)) is None
+        except OSError:
+            return False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait on a thread of one's own until something arrives; return whether it did."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    # --- for tasks ------------------------------------------------------------------------------
+
+    async def receive(self, into: memoryview, raw: bytearray, timeout_s: float) -> int:
+        """Read what arrives *into* a buffer; return how much, 0 at the end.
+
+        Raises:
+            TimeoutError: nothing arrived for *timeout_s*.
+            OSError: the connection broke.
+        """
+        while (count := self.take(into, raw)) is None:
+            await self._ready(timeout_s, writing=False)
+        return count
+
+    async def send(self, data: bytes, timeout_s: float) -> None:
+        """Send all of *data*.
+
+        Raises:
+            TimeoutError: none of it could be sent for *timeout_s*.
+            OSError: the connection broke.
+        """
+        if self._tls is not None:
+            self._tls.write(data)
+            data = self._leaving.read()
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
+                await self._ready(timeout_s, writing=True)
+
+    async def begin_tls(self, context: ssl.SSLContext, host: str, raw: bytearray, timeout_s: float) -> None:
+        """Shake hands, in *timeout_s* at most, and see that the certificate is that of *host*.
+
+        Raises:
+            ssl.SSLCertVerificationError: it is not, or of nobody we trust.
+            OSError: there is no TLS to be had.
+        """
+        tls = context.wrap_bio(self._arrived, self._leaving, server_hostname=host)
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    await self._flush(timeout_s)
+                    while not self._take_raw(raw):
+                        await self._ready(timeout_s, writing=False)
+                except ssl.SSLError:
+                    await self._flush(timeout_s)  # the alert that says why
+                    raise
+                else:
+                    break
+            await self._flush(timeout_s)
+        self._tls = tls
+
+    async def _flush(self, timeout_s: float) -> None:
+        if self._leaving.pending:
+            await self.send(self._leaving.read(), timeout_s)
+
+    async def _ready(self, timeout_s: float, *, writing: bool) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(timeout_s, _fail, ready)
+        add: Callable[..., None] = loop.add_writer if writing else loop.add_reader
+        add(self._sock, _succeed, ready)
+        try:
+            await ready
+        finally:
+            timer.cancel()
+            (loop.remove_writer if writing else loop.remove_reader)(self._sock)
+
+
+def _succeed(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _fail(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_exception(TimeoutError())
