@@ -76,7 +76,11 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
     celery = celery_app(settings)
     bell = Bell(lambda ids: ring(celery, ids))
-    store = Store(database, ring_again_after_s=5 * settings.sweep_interval_s)
+    store = Store(
+        database,
+        ring_again_after_s=5 * settings.sweep_interval_s,
+        max_in_flight=settings.in_flight_per_token,
+    )
     tokens = Tokens(database)
     sessions, answers = Sessions(database, tokens), Answers()
     it = Services(

@@ -25,6 +25,7 @@ from shared.registration import (
     AlreadyRegistered,
     Operator,
     Outcome,
+    OverQuota,
     Plugin,
     Registration,
     Status,
@@ -177,6 +178,7 @@ async def retry_registration(
     (outcome,) = await retry(it, [await known_registration(it, registration_id, token)], token)
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
+    assert not isinstance(outcome, OverQuota)  # noqa: S101  # what an operator has retried is not counted
     if isinstance(outcome, Taken):
         raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
     return accepted_answer(outcome.registration)

@@ -20,6 +20,7 @@ from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
     Outcome,
+    OverQuota,
     Plugin,
     PluginType,
     Registration,
@@ -97,6 +98,7 @@ class RegisterQuery(BaseModel):
             "unauthorized",
             "forbidden",
             "too-many-requests",
+            "quota-used-up",
             "conflict",
             "canceled",
             "body-too-large",
@@ -144,7 +146,7 @@ async def register_plugin(request: Request) -> Response:
     if dry_run:
         return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:
-        outcome = await it.intake.submit(submitted, token.label, trace=trace)
+        outcome = await it.intake.submit(submitted, token.submitter, trace=trace)
         return await _answer(it, outcome, request, token)
 
 
@@ -169,6 +171,8 @@ async def _answer(it: Services, outcome: Outcome, request: Request, token: Token
         return plugin_answer(outcome.plugin)
     if isinstance(outcome, Taken):
         raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
+    if isinstance(outcome, OverQuota):
+        raise over_quota(outcome)
     note({"registration": outcome.registration.id})
     preference = Preference.parse(request.headers.getlist("Prefer"))
     default_s = it.settings.sync_wait_s
@@ -188,6 +192,17 @@ async def _settled_answer(it: Services, settled: Registration, preference: Prefe
         return plugin_answer(plugin, preference)
     assert settled.failure is not None  # noqa: S101  # every other final state has its reason
     raise problem_of(settled.failure, settled.id)
+
+
+def over_quota(outcome: OverQuota) -> Problem:
+    """Return what is told to who has too many registrations in flight."""
+    return Problem(
+        "quota-used-up",
+        f"Your token has {outcome.limit} registrations queued or being verified, which is all it may have at once: "
+        "send this again when some have ended, or have the registry's operators raise REGISTRY_IN_FLIGHT_PER_TOKEN.",
+        retryable=True,
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
 
 
 def plugin_answer(plugin: Plugin, preference: Preference | None = None) -> Response:

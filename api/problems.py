@@ -54,6 +54,7 @@ _KINDS: dict[str, tuple[int, str]] = {
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
     "too-many-requests": (429, "Too many requests"),
+    "quota-used-up": (429, "Too many registrations are in flight"),
     "invalid-fields": (422, "Some fields are not valid"),
     "internal-error": (500, "The registry failed"),
 }

@@ -365,4 +365,11 @@ class Taken:
     plugin: Plugin
 
 
-Outcome = Accepted | AlreadyRegistered | Taken
+@dataclass(frozen=True)
+class OverQuota:
+    """A submission of somebody who has *limit* others in flight, which is all that one may have."""
+
+    limit: int
+
+
+Outcome = Accepted | AlreadyRegistered | Taken | OverQuota

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 65_536
 
     bad_tokens_a_minute: Annotated[int, Field(ge=0)] = 60
+    in_flight_per_token: Annotated[int, Field(ge=0)] = 10_000
     requests_a_minute: Annotated[int, Field(ge=0)] = 60_000
     max_requests_per_token: Annotated[int, Field(ge=0)] = 512
     max_waits_per_token: Annotated[int, Field(ge=0)] = 256

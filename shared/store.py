@@ -37,6 +37,7 @@ from shared.registration import (
     Claim,
     Operator,
     Outcome,
+    OverQuota,
     Plugin,
     Progress,
     Registration,
@@ -54,6 +55,7 @@ from shared.statements import (
     LEASES_LOST,
     first_id_at,
     in_flight,
+    in_flight_of,
     named_like,
     page,
     queueing,
@@ -123,9 +125,16 @@ class Store:
     """What api and worker know of registrations and plugins."""
 
     def __init__(
-        self, database: Database, *, ring_again_after_s: float = 10, max_leases_lost: int = MAX_LEASES_LOST
+        self,
+        database: Database,
+        *,
+        ring_again_after_s: float = 10,
+        max_leases_lost: int = MAX_LEASES_LOST,
+        max_in_flight: int = 0,
     ) -> None:
+        """Work on *database*. One submitter may have *max_in_flight* registrations in flight; 0 is no limit."""
         self._database = database
+        self._max_in_flight = max_in_flight
         self._max_leases_lost = max_leases_lost
         upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._ring_again_ms = int(ring_again_after_s * 1000)
@@ -147,27 +156,28 @@ class Store:
         """Accept *submissions*, each with the label of its submitter, all or none.
 
         An identical submission in flight is joined; an identical or conflicting plugin is
-        returned instead of a registration. *traces* holds the traceparent of each, where there is one.
+        returned instead of a registration, and what is beyond its submitter's quota is not taken. *traces*
+        holds the traceparent of each, where there is one.
         """
         wanted = [
             _Wanted(submission, by, trace=trace)
             for (submission, by), trace in zip(submissions, traces or [None] * len(submissions), strict=True)
         ]
         with self._database.write() as connection:
-            return self._submit_all(connection, wanted)
+            return self._submit_all(connection, wanted, self._max_in_flight)
 
     def preview(self, submission: Submission) -> AlreadyRegistered | Taken | None:
         """Return what stands in the way of *submission*, if anything does; change nothing."""
         with self._database.read() as connection:
             return standing_in_the_way(connection, [submission]).get(submission.fingerprint)
 
-    def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"]) -> list[Outcome]:
+    def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"], quota: int) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
         while missing := [each for each in enumerate(wanted) if each[0] not in outcomes]:
-            outcomes |= self._submit(connection, dict(missing))
+            outcomes |= self._submit(connection, dict(missing), quota)
         return [outcomes[place] for place in range(len(wanted))]
 
-    def _submit(self, connection: Connection, wanted: Mapping[int, "_Wanted"]) -> dict[int, Outcome]:
+    def _submit(self, connection: Connection, wanted: Mapping[int, "_Wanted"], quota: int) -> dict[int, Outcome]:
         """Return the outcome of each of *wanted*, but for one that was in flight and ended just now."""
         # First the rows, then the look at the plugins. The other way round, on PostgreSQL, an identical
         # registration that settles between the two statements would be seen by neither.
@@ -176,8 +186,10 @@ class Store:
         inserted = {row.id: row for row in connection.execute(self._queue, in_order)}
         standing = standing_in_the_way(connection, [each.submission for each in wanted.values()])
         unwanted = [row["id"] for row in rows.values() if row["id"] in inserted and row["fingerprint"] in standing]
-        if unwanted:
-            connection.execute(delete(_registrations).where(_r.id.in_(unwanted)))
+        new = [row for row in rows.values() if row["id"] in inserted and row["id"] not in unwanted]
+        refused = _beyond(connection, quota, new) if quota else set()
+        if unwanted or refused:
+            connection.execute(delete(_registrations).where(_r.id.in_([*unwanted, *refused])))
         others = {row["fingerprint"] for row in rows.values() if row["id"] not in inserted} - standing.keys()
         found = connection.execute(JOINED, {"fingerprints": [*others]}) if others else ()
         joined = {row.fingerprint: row for row in found}
@@ -186,6 +198,8 @@ class Store:
             fingerprint = row["fingerprint"]
             if fingerprint in standing:
                 outcomes[place] = standing[fingerprint]
+            elif row["id"] in refused:
+                outcomes[place] = OverQuota(quota)
             elif row["id"] in inserted:
                 outcomes[place] = Accepted(registration_of(inserted[row["id"]]._mapping), new=True)
             elif fingerprint in joined:
@@ -341,7 +355,7 @@ class Store:
         """
         wanted = [_Wanted(each.submission, by.label, retry_of=each.id) for each in registrations]
         with self._database.write() as connection:
-            outcomes = self._submit_all(connection, wanted)
+            outcomes = self._submit_all(connection, wanted, 0)
             became = {
                 old.id: outcome.registration.id
                 for old, outcome in zip(registrations, outcomes, strict=True)
@@ -545,6 +559,16 @@ class _Wanted:
             "trace": self.trace,
             **submission_columns(self.submission),
         }
+
+
+def _beyond(connection: Connection, quota: int, new: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the ids of those *new* rows that are more than *quota* lets their submitters have in flight."""
+    beyond: set[str] = set()
+    for submitter in {row["submitted_by"] for row in new}:
+        ids = [row["id"] for row in new if row["submitted_by"] == submitter]
+        surplus = in_flight_of(connection, submitter, at_most=quota + len(ids)) - quota
+        beyond.update(ids[len(ids) - max(0, surplus) :])
+    return beyond
 
 
 _NOBODY = Terms("", 0, 0)

@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from shared.errors import Failure
 from shared.registration import Plugin, Registration, Status, Submission
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
@@ -54,6 +54,7 @@ class RegistrationRow(_Submitted, table=True):
         # Joining: of identical submissions one is in flight at a time, whoever commits first.
         Index("one_in_flight", "fingerprint", unique=True, **_where(IN_FLIGHT_SQL)),
         Index("to_ring", "ring_at", **_where(IN_FLIGHT_SQL)),
+        Index("in_flight_by_submitter", "submitted_by", **_where(IN_FLIGHT_SQL)),
         Index("registrations_by_status", "status", "id"),
         Index("registrations_by_name", "name_key", "id"),
         Index("registrations_by_cause", "cause", "id", **_where("cause IS NOT NULL")),

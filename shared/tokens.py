@@ -50,6 +50,11 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
 
+    @property
+    def submitter(self) -> str:
+        """Who submits with it, for quotas and turns: its label, which several may share; its id where it has none."""
+        return self.label or self.id
+
     def may_use_name(self, name: str) -> bool:
         """Whether a plugin called *name* may be registered with this token, and its registrations be read.
 

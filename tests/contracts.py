@@ -26,6 +26,7 @@ from shared.registration import (
     Claim,
     Digest,
     Operator,
+    OverQuota,
     Plugin,
     Progress,
     Registration,
@@ -158,6 +159,42 @@ class StoreContract:
         assert len(accepted) == 24
         assert len({each.registration.id for each in accepted}) == 1
         assert sum(each.new for each in accepted) == 1
+
+    def test_a_submitter_has_no_more_in_flight_than_its_quota(self, database: Database) -> None:
+        store = Store(database, max_in_flight=2)
+        submissions = [a_parsed_submission() for _ in range(4)]
+        first, second, third, of_another = store.submit(
+            [(each, by) for each, by in zip(submissions, ["a", "a", "a", "b"], strict=True)]
+        )
+        assert isinstance(first, Accepted)
+        assert isinstance(second, Accepted)
+        assert third == OverQuota(2)
+        assert isinstance(of_another, Accepted)
+        assert len(store.registrations(limit=10)) == 3, "what is refused leaves nothing behind"
+        again, refused = store.submit([(submissions[0], "a"), (submissions[2], "a")])
+        assert isinstance(again, Accepted), "what is in flight is joined, whatever the quota"
+        assert not again.new
+        assert refused == OverQuota(2)
+        register(store, claim(store, first.registration))
+        (known,) = store.submit([(submissions[0], "a")])
+        assert isinstance(known, AlreadyRegistered)
+        (third,) = store.submit([(submissions[2], "a")])
+        assert isinstance(third, Accepted), "what has ended makes room"
+
+    def test_a_quota_holds_for_one_submission_that_a_group_has_twice(self, database: Database) -> None:
+        store = Store(database, max_in_flight=1)
+        one, other = a_parsed_submission(), a_parsed_submission()
+        outcomes = store.submit([(one, "a"), (other, "a"), (one, "b"), (other, "a")])
+        assert [isinstance(each, OverQuota) for each in outcomes] == [False, True, False, True]
+        assert len(store.registrations(limit=10)) == 1
+
+    def test_what_an_operator_has_tried_again_is_not_counted(self, database: Database) -> None:
+        store = Store(database, max_in_flight=1)
+        failed = submit(store, a_parsed_submission())
+        fail(store, claim(store, failed), BROKEN)
+        submit(store, a_parsed_submission())
+        (outcome,) = store.retry([now(store, failed.id)], Operator("tests", "token-1"))
+        assert isinstance(outcome, Accepted)
 
     def test_a_claim_is_for_one(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())

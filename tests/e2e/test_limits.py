@@ -444,3 +444,26 @@ def test_a_trusted_proxy_alone_makes_the_cookie_secure(tmp_path: Path, trusted: 
             timeout=10,
         )
         assert ("Secure" in answer.headers["Set-Cookie"]) is secure
+
+
+# --- what one submitter may have in flight --------------------------------------------------------
+
+
+def test_a_submitter_that_has_its_quota_in_flight_is_told_what_to_do_and_others_are_served(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    env = {"REGISTRY_IN_FLIGHT_PER_TOKEN": "2"}
+    with running_api(tmp_path_factory.mktemp("quota") / "state", env=env) as api:
+        bodies = [a_submission() for _ in range(3)]
+        first, second, third = (api.register(each, prefer="respond-async") for each in bodies)
+        assert (first.status_code, second.status_code) == (202, 202)
+        refused = problem(third, 429, "quota-used-up")
+        assert refused["retryable"] is True
+        assert "2 registrations" in refused["detail"]
+        assert "REGISTRY_IN_FLIGHT_PER_TOKEN" in refused["detail"]
+        assert int(third.headers["Retry-After"]) > 0
+        again = api.register(bodies[0], prefer="respond-async")
+        assert again.json()["id"] == first.json()["id"], "to send the same again is always safe"
+        made = api.cli("token", "create", "--state", str(api.state), "--scope", "register")
+        other = api.register(bodies[2], prefer="respond-async", token=made.stdout.strip())
+        assert other.status_code == 202
