@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -1288,6 +1289,48 @@ def hanging(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> str:
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return "slow.example.com"
+
+
+def test_ten_hosts_that_redirect_to_one_share_its_slots(bench: Workbench) -> None:
+    """H4: slots are of what is connected to. Who finds none puts its claim back, at no cost, and has its turn later."""
+    at_once, most, counting = 0, 0, threading.Lock()
+
+    def serve_slowly(wire: Wire) -> None:
+        nonlocal at_once, most
+        wire.await_request()
+        with counting:
+            at_once += 1
+            most = max(most, at_once)
+        wire.pause(0.3)
+        with counting:
+            at_once -= 1
+        serving(wire)
+
+    def redirect(wire: Wire) -> None:
+        wire.head("HTTP/1.1 302 Found", f"Location: {one.url_of('one.example.com')}", "Content-Length: 0")
+
+    verifier = bench.verifier_of_names(Names(["127.0.1.1"]), max_downloads_per_host=2)
+    with HostileServer(serve_slowly, address="127.0.1.1") as one, HostileServer(redirect, address="127.0.1.1") as ten:
+        registrations = [queued(verifier, ten.url_of(f"h{number}.example.com")) for number in range(10)]
+        verifier.verify(*(each.id for each in registrations))
+    ended = [now(verifier.store, each.id) for each in registrations]
+    assert {(each.status, each.attempts) for each in ended} == {(Status.REGISTERED, 1)}
+    assert most == 2
+
+
+def test_an_honest_download_is_served_beside_many_that_make_us_work(bench: Workbench) -> None:
+    """H5: each of those is refused by name, after what a few kilobytes cost."""
+    hostile = [answering(OK, CHUNKED, body=b"1\r\nx\r\n" * 20_000), endless_continue]
+    verifier = bench.verifier(max_downloads_per_host=64)
+    with ExitStack() as servers:
+        hosts = [servers.enter_context(HostileServer(behave)) for behave in hostile]
+        honest = servers.enter_context(HostileServer(serving))
+        bad = [queued(verifier, hosts[number % 2].url) for number in range(32)]
+        verifier.offer([each.id for each in bad])
+        assert attempted(verifier, honest.url).verdict == REGISTERED
+        verifier.verify(*(each.id for each in bad))
+    causes = {each.failure.cause for it in bad if (each := now(verifier.store, it.id)).failure}
+    assert causes == {"tiny-chunks", "interim-answers"}
 
 
 def test_where_a_connection_has_led_is_checked_too(bench: Workbench) -> None:

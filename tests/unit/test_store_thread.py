@@ -146,8 +146,9 @@ def test_one_that_fails_takes_no_other_along() -> None:
         rest = [asyncio.create_task(thread.ask(number)) for number in (1, 2, 3)]
         await asyncio.sleep(0)
         store.go_on.set()
-        _, one, two, three = await asyncio.gather(first, *rest, return_exceptions=True)
-        assert [one, three] == [2, 6]
+        answers: list[Any] = await asyncio.gather(first, *rest, return_exceptions=True)
+        _, one, two, three = answers
+        assert (one, three) == (2, 6)
         assert isinstance(two, ValueError)
 
     run(store, story)
