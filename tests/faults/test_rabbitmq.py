@@ -17,7 +17,7 @@ from shared.settings import read_settings
 from shared.store import Store
 from tests.conftest import amqp_url
 from tests.contracts import submit
-from tests.faults.brokers import RabbitMQ
+from tests.faults.brokers import CONSUMER_TIMEOUT_S, RabbitMQ
 from tests.faults.cluster import THREADS, Cluster, Truth, all_at_once
 from tests.faults.proxy import Proxy, proxy_to_port
 from tests.running import until
@@ -156,6 +156,24 @@ def test_bells_that_rabbitmq_lost_are_rung_again_by_the_sweep(
         assert len(cluster.in_flight()) == 100
     cluster.until_final()
     cluster.check(*ids)
+
+
+@pytest.mark.faults_long
+def test_a_bell_is_acknowledged_in_time_however_much_waits(own_rabbitmq_cluster: Cluster, truth: Truth) -> None:
+    """O4: RabbitMQ closes who holds a message for 15 s; what is submitted here takes three times as long."""
+    cluster = own_rabbitmq_cluster
+    for name in list(cluster.workers):
+        cluster.kill(name)
+        cluster.spawn_worker(name, REGISTRY_MAX_DOWNLOADS_PER_HOST="2")
+        cluster.wait_for_worker(name)
+    workers = pids(cluster)
+    ids = [cluster.client.accepted(truth.slow_artifact(6)[0]) for _ in range(30)]
+    assert 2 * CONSUMER_TIMEOUT_S < 30 * 6 / 4, "workers, slots and seconds"
+    cluster.until_final()
+    assert pids(cluster) == workers
+    for each in ids:
+        found = cluster.client.look(each)
+        assert (found["status"], found["attempts"]) == ("registered", 1)
 
 
 def test_a_ring_over_a_link_that_died_in_silence_fails_soon_and_the_next_is_heard(

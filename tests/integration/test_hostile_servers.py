@@ -1292,7 +1292,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> str:
 
 
 def test_ten_hosts_that_redirect_to_one_share_its_slots(bench: Workbench) -> None:
-    """H4: slots are of what is connected to. Who finds none puts its claim back, at no cost, and has its turn later."""
+    """H4: slots are of what is connected to. Who finds none puts its claim back at no cost, and waits its turn."""
     at_once, most, counting = 0, 0, threading.Lock()
 
     def serve_slowly(wire: Wire) -> None:
