@@ -58,6 +58,7 @@ def registry(
             REGISTRY_STATE_DIR=str(folder),
             # The limit is on, and out of the way of a load from one token.
             REGISTRY_REQUESTS_A_MINUTE="10000000",
+            REGISTRY_IN_FLIGHT_PER_TOKEN="0",
             REGISTRY_DOWNLOADS=str(downloads),
             **settings,
         )
@@ -86,7 +87,9 @@ def registry(
 def embedded(stand: Stand, folder: Path, *, workers: int, **settings: str) -> Iterator[Registry]:
     """Run the whole registry by its one command, `plugin-registry up`, for the length of the block."""
     state = folder / "state"
-    environment = stand.environment(REGISTRY_REQUESTS_A_MINUTE="10000000", **settings)
+    environment = stand.environment(
+        REGISTRY_REQUESTS_A_MINUTE="10000000", REGISTRY_IN_FLIGHT_PER_TOKEN="0", **settings
+    )
     command = (sys.executable, "-m", "cli.main", "up", "--port", "0", "--state", str(state))
     with process("up", (*command, "--workers", str(workers)), environment, folder) as up:
         until(lambda: _address(state), within_s=60, what="the registry")

@@ -34,6 +34,7 @@ LEASE_S = 6.0
 """Renewed every 0.75 s, up to 5 s late on a machine that is busy with something else."""
 SWEEP_S = 0.5
 QUICK = {
+    "REGISTRY_IN_FLIGHT_PER_TOKEN": "0",
     "REGISTRY_LEASE_S": str(LEASE_S),
     "REGISTRY_SWEEP_INTERVAL_S": str(SWEEP_S),
     "REGISTRY_RETRY_BASE_S": "0.2",
