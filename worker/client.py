@@ -192,6 +192,10 @@ class _Connection:
         into = self._buffers.piece[:at_most]
         return into[: await self.wire.receive(into, self._buffers.raw, self._timeout_s)]
 
+    def is_silent(self) -> bool:
+        """Return whether the other side is there and has said nothing that was not asked for."""
+        return self.wire.is_silent(self._buffers.raw)
+
     async def tunnel(self, headers: Mapping[str, str]) -> None:
         """Have the proxy at the other end lead to the target (RFC 9110 section 9.3.6).
 
@@ -266,7 +270,7 @@ class Answer:
         """Let the next request to the same target have the connection. The body was read to its proper end."""
         if self._kept is None or not self.head.may_be_kept or not self._body.ended_by_itself:
             return
-        if not self._body.surplus and self._connection.wire.is_silent():
+        if not self._body.surplus and self._connection.is_silent():
             self._handed_on = True
             self._kept.put(self._connection)
 
@@ -310,7 +314,7 @@ class _Kept:
             self._count -= 1
             if not idle:
                 del self._idle[target]
-            if time.monotonic() < until and connection.wire.is_silent():
+            if time.monotonic() < until and connection.is_silent():
                 connection.wire.acknowledge_at_once()
                 return connection
             connection.close()

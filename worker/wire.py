@@ -90,12 +90,17 @@ class Wire:
         if self._sock.send(said) < len(said):
             raise ConnectionError("it does not listen")
 
-    def is_silent(self) -> bool:
-        """Return whether the other side is there and has said nothing. What it said would be missing later."""
+    def is_silent(self, raw: bytearray) -> bool:
+        """Return whether the other side is there and has said nothing. What it said may be missing later."""
         try:
-            return self.take(memoryview(bytearray(1)), bytearray(RAW_BYTES)) is None
+            if self._tls is not None:  # what TLS says about itself is read by this
+                return self.take(memoryview(bytearray(1)), raw) is None
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
         except OSError:
             return False
+        return False
 
     def wait(self, seconds: float) -> bool:
         """Wait on a thread of one's own until something arrives; return whether it did."""
