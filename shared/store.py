@@ -220,7 +220,8 @@ class Store:
         kinds: dict[type, list[tuple[int, Any]]] = defaultdict(list)
         for place, each in enumerate(asked):
             kinds[type(each)].append((place, each))
-        with self._database.write_group() as connection:
+        looks_only = not kinds.keys() - {Look, Versions}  # who reads waits for nobody who writes
+        with self._database.read() if looks_only else self._database.write_group() as connection:
             for kind, do in (
                 (Settlement, self._settle),
                 (Renewal, partial(self._renew, lease_s=terms.lease_s)),

@@ -72,12 +72,13 @@ def _read(wire: Wire, body: Body, intake: Intake) -> None:
     begun, arrived = time.monotonic(), 0
     with intake.hashing_beside():
         while not body.done:
-            piece, at_end = _piece(wire, body, raw)
+            piece, end = _piece(wire, body, raw)
             for content in body.feed(piece):
                 intake.take(content)
-            if at_end:
+            if isinstance(end, OSError) and not body.done:
+                raise end
+            if end:
                 body.end()
-                return
             arrived += len(piece)
             elapsed_s = time.monotonic() - begun
             if not piece or (elapsed_s > 2 and arrived < elapsed_s * SLOW_BYTES_A_S):
@@ -86,13 +87,19 @@ def _read(wire: Wire, body: Body, intake: Intake) -> None:
                 begun, arrived = time.monotonic(), 0
 
 
-def _piece(wire: Wire, body: Body, raw: bytearray) -> tuple[memoryview, bool]:
-    """Return what arrives before anybody loses patience, in a buffer of its own, and whether it is the last."""
+def _piece(wire: Wire, body: Body, raw: bytearray) -> tuple[memoryview, bool | OSError]:
+    """Return what arrives before anybody loses patience, in a buffer of its own.
+
+    And whether the connection has ended by then, or how it broke: that is told once, and may be after the body.
+    """
     wanted = PIECE_BYTES if body.wanted is None else min(PIECE_BYTES, body.wanted)
     piece, filled = memoryview(bytearray(wanted)), 0
     until = time.monotonic() + PATIENCE_S
     while filled < wanted:
-        count = wire.take(piece[filled:], raw)
+        try:
+            count = wire.take(piece[filled:], raw)
+        except OSError as error:
+            return piece[:filled], error
         if count == 0:
             return piece[:filled], True
         if count is not None:
