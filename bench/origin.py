@@ -4,6 +4,7 @@ Small artifacts and slow ones come from one event loop, large ones from a thread
 none of them is what limits a measurement. It prints the ports it took as one JSON line.
 
     /small/N   4 KiB that only N has
+    /apart/N   the same, its head and its body sent apart under Nagle's algorithm, as old hosts do
     /slow/N    announces 64 MiB, and sends 16 KiB a second
     /slow      how many slow downloads are under way
     /large     so many MiB, as fast as the socket takes them
@@ -78,6 +79,10 @@ class Small(asyncio.Protocol):
         path = request.split(b" ", 2)[1]
         if path.startswith(b"/small/"):
             self._wire.write(self.small_head + small_body(int(path[7:])))
+        elif path.startswith(b"/apart/"):
+            self._wire.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            self._wire.write(self.small_head)
+            self._wire.write(small_body(int(path[7:])))
         elif path == b"/slow":
             body = b"%d" % len(self.slow)
             self._wire.write(_head(len(body)) + body)

@@ -137,14 +137,14 @@ def _warm_up(stand: Stand, it: Registry, broker: redis.Redis) -> None:
         register(stand, it)
 
 
-def register(stand: Stand, it: Registry) -> float:
-    """Register one more small artifact and wait for it; return the seconds that took."""
+def register(stand: Stand, it: Registry, *, path: str = "small") -> float:
+    """Register one more small artifact and wait for it; return the seconds that took. *path* says how it is sent."""
     number = next(_numbers)
     body = {
         "name": f"waited for {number}",
         "version": "1.0.0",
         "pluginType": "log",
-        "artifactUrl": f"{stand.artifacts.small}/small/{number}",
+        "artifactUrl": f"{stand.artifacts.small}/{path}/{number}",
         "checksum": small_checksum(number),
     }
     headers = {"Authorization": f"Bearer {it.token}"}

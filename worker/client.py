@@ -83,7 +83,7 @@ class Client:
             kept = self._kept.take(target)
             connection = kept or await self._connected(target, submitted_by)
             try:
-                return await self._ask(connection, url, headers)
+                return await self._ask(connection, url, headers, again=kept is not None)
             except BaseException as error:
                 connection.close()
                 if kept is None or not isinstance(error, _GONE):
@@ -93,7 +93,7 @@ class Client:
         """Close the connections that are kept."""
         self._kept.close()
 
-    async def _ask(self, connection: "_Connection", url: str, headers: Mapping[str, str]) -> "Answer":
+    async def _ask(self, connection: "_Connection", url: str, headers: Mapping[str, str], *, again: bool) -> "Answer":
         resource, more = _resource_of(url), {"Host": connection.authority}
         if self._proxy is not None:
             more["Connection"] = "close"
@@ -101,6 +101,8 @@ class Client:
                 resource = f"http://{connection.authority}{resource}"
                 more |= self._proxy.headers
         await connection.send("GET", resource, {**more, **_HEADERS, **headers})
+        if again:  # after it was asked: to send is what makes a connection wait with its acknowledgements
+            connection.wire.acknowledge_at_once()
         head, rest = await connection.receive()
         return Answer(head, rest, connection, self._lanes, None if self._proxy else self._kept)
 
@@ -315,7 +317,6 @@ class _Kept:
             if not idle:
                 del self._idle[target]
             if time.monotonic() < until and connection.is_silent():
-                connection.wire.acknowledge_at_once()
                 return connection
             connection.close()
         return None

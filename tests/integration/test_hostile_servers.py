@@ -4,11 +4,13 @@ Wherever a body is served that a lenient client would take, its digest is the de
 leniency shows as a registration.
 """
 
+import fcntl
 import gzip
 import hashlib
 import os
 import socket
 import ssl
+import termios
 import threading
 import time
 import tracemalloc
@@ -106,6 +108,8 @@ from worker.parser import MAX_HEAD_BYTES
 
 MAX_BYTES = 2**20
 MAX_GROWTH_BYTES = 20_000_000
+DELAYED_ACK_S = 0.04
+"""How long Linux waits with an acknowledgement, at least."""
 SLACK_S = 20.0
 """How long after its deadline an attempt may end, on a machine that is busy; without a deadline it would last for
 as long as its host, LIFETIME_S."""
@@ -434,6 +438,29 @@ def test_what_is_not_fit_to_be_kept_is_not_used_again(
         time.sleep(0.5)  # what it does then has come
         assert attempted(bench.verifier(), server.url).verdict == REGISTERED
     assert server.connections == 2
+
+
+def test_on_a_kept_connection_a_head_is_acknowledged_at_once(bench: Workbench) -> None:
+    """Or a host that sends its body when its head was acknowledged, as Nagle's algorithm has it, waits 40 ms."""
+    waited_s: list[float] = []
+
+    def serve_apart(wire: Wire) -> None:
+        while True:
+            wire.await_request()
+            wire.head(OK, LENGTH)
+            sent = time.monotonic()
+            while int.from_bytes(fcntl.ioctl(wire._connection, termios.TIOCOUTQ, bytes(4)), "little"):
+                time.sleep(0.0002)
+            waited_s.append(time.monotonic() - sent)
+            wire.send(BODY)
+            wire.request = None
+
+    verifier = bench.verifier()
+    with HostileServer(serve_apart) as server:
+        for _ in range(10):
+            assert attempted(verifier, server.url).verdict == REGISTERED
+    assert server.connections == 1
+    assert min(waited_s[1:]) < DELAYED_ACK_S / 2, "the best of them: the machine may be busy"
 
 
 def test_a_kept_connection_is_for_its_own_name_alone(bench: Workbench) -> None:
