@@ -44,37 +44,50 @@ A worker that lives and could not renew, for the store was away, is no reason to
 
 @dataclass(frozen=True)
 class _Hot:
-    """A statement about the rows of `j`, which have *columns*, with their types."""
+    """A statement about the rows of `j`, which have *columns*, with their types.
+
+    ``{found}`` in it stands for those beside their registrations, as far as *condition* holds; ``{held}``, in an
+    UPDATE of registrations, for the same, locked.
+    """
 
     columns: Mapping[str, str]
+    condition: str
     sentence: str
+    lock: str = ""
 
 
 _CLAIMABLE = (
-    f"{_IN_FLIGHT} AND due_at <= {{now}} AND {ATTEMPTS_SPENT_SQL} < :max_attempts"
+    f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}} AND {ATTEMPTS_SPENT_SQL} < :max_attempts"
     f" AND {LEASES_LOST_SQL} < :max_leases_lost"
 )
-_CLAIM = f"""
-    UPDATE registrations SET status = 'verifying', epoch = epoch + 1, attempts = {ATTEMPTS_SPENT_SQL} + 1,
-        due_at = {{now}} + :lease_ms, ring_at = {{now}} + :lease_ms, claimed_by = :worker,
-        claimed_at = {{now}}, progressed_at = {{now}}, leases_lost = {LEASES_LOST_SQL},
-        bytes_downloaded = 0, artifact_bytes = NULL, updated_at = {{now}}
-    WHERE id IN ({{claimable}})
-    RETURNING {_OF_A_CLAIM}"""
+_FENCE = "id = of_id AND (status || '') = 'verifying' AND epoch = at_epoch"
+"""Invariant 4."""
 _HOT = {
     "waiting": _Hot(
         {"of_id": "text"},
-        f"""SELECT id, artifact_url, submitted_by FROM {{j}} CROSS JOIN registrations
-            WHERE id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}}""",
+        f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}}",
+        "SELECT id, artifact_url, submitted_by FROM {found}",
     ),
-    "claim": _Hot({"of_id": "text"}, _CLAIM),
-    # The fence (invariant 4) is in each of the next three.
+    # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
+    "claim": _Hot(
+        {"of_id": "text"},
+        _CLAIMABLE,
+        f"""UPDATE registrations SET status = 'verifying', epoch = epoch + 1, attempts = {ATTEMPTS_SPENT_SQL} + 1,
+            due_at = {{now}} + :lease_ms, ring_at = {{now}} + :lease_ms, claimed_by = :worker,
+            claimed_at = {{now}}, progressed_at = {{now}}, leases_lost = {LEASES_LOST_SQL},
+            bytes_downloaded = 0, artifact_bytes = NULL, updated_at = {{now}}
+        WHERE id IN (SELECT id FROM {{found}})
+        RETURNING {_OF_A_CLAIM}""",
+        "FOR UPDATE SKIP LOCKED",
+    ),
     "register": _Hot(
         {"of_id": "text", "at_epoch": "int", "new_plugin": "text", "size_bytes": "int"},
+        _FENCE,
         """UPDATE registrations SET status = 'registered', plugin_id = new_plugin, bytes_downloaded = size_bytes,
             artifact_bytes = size_bytes, failure = NULL, cause = NULL, updated_at = {now}
-        {of_live_claims}
+        FROM {held}
         RETURNING id, epoch, plugin_id""",
+        "FOR UPDATE",
     ),
     "end": _Hot(
         {
@@ -87,44 +100,34 @@ _HOT = {
             "ring_in_ms": "int",
             "given_back": "int",
         },
+        _FENCE,
         """UPDATE registrations SET status = new_status, failure = COALESCE(new_failure, failure),
             cause = COALESCE(new_cause, cause), due_at = COALESCE({now} + due_in_ms, due_at),
             ring_at = COALESCE({now} + ring_in_ms, ring_at), attempts = attempts - given_back,
             claimed_by = CASE WHEN given_back = 1 THEN NULL ELSE claimed_by END, updated_at = {now}
-        {of_live_claims}
+        FROM {held}
         RETURNING id, epoch""",
+        "FOR UPDATE",
     ),
     "renew": _Hot(
         {"of_id": "text", "at_epoch": "int", "arrived_bytes": "int", "announced_bytes": "int"},
+        _FENCE,
         """UPDATE registrations SET due_at = {now} + :lease_ms, ring_at = {now} + :lease_ms,
             progressed_at = CASE WHEN bytes_downloaded < arrived_bytes THEN {now} ELSE progressed_at END,
             bytes_downloaded = arrived_bytes, artifact_bytes = announced_bytes, updated_at = {now}
-        {of_live_claims}
+        FROM {held}
         RETURNING id, epoch""",
+        "FOR UPDATE",
     ),
     # Copied from its registration in SQL. In one order, so that two workers that want the same names cannot deadlock.
     "write_plugins": _Hot(
         {"of_id": "text", "new_plugin": "text"},
+        "id = of_id AND plugin_id = new_plugin",
         f"""INSERT INTO plugins (id, registration_id, artifact_bytes, registered_at, {_SUBMITTED})
-        SELECT plugin_id, id, artifact_bytes, {{now}}, {_SUBMITTED} FROM {{j}} CROSS JOIN registrations
-        WHERE id = of_id AND plugin_id = new_plugin{{in_order}}
+        SELECT plugin_id, id, artifact_bytes, {{now}}, {_SUBMITTED} FROM {{found}}{{in_order}}
         ON CONFLICT (name_key, version) DO NOTHING
         RETURNING registration_id""",
     ),
-}
-_FENCE = "WHERE id = of_id AND (status || '') = 'verifying' AND epoch = at_epoch"
-# PostgreSQL looks the rows up and locks them one by one, in the order of `j`, before it joins anything: so two that
-# want several of them cannot deadlock, and no plan that begins with the table is to be had.
-_OF_LIVE_CLAIMS = {
-    "sqlite": f"FROM {{j}} {_FENCE}",
-    "postgresql": f"""FROM {{j}} CROSS JOIN LATERAL (
-        SELECT id AS held FROM registrations {_FENCE} OFFSET 0 FOR UPDATE) AS live WHERE id = held""",
-}
-_CLAIMABLE_BY_DIALECT = {
-    "sqlite": f"SELECT id FROM {{j}} CROSS JOIN registrations WHERE id = of_id AND {_CLAIMABLE}",
-    # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
-    "postgresql": f"""SELECT found.id FROM {{j}} CROSS JOIN LATERAL (
-        SELECT id FROM registrations WHERE id = of_id AND {_CLAIMABLE} OFFSET 0 FOR UPDATE SKIP LOCKED) AS found""",
 }
 _PLACEHOLDER = re.compile(r":([a-z_]+)")
 
@@ -148,21 +151,35 @@ class Hot:
         return connection.exec_driver_sql(self._texts[name], {**bound, **terms}).all()
 
     def _text(self, hot: _Hot, dialect: str) -> str:
-        if self._sqlite:
-            picked = (f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(hot.columns))
-            table = f"(SELECT {', '.join(picked)} FROM json_each(:rows)) AS j"
-        else:
-            arrays = (f"CAST(:{name} AS {_TYPES[kind]}[])" for name, kind in hot.columns.items())
-            table = f"unnest({', '.join(arrays)}) AS j({', '.join(hot.columns)})"
-        in_order = "" if self._sqlite else " ORDER BY name_key, version"  # SQLite has one writer at a time
-        parts = {
-            "{claimable}": _CLAIMABLE_BY_DIALECT[dialect],
-            "{of_live_claims}": _OF_LIVE_CLAIMS[dialect],
-            "{in_order}": in_order,
-            "{j}": table,
-            "{now}": NOW_SQL[dialect],
-        }
+        parts = _sqlite(hot) if self._sqlite else _postgresql(hot)
         text = hot.sentence
-        for name, part in parts.items():
+        for name, part in {**parts, "{now}": NOW_SQL[dialect]}.items():
             text = text.replace(name, part)
         return text if self._sqlite else _PLACEHOLDER.sub(r"%(\1)s", text)
+
+
+def _sqlite(hot: _Hot) -> dict[str, str]:
+    """Return what SQLite, which has one writer at a time, says for the parts of a statement."""
+    picked = (f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(hot.columns))
+    j = f"(SELECT {', '.join(picked)} FROM json_each(:rows)) AS j"
+    return {
+        "{found}": f"{j} CROSS JOIN registrations WHERE {hot.condition}",
+        "{held}": f"{j} WHERE {hot.condition}",
+        "{in_order}": "",
+    }
+
+
+def _postgresql(hot: _Hot) -> dict[str, str]:
+    """Return what PostgreSQL says for them.
+
+    The rows are looked up, and locked, one by one in the order of `j` before anything is joined: so two that want
+    several of them cannot deadlock, and no plan that begins with the table is to be had.
+    """
+    arrays = (f"CAST(:{name} AS {_TYPES[kind]}[])" for name, kind in hot.columns.items())
+    j = f"unnest({', '.join(arrays)}) AS j({', '.join(hot.columns)})"
+    rows = f"FROM registrations WHERE {hot.condition} OFFSET 0 {hot.lock}"
+    return {
+        "{found}": f"{j} CROSS JOIN LATERAL (SELECT * {rows}) AS registrations",
+        "{held}": f"{j} CROSS JOIN LATERAL (SELECT id AS held {rows}) AS live WHERE id = held",
+        "{in_order}": " ORDER BY name_key, version",
+    }

@@ -242,9 +242,19 @@ class Machine(RuleBasedStateMachine):
             stalled[which % len(stalled)].set_result(how)
             self.clock.settle()
 
-    @rule(seconds=st.sampled_from([0.0005, 0.01, 1, 3, 30, 100]))
+    @rule(seconds=st.sampled_from([0.0005, 0.001, 0.01, 1, 3, 30, 100]))
     def pass_by(self, seconds: float) -> None:
         self.clock.pass_by(seconds)
+        if seconds >= 3 and not self.store.away:
+            assert all(self.store.status[each] is Status.VERIFYING for each in self.wire.stalled), (
+                "it was told to stop"
+            )
+
+    @rule(host=st.sampled_from(HOSTS))
+    def leave_in_the_middle_of_a_claim(self, host: str) -> None:
+        self.submit([(host, "a")])
+        self.clock.pass_by(0.001)
+        self.leave()
 
     @rule(which=st.integers(0, 9))
     def cancel(self, which: int) -> None:
@@ -283,6 +293,17 @@ class Machine(RuleBasedStateMachine):
         assert self.engine._live.keys() <= self.engine._tasks.keys()
         assert self.engine._slots.taken <= len(self.engine._tasks)
         assert not set(self.engine._room) & self.engine._tasks.keys()
+
+    @invariant()
+    def nobody_waits_who_may_begin(self) -> None:
+        if not self.engine._leaving and len(self.engine._tasks) < DOWNLOADS:
+            targets = {target for lines in self.engine._room._lines.values() for target in lines}
+            assert not any(self.engine._has_slot(each) for each in targets)
+
+    @invariant()
+    def nobody_downloads_beyond_its_lease(self) -> None:
+        for id_ in self.wire.stalled:
+            assert self.engine._live[id_].lease_ends >= self.clock.now
 
     @invariant()
     def nothing_is_settled_twice(self) -> None:
