@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -147,11 +147,12 @@ def a_client(settings: Settings, lanes: Lanes, *, resolve: Resolve | None = None
 class Worker:
     """What one worker process works with, built when it is first needed: after a fork, if there is one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
         self._settings = settings
+        self._ring = ring
         self._running: Running | None = None
         self._building = threading.Lock()
-        self._presence = Presence(lambda: Census(self.database), worker_name())
+        self._presence: Presence | None = None
         self._downloads = settings.downloads
 
     @cached_property
@@ -178,13 +179,16 @@ class Worker:
     def arrive(self) -> None:
         """Look at what there is to work with, and let operators see that this process is here."""
         self._downloads = fitting(self._settings.downloads)
+        self._presence = Presence(lambda: Census(self.database), worker_name())
         self._presence.arrive(self._downloads)
 
-    def leave(self) -> list[RegistrationId]:
-        """Cut off what is under way, so that it is put back at once; return whose turn had not come."""
+    def leave(self) -> None:
+        """Cut off what is under way, so that it is put back at once, and ring for whose turn had not come."""
         waited = self._running.leave() if self._running is not None else []
-        self._presence.leave()
-        return waited
+        if self._presence is not None:
+            self._presence.leave()
+        with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
+            self._ring(waited)
 
 
 @cache
@@ -205,7 +209,7 @@ def create_app() -> Celery:
     except BadSettings as error:
         sys.exit(str(error))
     celery = celery_app(settings)
-    worker = Worker(settings)
+    worker = Worker(settings, ring=lambda ids: ring(celery, ids))
     add_tasks(
         celery,
         offer=worker.offer,
@@ -236,22 +240,23 @@ def create_app() -> Celery:
 
         requires = ("celery.worker.components:Pool",)
 
-        def start(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
+        def start(self, parent: Any) -> None:
             keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection need look at it again
-            worker.arrive()
+            if parent.pool_cls.__module__ != "celery.concurrency.prefork":  # whose children do the work
+                worker.arrive()
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
-            waited = worker.leave()
-            with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
-                ring(celery, waited)
+            worker.leave()
 
     def begin_in_child(**_: Any) -> None:
         keep_telling(silent_s=settings.lease_s)
+        worker.arrive()
 
     celery.steps["worker"].add(ComeAndGo)
     signals.worker_process_init.connect(begin_in_child, weak=False)  # of --pool prefork
+    signals.worker_process_shutdown.connect(lambda **_: worker.leave(), weak=False)
     signals.setup_logging.connect(set_up_logs, weak=False)
     signals.worker_init.connect(begin, weak=False)
     return celery

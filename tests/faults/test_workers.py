@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -162,6 +163,53 @@ def test_a_worker_that_is_told_to_go_puts_its_work_back_at_once(
     cluster.check(*ids)
     assert {cluster.client.look(each)["attempts"] for each in ids} == {1}, "leaving costs no attempt"
     assert len(cluster.events(leaving, "claim released")) >= given_back
+
+
+def test_a_worker_killed_with_full_bells_costs_an_attempt_to_what_it_was_downloading_and_to_nobody_else(
+    either_cluster: Cluster, truth: Truth, gate: threading.Event
+) -> None:
+    cluster, places = either_cluster, 4
+    cluster.kill("worker-1", "worker-2")
+    cluster.flush()
+    cluster.spawn_worker("full", REGISTRY_DOWNLOADS=str(places))
+    cluster.wait_for_worker("full")
+    artifacts = [truth.artifact(gate=gate) for _ in range(40)]
+    ids = all_at_once(cluster.client.accepted, [submission for submission, _ in artifacts])
+
+    def requests() -> int:
+        return sum(len(artifact.requests) for _, artifact in artifacts)
+
+    until(lambda: requests() == places, what="as many downloads as it has places")
+    until(lambda: not cluster.broker.bells_waiting(), what="its having heard every bell")
+    cluster.kill("full")
+    for name in ("worker-1", "worker-2"):
+        cluster.spawn_worker(name)
+    gate.set()
+    cluster.until_final()
+    cluster.check(*ids)
+    attempts = Counter(cluster.client.look(each)["attempts"] for each in ids)
+    assert attempts == {1: len(ids) - places, 2: places}
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
+def test_a_worker_works_and_leaves_with_any_pool_and_one_bell_at_a_time(
+    cluster: Cluster, truth: Truth, gate: threading.Event, pool: str
+) -> None:
+    cluster.kill("worker-1", "worker-2")
+    cluster.flush()
+    cluster.spawn_worker("another", "--pool", pool, "--concurrency", "1")
+    cluster.wait_for_worker("another")
+    quick = all_at_once(cluster.client.accepted, truth.submissions(40))
+    until(lambda: not cluster.in_flight(), what="all that is quick")
+    artifacts = [truth.artifact(gate=gate) for _ in range(10)]
+    slow = all_at_once(cluster.client.accepted, [submission for submission, _ in artifacts])
+    until(lambda: sum(len(artifact.requests) for _, artifact in artifacts) == 10, what="ten downloads at once")
+    cluster.stop("another")
+    assert {cluster.client.look(each)["attempts"] for each in slow} == {0}, "what was under way was put back"
+    cluster.spawn_worker("worker-1")
+    gate.set()
+    cluster.until_final()
+    cluster.check(*quick, *slow)
 
 
 def test_workers_whose_clocks_are_an_hour_off_either_way_end_no_lease_early(cluster: Cluster, truth: Truth) -> None:

@@ -1328,7 +1328,7 @@ def test_ten_hosts_that_redirect_to_one_share_its_slots(bench: Workbench) -> Non
         with counting:
             at_once += 1
             most = max(most, at_once)
-        wire.pause(0.3)
+        wire.pause(0.7)  # so that the last of them lose patience
         with counting:
             at_once -= 1
         serving(wire)

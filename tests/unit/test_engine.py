@@ -30,6 +30,7 @@ DOWNLOADS, EACH_TARGET, LEASE_S, DEADLINE_S = 4, 2, 20.0, 60.0
 BODY = b"x" * 10
 HOSTS = ("one.example.com", "two.example.com", "three.example.com")
 EGRESS = Egress()
+LUCK = st.integers(0, 9)
 
 
 class _NoSelector(selectors.SelectSelector):
@@ -242,7 +243,7 @@ class Machine(RuleBasedStateMachine):
             stalled[which % len(stalled)].set_result(how)
             self.clock.settle()
 
-    @rule(seconds=st.sampled_from([0.0005, 0.001, 0.01, 1, 3, 30, 100]))
+    @rule(seconds=st.sampled_from([0.0005, 0.001, 0.01, 1, 3, 3, 5, 30, 100]))
     def pass_by(self, seconds: float) -> None:
         self.clock.pass_by(seconds)
         if seconds >= 3 and not self.store.away:
@@ -250,11 +251,11 @@ class Machine(RuleBasedStateMachine):
                 "it was told to stop"
             )
 
-    @rule(host=st.sampled_from(HOSTS))
-    def leave_in_the_middle_of_a_claim(self, host: str) -> None:
+    @rule(host=st.sampled_from(HOSTS), luck=LUCK)
+    def leave_in_the_middle_of_a_claim(self, host: str, luck: int) -> None:
         self.submit([(host, "a")])
         self.clock.pass_by(0.001)
-        self.leave()
+        self.leave(luck)
 
     @rule(which=st.integers(0, 9))
     def cancel(self, which: int) -> None:
@@ -272,12 +273,15 @@ class Machine(RuleBasedStateMachine):
             self.store.epochs[lost] += 1
             self.store.lease_ends[lost] = self.clock.now + LEASE_S
 
-    @rule(away=st.booleans())
+    @rule(away=st.sampled_from([False, False, True]))
     def store_goes_or_comes(self, away: bool) -> None:
         self.store.away = away
 
-    @rule()
-    def leave(self) -> None:
+    @rule(luck=LUCK)
+    def leave(self, luck: int) -> None:
+        """Leave, seldom: nothing happens any more after that."""
+        if luck != 7:
+            return
         leaving = self.clock.create_task(self.engine.leave())
         self.clock.settle()
         if not self.store.away:
