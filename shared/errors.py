@@ -185,6 +185,13 @@ class Shortage(Unavailable):
     fault = "registry"
 
 
+class Surprise(Unavailable):
+    """Our own code failed in a way that it does not know."""
+
+    code = "internal-error"
+    fault = "registry"
+
+
 class Canceled(RegistryError):
     """An operator ended the registration before it was final by itself."""
 

@@ -27,9 +27,12 @@ _OF_A_CLAIM = ", ".join(("id", "epoch", "attempts", "trace", "submitted_by", *Su
 _IN_FLIGHT = IN_FLIGHT_SQL.replace("status", "(status || '')")
 _TYPES = {"text": "text", "int": "bigint"}
 
+MAX_FOR_NOTHING = 20
+"""So many claims of one registration may count for nothing. Whatever comes of it, it has an end (invariant 7)."""
 OUTLIVED_SQL = (
     "(status = 'verifying' AND EXISTS (SELECT 1 FROM workers"
-    " WHERE workers.id = registrations.claimed_by AND workers.seen_at > registrations.due_at))"
+    " WHERE workers.id = registrations.claimed_by AND workers.seen_at > registrations.due_at)"
+    f" AND epoch - attempts < {MAX_FOR_NOTHING})"
 )
 """Of a registration that is due: whether its worker was seen after the lease had ended. It could not renew, or could
 not write the outcome: the shortage was ours, and the attempt counts for nothing (invariant 13)."""

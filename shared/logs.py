@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -42,7 +43,7 @@ def configure_logs(*, service: str) -> None:
     ]
     structlog.configure(
         processors=[*before, *last],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Stderr()),  # type: ignore[arg-type]  # it writes, and that is all
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
@@ -68,6 +69,18 @@ def configure_logs(*, service: str) -> None:
         "kombu",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _Stderr:
+    """Standard error, on which a disk may be full or nobody read: that must end nothing."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def get_logger(name: str) -> Any:

@@ -97,9 +97,9 @@ class Wish:
 
 @dataclass(frozen=True)
 class Renewal:
-    """Asks for more time, telling how far claims have come."""
+    """Asks for more time for a claim, telling how far it has come."""
 
-    progress: tuple[Progress, ...]
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ class Store:
         """Do all that a worker asks for, in one transaction: settle, renew, claim, then look.
 
         Returns:
-            an answer to each, in order: what a `Settlement` was settled as, None if the claim was lost; of a
-            `Renewal` which claims are still ours; to a `Wish` the claim, None if there is nothing to claim; to a
+            an answer to each, in order: what a `Settlement` was settled as, None if the claim was lost; to a
+            `Renewal` whether the claim is still ours; to a `Wish` the claim, None if there is nothing to claim; to a
             `Look` those that may be claimed; to `Versions` a mapping from checksum to version.
         """
         answers: dict[int, Any] = {}
@@ -257,8 +257,10 @@ class Store:
         Returns:
             (registration id, epoch) of those that are still ours; the others were lost.
         """
-        ours: set[_Key] = self._alone(Renewal(tuple(progress)), replace(_NOBODY, lease_s=lease_s))
-        return ours
+        if not progress:
+            return set()
+        ours = self.work([Renewal(each) for each in progress], replace(_NOBODY, lease_s=lease_s))
+        return {(each.registration_id, each.epoch) for each, held in zip(progress, ours, strict=True) if held}
 
     def _alone(self, asked: Asked, terms: Terms) -> Any:
         (answer,) = self.work([asked], terms)
@@ -290,16 +292,12 @@ class Store:
         pages = (page(_plugins, MAX_VERSIONS, None, {"name": each.name}) for each in asked)
         return [{row.checksum: row.version for row in connection.execute(each)} for each in pages]
 
-    def _renew(self, connection: Connection, renewals: Sequence["Renewal"], *, lease_s: float) -> list[set[_Key]]:
-        rows = [
-            (each.registration_id, each.epoch, each.bytes_downloaded, each.artifact_bytes)
-            for renewal in renewals
-            for each in renewal.progress
-        ]
-        if not rows:
-            return [set() for _ in renewals]
-        ours = {(row.id, row.epoch) for row in self._hot.run(connection, "renew", rows, lease_ms=int(lease_s * 1000))}
-        return [{(each.registration_id, each.epoch) for each in renewal.progress} & ours for renewal in renewals]
+    def _renew(self, connection: Connection, renewals: Sequence["Renewal"], *, lease_s: float) -> list[bool]:
+        asked = [each.progress for each in renewals]
+        rows = [(each.registration_id, each.epoch, each.bytes_downloaded, each.artifact_bytes) for each in asked]
+        found = self._hot.run(connection, "renew", rows, lease_ms=int(lease_s * 1000))
+        ours = {(row.id, row.epoch) for row in found}
+        return [(each.registration_id, each.epoch) in ours for each in asked]
 
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
         """Settle claims. One that was lost, or whose name was taken meanwhile, takes no other along."""

@@ -54,7 +54,7 @@ class RegistrationRow(_Submitted, table=True):
         # Joining: of identical submissions one is in flight at a time, whoever commits first.
         Index("one_in_flight", "fingerprint", unique=True, **_where(IN_FLIGHT_SQL)),
         Index("to_ring", "ring_at", **_where(IN_FLIGHT_SQL)),
-        Index("in_flight_by_submitter", "submitted_by", **_where(IN_FLIGHT_SQL)),
+        Index("in_flight_by_submitter", "submitted_by", "status", **_where(IN_FLIGHT_SQL)),
         Index("registrations_by_status", "status", "id"),
         Index("registrations_by_name", "name_key", "id"),
         Index("registrations_by_cause", "cause", "id", **_where("cause IS NOT NULL")),

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from shared.census import Census
 from shared.database import Database
 from shared.errors import DigestMismatch, Failure, Truncated
+from shared.hot import MAX_FOR_NOTHING
 from shared.overview import Overviews
 from shared.registration import (
     NAME,
@@ -613,13 +614,15 @@ class StoreContract:
             Look((other.id, due.id, held.registration_id, RegistrationId("registration-none"))),
             Wish(due.id),
             Settlement.rejected(wrong, WRONG),
-            Renewal((Progress(held.registration_id, held.epoch, 1, 2), Progress(gone.registration_id, 7, 0, None))),
+            Renewal(Progress(held.registration_id, held.epoch, 1, 2)),
+            Renewal(Progress(gone.registration_id, 7, 0, None)),
             Settlement.released(back),
             Settlement.registered(gone, digest_of(gone.submission)),
             Look(()),
-            Renewal(()),
         ]
-        looked, claimed, rejected, ours, released, registered, *nothing = store.work(asked, Terms("w", LEASE_S, 5))
+        looked, claimed, rejected, ours, lost, released, registered, nothing = store.work(
+            asked, Terms("w", LEASE_S, 5)
+        )
         assert [each.id for each in looked] == [other.id], "what was claimed in the same go is no longer to be had"
         assert looked[0].artifact_url == other.submission.artifact_url
         assert looked[0].submitted_by == "tests"
@@ -628,9 +631,9 @@ class StoreContract:
             due.submission,
             "tests",
         )
-        assert ours == {(held.registration_id, held.epoch)}
+        assert (ours, lost) == (True, False)
         assert (rejected, released, registered) == (Status.REJECTED, Status.QUEUED, Status.REGISTERED)
-        assert nothing == [[], set()]
+        assert nothing == []
         assert (now(store, back.registration_id).attempts, now(store, back.registration_id).claimed_by) == (0, None)
 
     def test_two_claims_of_one_registration_in_a_group_are_told_apart(self, store: Store) -> None:
@@ -670,6 +673,19 @@ class StoreContract:
                 with database.write() as connection:
                     connection.execute(text("UPDATE workers SET seen_at = seen_at - 100000"))
         assert now(store, registration.id).attempts == (1 if outlived else 3)
+
+    def test_what_outlives_its_leases_again_and_again_has_an_end(self, store: Store, database: Database) -> None:
+        """Invariant 7: whatever it is that keeps its worker from writing, and though the worker lives."""
+        registration, census, claims = submit(store, a_parsed_submission()), Census(database), 0
+        census.here("tests", threads=1)
+        while store.claim(registration.id, worker="tests", lease_s=LEASE_S, max_attempts=3):
+            claims += 1
+            let_pass(store, LEASE_S)
+            time.sleep(0.002)
+            census.here("tests", threads=1)
+            assert claims < 100
+        assert claims >= MAX_FOR_NOTHING
+        assert store.fail_used_up(3) == [registration.id]
 
     def test_of_two_in_a_group_that_want_one_name_one_has_it_and_the_other_is_told(self, store: Store) -> None:
         ours = a_parsed_submission()

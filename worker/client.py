@@ -24,15 +24,19 @@ from worker.digest import Intake
 from worker.lanes import WORTH_BYTES, Lanes
 from worker.parser import Body, Head, HeadReader
 from worker.translation import is_ours
-from worker.wire import RAW_BYTES, Wire
+from worker.wire import LOOP_RAW_BYTES, Wire
 
 KEPT_S = 4.0
 """How long a connection is kept for the next download. Servers close theirs after five seconds or more."""
 KEPT_AT_MOST = 64
 PIECE_BYTES = 64 * 1024
 """What the loop reads at a time. To hash it takes a tenth of a millisecond, in which all others wait."""
+CHUNKED_PIECE_BYTES = 16 * 1024
+"""Of a body in chunks, which may be so small that each byte takes a microsecond."""
 FAST_BYTES_A_S = 8 * 1024 * 1024
 """Who sends so much in a second, over a mebibyte, is read in a lane."""
+# Python's own, without finite-field Diffie-Hellman: a host chooses its prime, and makes us compute for a second.
+CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _GONE = (ConnectionError, ssl.SSLError, Truncated)
 """What it looks like when a kept connection was closed by the other side."""
 _RESOURCE = re.compile(r"[^:/]+://[^/?]*(.*)")
@@ -67,10 +71,11 @@ class Client:
         self._tls = ssl.create_default_context(cafile=str(ca_file or certifi.where()))
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls.set_ciphers(CIPHERS)
         self._tls.hostname_checks_common_name = False
         self._kept = _Kept()
         # One for all: what is read is looked at before anybody else has a turn.
-        self._buffers = _Buffers(memoryview(bytearray(PIECE_BYTES)), bytearray(RAW_BYTES))
+        self._buffers = _Buffers(memoryview(bytearray(PIECE_BYTES)), bytearray(LOOP_RAW_BYTES))
 
     async def get(self, url: str, target: Target, submitted_by: str, headers: Mapping[str, str]) -> "Answer":
         """Return the answer to a GET of *url*, which leads to *target*, as soon as its head is there.
@@ -188,6 +193,7 @@ class _Connection:
                 reader.end()
             if head := reader.feed(piece):
                 return head, reader.rest
+            await asyncio.sleep(0)  # where it comes in tiny pieces, others have their turn
 
     async def read(self, at_most: int | None = None) -> memoryview:
         """Return what arrives next, none at the end. It is good until somebody else reads."""
@@ -254,7 +260,7 @@ class Answer:
         _feed(body, self._rest, intake)
         begun, arrived = time.monotonic(), 0
         while not body.done:
-            piece = await self._connection.read(body.wanted)
+            piece = await self._connection.read(CHUNKED_PIECE_BYTES if self.head.chunked else body.wanted)
             arrived += len(piece)
             if piece:
                 _feed(body, piece, intake)

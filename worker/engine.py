@@ -15,18 +15,17 @@ out, whenever somebody comes or one is free again: it is the only thing that beg
 leaving; or the store is away and its lease ends. Whatever it is, `_attempt` gives place and slot back, once, and the
 next begins. Nothing here waits for anything but its own task: not for the broker, not for another host.
 
-**Leaving** lets the room go, cuts all attempts off, and returns when each has put its claim back.
+**Leaving** lets the room go, cuts all attempts off, and is over when each has put its claim back.
 """
 
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
 from shared.egress import Egress, Target
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
-from shared.registration import RegistrationId
+from shared.registration import RegistrationId, Waiting
 from worker.attempt import SAFETY_S, Attempt, LeaseLost, Released
 from worker.keeper import Keeper
 from worker.room import Entry, Room
@@ -40,7 +39,8 @@ YOUNG_S = 2.0
 PATIENCE_S = 5.0
 """How long a bell may wait for room."""
 STILL_S = 0.5
-"""How long it waits where nothing moves."""
+"""Where nobody has left for so long nobody is waited for: the sweep rings again, and others stand behind a bell."""
+MAX_LED = 1024
 
 log = get_logger(__name__)
 
@@ -72,8 +72,11 @@ class Engine:
         """Of each registration that has a place here."""
         self._live: dict[RegistrationId, Attempt] = {}
         """Of those, the ones that are claimed."""
+        self._led: dict[Target, Target] = {}
+        """Where first targets led whose downloads had to wait there; the latest last."""
         self._leaving = False
         self._moved = asyncio.Event()
+        self._moved_at = 0.0
         self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
         self._last_complaint = 0.0
 
@@ -90,13 +93,20 @@ class Engine:
             log.warning("bell not answered", reason=error.detail)
             return
         until = time.monotonic() + PATIENCE_S
-        for place, each in enumerate(waiting):
-            if not self._is_here(each.id) and not self._leaving:
-                if not await self._has_room(each.submitted_by, until):
-                    log.info("no room", let_go=len(waiting) - place)
-                    return
-                self._room.put(Entry(each.id, each.submitted_by, self._target(each.artifact_url)))
-                self._begin()
+        while waiting := [each for each in waiting if not self._let_in(each)]:
+            if self._leaving or not await self._moves(until):
+                log.info("no room", let_go=len(waiting))
+                return
+
+    def _let_in(self, it: Waiting) -> bool:
+        """Let *it* wait for its turn, if there is room; return whether it does, or needs nothing."""
+        if self._is_here(it.id):
+            return True
+        if self._leaving or not self._room.fits(it.submitted_by):
+            return False
+        self._room.put(Entry(it.id, it.submitted_by, self._target(it.artifact_url)))
+        self._begin()
+        return True
 
     def _is_here(self, registration_id: RegistrationId) -> bool:
         return registration_id in self._tasks or registration_id in self._room
@@ -107,26 +117,31 @@ class Engine:
         except RegistryError:
             return None  # the policy has changed meanwhile; the attempt will say so
 
-    async def _has_room(self, submitted_by: str, until: float) -> bool:
-        while not self._room.fits(submitted_by):
-            self._moved.clear()
-            try:
-                async with asyncio.timeout(min(STILL_S, until - time.monotonic())):
-                    await self._moved.wait()
-            except TimeoutError:
-                return False
-        return not self._leaving
+    async def _moves(self, until: float) -> bool:
+        """Wait until somebody has left the room; return whether that was soon. Where nothing moves nobody waits."""
+        patience_s = min(self._moved_at + STILL_S, until) - time.monotonic()
+        self._moved.clear()
+        try:
+            async with asyncio.timeout(max(0, patience_s)):
+                await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _begin(self) -> None:
         """Begin attempts, as many as have a place and a slot."""
         while len(self._tasks) < self._downloads and (entry := self._room.next(self._has_slot)):
-            slot = self._slots.take(entry.target or _NOWHERE)
-            task = asyncio.get_running_loop().create_task(self._attempt(entry, slot))
-            self._tasks[entry.id] = task
+            slot = self._slots.take(self._led_to(entry.target or _NOWHERE))
+            self._tasks[entry.id] = asyncio.get_running_loop().create_task(self._attempt(entry, slot))
+            self._moved_at = time.monotonic()
             self._moved.set()
 
     def _has_slot(self, target: Target | None) -> bool:
-        return target is None or self._slots.free(target)
+        return target is None or self._slots.free(self._led_to(target))
+
+    def _led_to(self, target: Target) -> Target:
+        """Return where what leads to *target* is led to in the end, as far as that is known."""
+        return self._led.get(target, target)
 
     # --- from a task to an outcome --------------------------------------------------------------
 
@@ -143,18 +158,26 @@ class Engine:
                     attempt.cut_off(_leaving())
                 await self._verifier.verify(attempt, slot)
         except Busy as busy:
-            back = Entry(entry.id, entry.submitted_by, busy.target)
+            self._learn(entry.target or _NOWHERE, busy.target)
+            back = entry
         except StoreUnavailable as error:
             self._complain("not claimed", reason=error.detail)
         except Exception:  # whatever it is, the next has its turn; the lease will run out
             log.exception("attempt ended in a surprise", registration=entry.id)
         finally:
+            slot.leave()
             self._live.pop(entry.id, None)
             del self._tasks[entry.id]
             if back is not None and not self._leaving:
                 self._room.put(back)
-            slot.leave()
             self._begin()
+
+    def _learn(self, first: Target, target: Target) -> None:
+        """Remember that what leads to *first* is led on to *target*, which many want."""
+        self._led.pop(first, None)
+        self._led[first] = target
+        if len(self._led) > MAX_LED:
+            del self._led[next(iter(self._led))]
 
     def _complain(self, event: str, **fields: str) -> None:
         """Say what all tasks would say at once, once a second."""
@@ -167,38 +190,35 @@ class Engine:
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
-            try:
-                await self._renew()
-            except StoreUnavailable as error:
-                log.warning("leases not renewed", claims=len(self._live), reason=error.detail)
-            except Exception:
-                log.exception("leases not renewed")
+            await self._renew()
 
     async def _renew(self) -> None:
         asked_at = time.monotonic()
         attempts = [each for each in self._live.values() if asked_at - each.claimed_at > self._young_s]
-        if not attempts:
-            return
-        ours = await self._keeper.renew(each.progress for each in attempts)
-        for attempt in attempts:
-            if (attempt.claim.registration_id, attempt.claim.epoch) in ours:
+        answers = await asyncio.gather(
+            *(self._keeper.renew(each.progress) for each in attempts), return_exceptions=True
+        )
+        for attempt, ours in zip(attempts, answers, strict=True):
+            if ours is True:
                 attempt.renewed(asked_at)
-            else:
+            elif ours is False:
                 attempt.cut_off(LeaseLost("another worker has the claim, or it was settled"))
+        wrong = [each for each in answers if isinstance(each, BaseException)]
+        if wrong:
+            log.warning("leases not renewed", claims=len(wrong), reason=str(wrong[0]))
 
     # --- the end --------------------------------------------------------------------------------
 
-    async def leave(self) -> list[RegistrationId]:
-        """Put everything back; return whose turn had not come, for somebody else to be told."""
-        waited = self.begin_no_more()
+    async def leave(self) -> None:
+        """Put back everything that is under way; `begin_no_more` comes first."""
         for attempt in list(self._live.values()):
             attempt.cut_off(_leaving())
-        await self._all_done(list(self._tasks.values()))
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
         self._renewing.cancel()
-        return waited
 
     def begin_no_more(self) -> list[RegistrationId]:
-        """Let what is under way be the last; return whose turn had not come."""
+        """Let what is under way be the last; return whose turn had not come, for somebody else to be told."""
         self._leaving = True
         waited = self._room.clear()
         self._moved.set()
@@ -209,16 +229,10 @@ class Engine:
         for each in registration_ids:
             while self._is_here(each):
                 if task := self._tasks.get(each):
-                    await self._all_done([task])
+                    await asyncio.wait([task])
                 else:
                     self._moved.clear()
                     await self._moved.wait()
-
-    @staticmethod
-    async def _all_done(tasks: Iterable[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(task)
 
 
 _NOWHERE = Target("", "", 0)

@@ -13,6 +13,8 @@ from worker.contained import WITHIN_S, Contained, NoAnswer
 from worker.diagnose import UNKNOWN, Cause, Evidence
 from worker.digest import Intake
 
+MAX_WAITING = 64
+"""Mismatches beyond this are told without an explanation: a flood of them must not hold places for long."""
 log = get_logger(__name__)
 
 
@@ -35,6 +37,7 @@ class Diagnosis:
     def __init__(self, child: Contained | None = None) -> None:
         self._child = child or Contained("worker.diagnose")
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="diagnosis")
+        self._waiting = 0
 
     async def __call__(
         self, claim: Claim, computed: Digest, intake: Intake, versions: Mapping[str, str], /
@@ -65,13 +68,21 @@ class Diagnosis:
         self._child.close()
 
     async def _cause(self, evidence: Evidence) -> Cause:
-        asking = asyncio.get_running_loop().run_in_executor(self._asking, self._child.ask, evidence.pack())
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                return Cause(**json.loads(await asking))
-        except TimeoutError:
-            surprise = "others were before us"
-        except (NoAnswer, RuntimeError) as error:  # no thread to ask on, or this worker is leaving
-            surprise = str(error)
+        surprise = "others were before us"
+        if self._waiting < MAX_WAITING:
+            self._waiting += 1
+            try:
+                return await self._answer(evidence)
+            except TimeoutError:
+                pass
+            except (NoAnswer, RuntimeError) as error:  # no thread to ask on, or this worker is leaving
+                surprise = str(error)
+            finally:
+                self._waiting -= 1
         log.warning("mismatch not explained", reason=surprise, computed=evidence.computed)
         return UNKNOWN
+
+    async def _answer(self, evidence: Evidence) -> Cause:
+        asking = asyncio.get_running_loop().run_in_executor(self._asking, self._child.ask, evidence.pack())
+        async with asyncio.timeout(WITHIN_S):
+            return Cause(**json.loads(await asking))

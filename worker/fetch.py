@@ -69,7 +69,7 @@ class Fetcher:
             begun_at = intake.size_bytes
             try:
                 with translated(), closing(await self._open(url, attempt, slot, part)) as answer:
-                    resumed = part.resumed_by(answer) if part.offset else None
+                    resumed = part.resumed_by(answer, max_bytes=self._max_bytes) if part.offset else None
                     if part.offset and resumed is None:
                         restarts += 1
                         begun_at = 0

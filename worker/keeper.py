@@ -20,8 +20,8 @@ class Keeper(Protocol):
         """Claim a registration; return None if there is nothing to do."""
         ...
 
-    async def renew(self, progress: Iterable[Progress]) -> set[tuple[RegistrationId, int]]:
-        """Renew claims and note how far they have come; return which are still ours, by id and epoch."""
+    async def renew(self, progress: Progress) -> bool:
+        """Renew a claim and note how far it has come; return whether it is still ours."""
         ...
 
     async def settle(self, settlement: Settlement) -> Status | None:
@@ -49,9 +49,9 @@ class StoreKeeper:
         claim: Claim | None = await self._thread.ask(Wish(registration_id))
         return claim
 
-    async def renew(self, progress: Iterable[Progress]) -> set[tuple[RegistrationId, int]]:
-        """Ask within a group."""
-        ours: set[tuple[RegistrationId, int]] = await self._thread.ask(Renewal(tuple(progress)))
+    async def renew(self, progress: Progress) -> bool:
+        """Ask within a group; one that cannot be written takes no other along."""
+        ours: bool = await self._thread.ask(Renewal(progress))
         return ours
 
     async def settle(self, settlement: Settlement) -> Status | None:

@@ -38,6 +38,8 @@ class Lanes:
     def __init__(self, count: int = LANES) -> None:
         self._free = count
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        for started in [self._threads.submit(time.sleep, 0.01) for _ in range(count)]:
+            started.result()  # all of them are there: later there may be no thread to be had
 
     @property
     def free(self) -> bool:
@@ -50,8 +52,8 @@ class Lanes:
         Raises:
             BadResponse, Truncated, ArtifactTooLarge, OSError: as in the loop.
         """
-        self._free -= 1
         reading = asyncio.get_running_loop().run_in_executor(self._threads, _read, wire, body, intake)
+        self._free -= 1
         try:
             await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -95,7 +97,7 @@ def _piece(wire: Wire, body: Body, raw: bytearray) -> tuple[memoryview, bool | O
     wanted = PIECE_BYTES if body.wanted is None else min(PIECE_BYTES, body.wanted)
     piece, filled = memoryview(bytearray(wanted)), 0
     until = time.monotonic() + PATIENCE_S
-    while filled < wanted:
+    while filled < wanted and (filled or time.monotonic() < until):
         try:
             count = wire.take(piece[filled:], raw)
         except OSError as error:
@@ -103,7 +105,7 @@ def _piece(wire: Wire, body: Body, raw: bytearray) -> tuple[memoryview, bool | O
         if count == 0:
             return piece[:filled], True
         if count is not None:
-            filled += count
+            filled += max(0, count)
         elif not wire.wait(max(0, until - time.monotonic())):
             break
     return piece[:filled], False

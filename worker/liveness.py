@@ -1,6 +1,7 @@
 """Liveness: a worker whose interpreter is held up for longer than a lease is ended, and started again.
 
-One call into C that does not return holds the interpreter, and with it every thread that renews, watches or leaves:
+A loop that does not move is as bad: no deadline passes in it, and no lease is renewed. One call into C that does not
+return holds the interpreter, and with it every thread that renews, watches or leaves:
 leases run out, and the next worker takes the same artifact. So somebody outside the interpreter listens to us.
 
 - A timer of `faulthandler`, which runs on a thread of C: it tells on stderr where every thread stood and ends this
@@ -13,14 +14,17 @@ import faulthandler
 import os
 import threading
 import time
+from collections.abc import Callable
 
 EVERY_S = 1.0
 AT_LEAST_S = 10.0
 """A machine may be so busy that nothing of ours runs for some seconds, however short a lease is."""
 
 
-def keep_telling(*, silent_s: float, supervisor_fd: int | None = None) -> None:
-    """Tell that we live, every second from now on; be ended after *silent_s* without that.
+def keep_telling(
+    *, silent_s: float, supervisor_fd: int | None = None, lives: Callable[[], bool] = lambda: True
+) -> None:
+    """Tell that we live, every second from now on, if *lives* says so; be ended after *silent_s* without that.
 
     *supervisor_fd* is the pipe at which a supervisor listens.
     """
@@ -30,10 +34,11 @@ def keep_telling(*, silent_s: float, supervisor_fd: int | None = None) -> None:
 
     def tell() -> None:
         while True:
-            faulthandler.dump_traceback_later(max(silent_s, AT_LEAST_S), exit=True, file=2)
-            if supervisor_fd is not None:
-                with contextlib.suppress(OSError):  # it is full: nobody listens at the moment
-                    os.write(supervisor_fd, b".")
+            if lives():
+                faulthandler.dump_traceback_later(max(silent_s, AT_LEAST_S), exit=True, file=2)
+                if supervisor_fd is not None:
+                    with contextlib.suppress(OSError):  # it is full: nobody listens at the moment
+                        os.write(supervisor_fd, b".")
             time.sleep(EVERY_S)
 
     threading.Thread(target=tell, name="liveness", daemon=True).start()

@@ -79,6 +79,9 @@ class Resolver:
         def leave(set_answer: Callable[[Found], None], found: Found) -> None:
             self._free += 1
             self._taken.subtract(mine)
+            for each in mine:
+                if not self._taken[each]:
+                    del self._taken[each]
             if not answer.done():
                 set_answer(found)
 

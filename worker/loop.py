@@ -19,6 +19,8 @@ from shared.logs import get_logger
 
 HELD_UP_S = 0.1
 LOOK_EVERY_S = 0.05
+STILL_S = 2.0
+"""A loop that has not moved for so long does not live, until it moves again."""
 FRAMES = 4
 """How many of the innermost calls are told."""
 
@@ -50,6 +52,11 @@ class LoopThread:
             running.cancel()
             raise
 
+    @property
+    def moves(self) -> bool:
+        """Whether something has run here lately."""
+        return time.monotonic() - self._seen_at < STILL_S
+
     def close(self) -> None:
         """Stop the loop, and what still runs in it."""
         if not self._closed.is_set():
@@ -74,7 +81,7 @@ class LoopThread:
     def _monitor(self) -> None:
         """Look whether the loop moves. What holds it is seen while it lasts, how long is known afterwards."""
         where = ""
-        stuck_since = 0.0
+        stuck_since, told = 0.0, False
         while not self._closed.wait(LOOK_EVERY_S):
             seen_at = self._seen_at
             if stuck_since and seen_at != stuck_since:
@@ -82,6 +89,9 @@ class LoopThread:
                 stuck_since = 0.0
             elif not stuck_since and time.monotonic() - seen_at > HELD_UP_S + LOOK_EVERY_S:
                 stuck_since, where = seen_at, self._where()
+            elif stuck_since and not self.moves and not told:
+                log.error("loop does not move", by=self._where())
+            told = bool(stuck_since) and not self.moves
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._thread.ident or 0)

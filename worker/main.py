@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
@@ -43,6 +44,8 @@ from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier
 
+TRY_AGAIN_S = 1.0
+"""How long after the engine could not be built bells are let go unheard."""
 LEAVING_S = 5.0
 """How long leaving may take, where the store is away."""
 
@@ -70,7 +73,12 @@ class Running:
         self._settings = settings
         self._resolve = resolve
         self._loop = LoopThread()
-        self.engine = self._loop.call(self._build(downloads or settings.downloads))
+        self._closers = [self._loop.close]
+        try:
+            self.engine = self._loop.call(self._build(downloads or settings.downloads))
+        except BaseException:
+            self._close_parts()
+            raise
 
     def offer(self, registration_ids: Sequence[RegistrationId]) -> None:
         """Let these wait for their turn; return within seconds."""
@@ -80,28 +88,43 @@ class Running:
         """Wait until nobody here is at any of these any more."""
         self._loop.call(self.engine.done_with(registration_ids))
 
+    @property
+    def moves(self) -> bool:
+        """Whether the loop has run lately."""
+        return self._loop.moves
+
     def leave(self) -> list[RegistrationId]:
         """Cut off what is under way, so that it is put back at once; return whose turn had not come."""
+        waited = self._loop.call(self._begin_no_more())
         try:
-            return self._loop.call(self.engine.leave(), within_s=LEAVING_S)
+            self._loop.call(self.engine.leave(), within_s=LEAVING_S)
         except TimeoutError:
             log.warning("not all claims were put back", within_s=LEAVING_S)
-            return []
+        return waited
 
     def close(self) -> None:
         """End all of it, whatever is under way."""
-        self._loop.loop.call_soon_threadsafe(self.engine.begin_no_more)
-        self._loop.close()
-        self._client.close()
-        self._keeper.close()
-        self._lanes.close()
-        self._diagnosis.close()
+        self._loop.call(self._begin_no_more())
+        self._close_parts()
+
+    def _close_parts(self) -> None:
+        while self._closers:
+            self._closers.pop(0)()
+
+    async def _begin_no_more(self) -> list[RegistrationId]:
+        return self.engine.begin_no_more()
 
     async def _build(self, downloads: int) -> Engine:
         settings, store, loop = self._settings, self.store, asyncio.get_running_loop()
         terms = Terms(worker_name(), settings.lease_s, settings.max_attempts)
-        self._keeper, self._lanes, self._diagnosis = StoreKeeper(store, terms, loop), Lanes(), Diagnosis()
+        self._keeper = StoreKeeper(store, terms, loop)
+        self._closers.append(self._keeper.close)
+        self._lanes = Lanes()
+        self._closers.append(self._lanes.close)
+        self._diagnosis = Diagnosis()
+        self._closers.append(self._diagnosis.close)
         self._client = a_client(settings, self._lanes, resolve=self._resolve)
+        self._closers.append(self._client.close)
         verifier = Verifier(
             keeper=self._keeper,
             fetch=Fetcher(self._client, settings.egress, max_bytes=settings.max_artifact_bytes),
@@ -152,6 +175,8 @@ class Worker:
         self._ring = ring
         self._running: Running | None = None
         self._building = threading.Lock()
+        self._leaving = False
+        self._failed_at = -math.inf
         self._presence: Presence | None = None
         self._downloads = settings.downloads
 
@@ -172,18 +197,30 @@ class Worker:
             SchemaMismatch, StoreUnavailable: the store is not one to work with.
         """
         with self._building:
+            if self._leaving:
+                return
             if self._running is None:
+                if time.monotonic() - self._failed_at < TRY_AGAIN_S:
+                    raise StoreUnavailable("The store was away a moment ago.")
+                self._failed_at = time.monotonic()
                 self._running = Running(self._settings, self.database, downloads=self._downloads)
         self._running.offer(registration_ids)
+
+    @property
+    def lives(self) -> bool:
+        """Whether what this process is for goes on."""
+        return self._running is None or self._running.moves
 
     def arrive(self) -> None:
         """Look at what there is to work with, and let operators see that this process is here."""
         self._downloads = fitting(self._settings.downloads)
-        self._presence = Presence(lambda: Census(self.database), worker_name())
+        self._presence = Presence(lambda: Census(self.database), worker_name(), lambda: self.lives)
         self._presence.arrive(self._downloads)
 
     def leave(self) -> None:
         """Cut off what is under way, so that it is put back at once, and ring for whose turn had not come."""
+        with self._building:
+            self._leaving = True
         waited = self._running.leave() if self._running is not None else []
         if self._presence is not None:
             self._presence.leave()
@@ -241,7 +278,7 @@ def create_app() -> Celery:
         requires = ("celery.worker.components:Pool",)
 
         def start(self, parent: Any) -> None:
-            keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd)
+            keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd, lives=lambda: worker.lives)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection need look at it again
             if parent.pool_cls.__module__ != "celery.concurrency.prefork":  # whose children do the work
@@ -251,7 +288,7 @@ def create_app() -> Celery:
             worker.leave()
 
     def begin_in_child(**_: Any) -> None:
-        keep_telling(silent_s=settings.lease_s)
+        keep_telling(silent_s=settings.lease_s, lives=lambda: worker.lives)
         worker.arrive()
 
     celery.steps["worker"].add(ComeAndGo)

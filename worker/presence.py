@@ -15,8 +15,9 @@ log = get_logger(__name__)
 class Presence:
     """One worker process in the census. *census* is asked for in its thread: it may have to connect."""
 
-    def __init__(self, census: Callable[[], Census], worker: str) -> None:
+    def __init__(self, census: Callable[[], Census], worker: str, lives: Callable[[], bool]) -> None:
         self._census = census
+        self._lives = lives
         self._worker = worker
         self._left = threading.Event()
         self._telling = threading.Lock()
@@ -41,5 +42,5 @@ class Presence:
 
     def _tell(self, threads: int) -> None:
         with self._telling, suppress(StoreUnavailable):  # the heartbeat says so already
-            if not self._left.is_set():
+            if not self._left.is_set() and self._lives():
                 self._census().here(self._worker, threads=threads)

@@ -9,7 +9,7 @@ from worker.client import Answer
 from worker.parser import BROKE_OFF
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,12 @@ class Part:
             return {}
         return {"Range": f"bytes={self.offset}-", "If-Range": self.validator}
 
-    def resumed_by(self, answer: Answer) -> "Part | None":
-        """Return this part, knowing its whole length, if *answer* is exactly its rest; None otherwise."""
+    def resumed_by(self, answer: Answer, *, max_bytes: int) -> "Part | None":
+        """Return this part, knowing its whole length, if *answer* is exactly its rest; None otherwise.
+
+        Raises:
+            ArtifactTooLarge: that length is over *max_bytes*.
+        """
         if answer.status != 206:
             return None
         found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range"))
@@ -56,6 +60,8 @@ class Part:
             and self.total_bytes in {None, total}
             and answer.head.length in {None, total - first}
         )
+        if fits and total > max_bytes:
+            raise ArtifactTooLarge.over(max_bytes)
         return replace(self, total_bytes=total) if fits else None
 
     def check_end(self) -> None:

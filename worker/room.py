@@ -20,7 +20,7 @@ PLACES = 4096
 
 @dataclass(frozen=True)
 class Entry:
-    """One that waits. *target* is where it leads first, or where a redirect did; None if it leads nowhere."""
+    """One that waits. *target* is where it leads first; None if it leads nowhere."""
 
     id: RegistrationId
     submitted_by: str
@@ -48,7 +48,9 @@ class Room:
         return self._waiting.get(submitted_by, 0) < self._places - len(self._ids)
 
     def put(self, entry: Entry) -> None:
-        """Let *entry* wait, which is not here yet."""
+        """Let *entry* wait, once."""
+        if entry.id in self._ids:
+            return
         self._ids.add(entry.id)
         lines = self._lines.setdefault(entry.submitted_by, {})
         lines.setdefault(entry.target, deque()).append(entry.id)

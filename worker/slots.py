@@ -2,7 +2,11 @@
 
 A slot is of what is connected to: the host and port that egress parsed, at every hop (invariant 15). Whoever follows
 a redirect lets the slot of the old target go and takes one of the new; who has to wait for that is a task, which
-costs no thread, and is served before those that have not begun.
+costs no thread, and is served before those that have not begun. As many may wait for a target as may download from
+it; whoever comes then is told at once, and puts its claim back.
+
+Many first targets lead to the same other one, as all releases of a code host do. Whoever is known to be led there
+begins with a slot of that, which it keeps in reserve while it asks the first: so it need not wait in the middle.
 """
 
 import asyncio
@@ -39,9 +43,9 @@ class Slots:
         return self._taken[_place(target)] < self._each
 
     def take(self, target: Target) -> "Slot":
-        """Return a slot of *target*, which has one."""
+        """Return a slot of *target*, which has one; others may be passed on the way there."""
         self._taken[_place(target)] += 1
-        return Slot(self, target)
+        return Slot(self, _place(target))
 
     @property
     def taken(self) -> int:
@@ -52,21 +56,23 @@ class Slots:
         """Take a slot of *target*, as soon as there is one.
 
         Raises:
-            Busy: there was none for *patience_s*.
+            Busy: there was none for *patience_s*, or too many wait already.
         """
         place = _place(target)
         if self._taken[place] < self._each:
             self._taken[place] += 1
             return
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line = self._waiting.setdefault(place, deque())
+        if len(line) >= self._each:
+            raise Busy(target)
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(mine)
         try:
             async with asyncio.timeout(patience_s):
                 await mine
         except BaseException as error:
             if mine.done() and not mine.cancelled():
-                self._leave(target)  # it was given to us at the very moment
+                self._leave(place)  # it was given to us at the very moment
             if isinstance(error, TimeoutError):
                 raise Busy(target) from None
             raise
@@ -75,8 +81,7 @@ class Slots:
             if not line:
                 self._waiting.pop(place, None)
 
-    def _leave(self, target: Target) -> None:
-        place = _place(target)
+    def _leave(self, place: Place) -> None:
         for mine in self._waiting.get(place, ()):
             if not mine.done():
                 mine.set_result(None)  # the slot goes from hand to hand
@@ -88,11 +93,12 @@ class Slots:
 
 
 class Slot:
-    """One slot, held by an attempt from hop to hop."""
+    """One slot, held by an attempt from hop to hop, and until it comes to be held the one it began with."""
 
-    def __init__(self, slots: Slots, target: Target) -> None:
+    def __init__(self, slots: Slots, place: Place) -> None:
         self._slots = slots
-        self._target: Target | None = target
+        self._held: Place | None = None
+        self._reserve: Place | None = place
 
     async def move(self, target: Target, *, patience_s: float = HOP_PATIENCE_S) -> None:
         """Let the slot go for one of *target*; keep it, if that is the same.
@@ -100,17 +106,27 @@ class Slot:
         Raises:
             Busy: there is none.
         """
-        if self._target is not None and _place(self._target) == _place(target):
+        place = _place(target)
+        if place == self._held:
             return
-        self.leave()
+        self._leave_held()
+        if place == self._reserve:
+            self._held, self._reserve = place, None
+            return
         await self._slots._wait(target, patience_s)
-        self._target = target
+        self._held = place
 
     def leave(self) -> None:
-        """Give the slot back, if it is held."""
-        if self._target is not None:
-            target, self._target = self._target, None
-            self._slots._leave(target)
+        """Give back what is held."""
+        self._leave_held()
+        if self._reserve is not None:
+            place, self._reserve = self._reserve, None
+            self._slots._leave(place)
+
+    def _leave_held(self) -> None:
+        if self._held is not None:
+            place, self._held = self._held, None
+            self._slots._leave(place)
 
 
 def _place(target: Target) -> Place:

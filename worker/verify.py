@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.errors import RegistryError, Shortage, StoreUnavailable
+from shared.errors import RegistryError, Shortage, StoreUnavailable, Surprise
 from shared.logs import get_logger
 from shared.registration import Claim, Digest, Settlement, Status
 from shared.tracing import note, span
@@ -20,6 +20,7 @@ from worker.slots import Busy, Slot
 
 log = get_logger(__name__)
 INSIST_EVERY_S = 0.5
+_FROM_OUTSIDE = (LeaseLost, Released, Busy)
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,33 @@ class Verifier:
                 await self.fetch(claim.submission.artifact_url, attempt, slot, intake)
             slot.leave()
             computed = intake.digest()
-            if computed.checksum != claim.submission.checksum:
-                with attempt.cuttable(by_deadline=False):
-                    raise await self.explain(claim, computed, intake, await self._versions(claim))
+            await self._compare(attempt, computed, intake)
         except RegistryError as error:
             slot.leave()
             await self._give_up(attempt, error)
             return
+        except _FROM_OUTSIDE:
+            raise
+        except Exception:  # an attempt that ends in a surprise counts as any that failed
+            log.exception("attempt ended in a surprise", **attempt.fields)
+            slot.leave()
+            await self._give_up(attempt, Surprise("The registry failed while it verified this artifact."))
+            return
         with span("settle"):
             settled = await _insist(attempt, lambda: self.keeper.settle(Settlement.registered(claim, computed)))
         self._tell(attempt, settled, computed)
+
+    async def _compare(self, attempt: Attempt, computed: Digest, intake: Intake) -> None:
+        """Make sure that what was served is what was declared.
+
+        Raises:
+            DigestMismatch: it is not; the message says why, as far as can be known.
+        """
+        claim = attempt.claim
+        if computed.checksum == claim.submission.checksum:
+            return
+        with attempt.cuttable(by_deadline=False):
+            raise await self.explain(claim, computed, intake, await self._versions(claim))
 
     @staticmethod
     def _tell(attempt: Attempt, settled: Status | None, computed: Digest) -> None:

@@ -10,8 +10,18 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from shared.errors import BadResponse
+
 RAW_BYTES = 256 * 1024
-"""How much of a TLS stream is read from the socket at a time."""
+"""How much of a TLS stream a lane reads from the socket at a time."""
+LOOP_RAW_BYTES = 32 * 1024
+"""And the loop: records without content take their time, in which all others wait."""
+MAX_EXCESS_BYTES = 512 * 1024
+"""How much there may be of TLS beyond twice its content: handshake, tickets, what frames tiny records."""
+SILENT_AFTER = 4
+"""A kept connection on which TLS speaks more often than this is not kept."""
+NOTHING = -1
+"""TLS spoke, and said nothing that is content."""
 
 
 class Wire:
@@ -21,6 +31,7 @@ class Wire:
         self._sock = sock
         self._tls: ssl.SSLObject | None = None
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._raw_bytes = self._content_bytes = 0
 
     @property
     def peer(self) -> str:
@@ -49,11 +60,13 @@ class Wire:
     # --- without waiting ------------------------------------------------------------------------
 
     def take(self, into: memoryview, raw: bytearray) -> int | None:
-        """Read what has arrived *into* a buffer; return how much, 0 at the end, None if nothing has.
+        """Read what has arrived *into* a buffer; return how much, 0 at the end, None if nothing has, or `NOTHING`.
 
-        *raw* is where a TLS stream passes through; it holds nothing afterwards.
+        *raw* is where a TLS stream passes through; it holds nothing afterwards. However much has arrived, no more of
+        it than that is looked at.
 
         Raises:
+            BadResponse: TLS has framed far more than it held.
             OSError: the connection broke, or its TLS did.
         """
         if self._tls is None:
@@ -61,16 +74,24 @@ class Wire:
                 return self._sock.recv_into(into)
             except BlockingIOError:
                 return None
-        while True:
+        count = self._take_content(self._tls, into)
+        if count == NOTHING:
+            if not self._take_raw(raw):
+                return None
+            count = self._take_content(self._tls, into)
+        self._content_bytes += max(0, count)
+        return count
+
+    def _take_content(self, tls: ssl.SSLObject, into: memoryview) -> int:
+        try:
+            return tls.read(len(into), into)  # type: ignore[return-value]  # a count, with a buffer
+        except ssl.SSLWantReadError:
+            return NOTHING
+        except ssl.SSLZeroReturnError:
+            return 0
+        finally:
             if self._leaving.pending:
                 self._answer_at_once()
-            try:
-                return self._tls.read(len(into), into)  # type: ignore[return-value]  # a count, with a buffer
-            except ssl.SSLWantReadError:
-                if not self._take_raw(raw):
-                    return None
-            except ssl.SSLZeroReturnError:
-                return 0
 
     def _take_raw(self, raw: bytearray) -> bool:
         """Read some of the TLS stream; return whether any has arrived. Its end is seen by what reads it."""
@@ -78,6 +99,9 @@ class Wire:
             count = self._sock.recv_into(raw)
         except BlockingIOError:
             return False
+        self._raw_bytes += count
+        if self._raw_bytes > 2 * self._content_bytes + MAX_EXCESS_BYTES:
+            raise BadResponse("The artifact's host sends TLS that holds next to nothing.", cause="tiny-records")
         if count:
             self._arrived.write(memoryview(raw)[:count])
         else:
@@ -87,18 +111,25 @@ class Wire:
     def _answer_at_once(self) -> None:
         """Send what TLS itself wants to say, which is a few bytes and seldom."""
         said = self._leaving.read()
-        if self._sock.send(said) < len(said):
+        try:
+            sent = self._sock.send(said)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(said):
             raise ConnectionError("it does not listen")
 
     def is_silent(self, raw: bytearray) -> bool:
         """Return whether the other side is there and has said nothing. What it said may be missing later."""
         try:
-            if self._tls is not None:  # what TLS says about itself is read by this
-                return self.take(memoryview(bytearray(1)), raw) is None
-            self._sock.recv(1, socket.MSG_PEEK)
+            if self._tls is None:
+                self._sock.recv(1, socket.MSG_PEEK)
+                return False
+            for _ in range(SILENT_AFTER):  # what TLS says about itself is read by this
+                if (count := self.take(memoryview(bytearray(1)), raw)) != NOTHING:
+                    return count is None
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, BadResponse):
             return False
         return False
 
@@ -115,10 +146,13 @@ class Wire:
 
         Raises:
             TimeoutError: nothing arrived for *timeout_s*.
-            OSError: the connection broke.
+            BadResponse, OSError: as `take`.
         """
-        while (count := self.take(into, raw)) is None:
-            await self._ready(timeout_s, writing=False)
+        while (count := self.take(into, raw)) is None or count == NOTHING:
+            if count is None:
+                await self._ready(timeout_s, writing=False)
+            else:
+                await asyncio.sleep(0)
         return count
 
     async def send(self, data: bytes, timeout_s: float) -> None:
@@ -152,7 +186,9 @@ class Wire:
                     tls.do_handshake()
                 except ssl.SSLWantReadError:
                     await self._flush(timeout_s)
-                    while not self._take_raw(raw):
+                    if self._take_raw(raw):
+                        await asyncio.sleep(0)  # however much has arrived, others have their turn
+                    else:
                         await self._ready(timeout_s, writing=False)
                 except ssl.SSLError:
                     await self._flush(timeout_s)  # the alert that says why
@@ -171,8 +207,8 @@ class Wire:
         ready: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(timeout_s, _fail, ready)
         add: Callable[..., None] = loop.add_writer if writing else loop.add_reader
-        add(self._sock, _succeed, ready)
         try:
+            add(self._sock, _succeed, ready)
             await ready
         finally:
             timer.cancel()

@@ -1345,6 +1345,30 @@ def test_ten_hosts_that_redirect_to_one_share_its_slots(bench: Workbench) -> Non
     assert most == 2
 
 
+def test_where_all_of_a_host_lead_to_another_hardly_any_asks_the_first_in_vain(bench: Workbench) -> None:
+    """As all releases of a code host do: it is learnt where they lead, and they wait for a slot of that."""
+
+    def redirect(wire: Wire) -> None:
+        wire.head("HTTP/1.1 302 Found", f"Location: {objects.url_of('objects.example.com')}", "Content-Length: 0")
+
+    def serve_slowly(wire: Wire) -> None:
+        wire.await_request()
+        wire.pause(0.3)
+        serving(wire)
+
+    verifier, count = bench.verifier_of_names(Names(["127.0.1.1"]), max_downloads_per_host=4), 100
+    with (
+        HostileServer(serve_slowly, address="127.0.1.1") as objects,
+        HostileServer(redirect, address="127.0.1.1") as releases,
+    ):
+        registrations = [queued(verifier, releases.url_of("releases.example.com", f"/{n}")) for n in range(count)]
+        verifier.verify(*(each.id for each in registrations))
+    ended = [now(verifier.store, each.id) for each in registrations]
+    assert {(each.status, each.attempts) for each in ended} == {(Status.REGISTERED, 1)}
+    assert len(objects.requests) == count
+    assert len(releases.requests) < 1.2 * count
+
+
 def test_an_honest_download_is_served_beside_many_that_make_us_work(bench: Workbench) -> None:
     """H5: each of those is refused by name, after what a few kilobytes cost."""
     hostile = [answering(OK, CHUNKED, body=b"1\r\nx\r\n" * 20_000), endless_continue]

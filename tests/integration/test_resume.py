@@ -82,7 +82,11 @@ def verifier(database: Database, origin: Origin, tmp_path: Path) -> Iterator[Ver
 
 
 def verified(
-    verifier: Verifying, store: Store, origin: Origin, server: Breaking, content: bytes = CONTENT
+    verifier: Verifying,
+    store: Store,
+    origin: Origin,
+    server: Callable[[BaseHTTPRequestHandler], None],
+    content: bytes = CONTENT,
 ) -> Registration:
     """Return how the registration of *content*, served by *server*, ended."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -195,6 +199,45 @@ def test_a_rest_that_calls_itself_the_whole_is_taken_at_its_word(
     ended = verified(verifier, store, origin, Breaking(breaks=1, status_of_rest=200))
     assert ended.failure is not None
     assert ended.failure.code == "digest-mismatch"
+
+
+@pytest.mark.parametrize("total", [2**20 * 8 + 1, 10**18 - 1, 10**19 - 1])
+def test_a_rest_that_makes_the_artifact_too_large_is_refused(
+    database: Database, store: Store, origin: Origin, tmp_path: Path, total: int
+) -> None:
+    """And what no store can hold is never noted: it would be in one statement with everybody's leases."""
+    settings = read_settings(
+        database_url=f"sqlite:///{tmp_path / 'registry.db'}",
+        egress_schemes="http",
+        egress_ports=str(origin.port),
+        egress_allow_networks="127.0.0.1/32",
+        max_attempts=1,
+        max_artifact_bytes=8 * 2**20,
+    )
+    asked: list[str | None] = []
+
+    def server(handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        asked.append(wanted)
+        handler.send_response(206 if wanted else 200)
+        handler.send_header("ETag", '"v1"')
+        if wanted:
+            handler.send_header("Content-Range", f"bytes {wanted[6:-1]}-{total - 1}/{total}")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(CONTENT), CONTENT))
+        if len(asked) > 2:
+            handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = True
+
+    with closing(Verifying(settings, database)) as verifier:
+        ended = verified(verifier, store, origin, server)
+    if total < 10**18:
+        assert ended.failure is not None
+        assert ended.failure.code == "artifact-too-large"
+    else:
+        assert ended.status is Status.REGISTERED, "that is no Content-Range, and so the whole was asked for again"
 
 
 def test_a_server_that_always_breaks_is_given_up(verifier: Verifying, store: Store, origin: Origin) -> None:

@@ -1,6 +1,7 @@
 """The story of a registration on a real store; only the network is a fake."""
 
 import asyncio
+import errno
 import hashlib
 import sqlite3
 import threading
@@ -15,7 +16,7 @@ import pytest
 from shared import database as database_module
 from shared.database import Database, open_database
 from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Shortage, StoreUnavailable, Truncated
-from shared.registration import Claim, Digest, Registration, RegistrationId, Settlement, Status
+from shared.registration import Accepted, Claim, Digest, Registration, RegistrationId, Settlement, Status
 from shared.settings import read_settings
 from shared.store import Store
 from tests.conftest import a_parsed_submission
@@ -342,6 +343,69 @@ def test_a_bell_is_over_within_seconds_though_nothing_moves(
     assert begun.wait(PATIENCE_S)
     assert len(verifier.engine._room) == 2, "a submitter has as much of the room as is left for others"
     assert [now(store, each.id).status for each in registrations].count(Status.QUEUED) == 7
+
+
+def test_a_bell_of_several_submitters_is_let_in_as_far_as_each_has_room(store: Store, make: Make) -> None:
+    verifier = make(CONTENT, max_downloads_per_host=1)
+    verifier.engine._room._places = 4
+    begun = verifier.while_streaming()
+    full = [declared(store, str(number).encode()) for number in range(8)]
+    (accepted,) = store.submit([(a_parsed_submission(artifactUrl=URL), "another")])
+    assert isinstance(accepted, Accepted)
+    verifier.offer([each.id for each in full])
+    assert begun.wait(PATIENCE_S)
+    verifier.offer([*(each.id for each in full), accepted.registration.id])
+    assert accepted.registration.id in verifier.engine._room
+
+
+def test_where_nothing_moves_a_bell_is_not_held(store: Store, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others stand behind it in the broker."""
+    verifier = make(CONTENT, max_downloads_per_host=1)
+    verifier.engine._room._places = 4
+    begun = verifier.while_streaming()
+    full = [declared(store, str(number).encode()) for number in range(8)]
+    verifier.offer([each.id for each in full])
+    assert begun.wait(PATIENCE_S)
+    monkeypatch.setattr(engine_module, "PATIENCE_S", 10 * PATIENCE_S)
+    verifier.engine._moved_at -= engine_module.STILL_S
+    waits: list[float] = []
+    timeout = asyncio.timeout
+
+    def noting(seconds: float) -> asyncio.Timeout:
+        waits.append(seconds)
+        return timeout(seconds)
+
+    monkeypatch.setattr("worker.engine.asyncio.timeout", noting)
+    verifier.offer([each.id for each in full])
+    assert waits == [0]
+
+
+def test_an_attempt_that_ends_in_a_surprise_counts_as_one_that_failed(store: Store, make: Make) -> None:
+    registration = declared(store)
+    verifier = make(CONTENT)
+
+    def surprise() -> None:
+        raise ZeroDivisionError
+
+    verifier.while_streaming(surprise)
+    verifier.verify(registration.id)
+    waiting = now(store, registration.id)
+    assert (waiting.status, waiting.attempts) == (Status.QUEUED, 1)
+    assert waiting.failure is not None
+    assert (waiting.failure.code, waiting.failure.fault) == ("internal-error", "registry")
+
+
+def test_an_engine_that_cannot_be_built_leaves_nothing_behind(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_files(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("worker.main.a_client", no_files)
+    before = {each.name for each in threading.enumerate()}
+    with pytest.raises(OSError, match="Too many open files"):
+        Verifying(read_settings(database_url=f"sqlite:///{tmp_path / 'registry.db'}"), database)
+    until(lambda: {each.name for each in threading.enumerate()} <= before, what="the end of its threads")
 
 
 def test_a_bell_that_finds_the_store_away_is_left_to_the_sweep(store: Store, make: Make) -> None:

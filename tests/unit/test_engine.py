@@ -8,6 +8,7 @@ import selectors
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ from worker.attempt import Attempt
 from worker.digest import Intake
 from worker.engine import Engine
 from worker.retry import RetryPolicy
+from worker.room import Room
 from worker.slots import Slot
 from worker.verify import Verifier
 
@@ -30,6 +32,7 @@ DOWNLOADS, EACH_TARGET, LEASE_S, DEADLINE_S = 4, 2, 20.0, 60.0
 BODY = b"x" * 10
 HOSTS = ("one.example.com", "two.example.com", "three.example.com")
 EGRESS = Egress()
+ROOM = 8
 LUCK = st.integers(0, 9)
 
 
@@ -113,14 +116,11 @@ class FakeStore:
     def is_live(self, registration_id: RegistrationId, epoch: int) -> bool:
         return self.status[registration_id] is Status.VERIFYING and self.epochs[registration_id] == epoch
 
-    async def renew(self, progress: Iterable[Progress]) -> set[tuple[RegistrationId, int]]:
-        asked = list(progress)
+    async def renew(self, progress: Progress) -> bool:
         await self._answer()
-        ours = {
-            (each.registration_id, each.epoch) for each in asked if self.is_live(each.registration_id, each.epoch)
-        }
-        for id_, _ in ours:
-            self.lease_ends[id_] = self.clock.now + LEASE_S
+        ours = self.is_live(progress.registration_id, progress.epoch)
+        if ours:
+            self.lease_ends[progress.registration_id] = self.clock.now + LEASE_S
         return ours
 
     async def settle(self, settlement: Settlement) -> Status | None:
@@ -187,6 +187,7 @@ class Machine(RuleBasedStateMachine):
         self._patched: list[Any] = [
             patch("time.monotonic", self.clock.time),
             patch("tests.conftest.a_submission", _submission),
+            patch("worker.engine.Room", partial(Room, ROOM)),
         ]
         for each in self._patched:
             each.start()
@@ -223,9 +224,15 @@ class Machine(RuleBasedStateMachine):
             ids.append(id_)
         self._ring(ids)
 
-    @rule()
-    def sweep(self) -> None:
-        self._ring([id_ for id_, status in self.store.status.items() if not status.final])
+    @rule(times=st.integers(1, 3))
+    def sweep(self, times: int) -> None:
+        """Ring for all that is in flight, a few times at once: bells are doubled."""
+        for _ in range(times):
+            self.clock.create_task(self.engine.offer([*self._in_flight()]))
+        self.clock.settle()
+
+    def _in_flight(self) -> list[RegistrationId]:
+        return [id_ for id_, status in self.store.status.items() if not status.final]
 
     def _ring(self, ids: list[RegistrationId]) -> None:
         self.clock.create_task(self.engine.offer(ids))
@@ -282,6 +289,7 @@ class Machine(RuleBasedStateMachine):
         """Leave, seldom: nothing happens any more after that."""
         if luck != 7:
             return
+        self.engine.begin_no_more()
         leaving = self.clock.create_task(self.engine.leave())
         self.clock.settle()
         if not self.store.away:
@@ -295,7 +303,7 @@ class Machine(RuleBasedStateMachine):
     def no_place_or_slot_is_given_twice(self) -> None:
         assert len(self.engine._tasks) <= DOWNLOADS
         assert self.engine._live.keys() <= self.engine._tasks.keys()
-        assert self.engine._slots.taken <= len(self.engine._tasks)
+        assert self.engine._slots.taken <= 2 * len(self.engine._tasks), "one in reserve on the way there"
         assert not set(self.engine._room) & self.engine._tasks.keys()
 
     @invariant()
@@ -333,7 +341,7 @@ class Machine(RuleBasedStateMachine):
         self.clock.pass_by(DEADLINE_S + LEASE_S)
         if not self.left:
             for _round in range(60):
-                self._ring([id_ for id_, status in self.store.status.items() if not status.final])
+                self._ring(self._in_flight())
                 self.clock.pass_by(10)
                 for each in list(self.wire.stalled.values()):
                     each.set_result("finish")

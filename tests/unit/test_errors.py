@@ -15,6 +15,7 @@ from shared.errors import (
     Rejected,
     Shortage,
     StoreUnavailable,
+    Surprise,
     Unavailable,
     UpstreamBusy,
 )
@@ -26,7 +27,7 @@ NAMED = [each for each in ALL if each not in ROOTS]
 CODES = """
     digest-mismatch artifact-too-large artifact-missing forbidden-url host-not-found forbidden-address bad-response
     bad-certificate bad-redirect conflict connect-failed upstream-busy truncated read-timeout deadline-passed
-    attempts-used-up store-unavailable canceled registry-shortage
+    attempts-used-up store-unavailable canceled registry-shortage internal-error
 """
 
 
@@ -99,6 +100,8 @@ def test_the_status_of_a_failure_follows_its_root(kind: type[RegistryError]) -> 
     status = problem_of(kind("It broke.").failure()).status
     if kind in {StoreUnavailable, Shortage}:
         assert status == 503
+    elif kind is Surprise:
+        assert status == 500
     elif issubclass(kind, Unavailable):
         assert status == 502
     else:

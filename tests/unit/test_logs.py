@@ -1,5 +1,9 @@
 """Nothing secret leaves in a log line: no query, no userinfo, no token of ours."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,3 +141,12 @@ def test_two_tokens_run_together_are_both_hidden() -> None:
 def test_scrubbing_takes_no_longer_for_strange_texts() -> None:
     for text in ("a+" * 50_000, "a." * 50_000, "://" * 30_000, "?" * 90_000, "@" * 90_000):
         without_secrets(None, "info", {"event": text})
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    """A disk is full, or nobody reads any more: what was at it goes on."""
+    told = "configure_logs(service='x'); get_logger('x').warning('y'); print('on')"
+    command = [sys.executable, "-c", f"from shared.logs import configure_logs, get_logger; {told}"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "on\n"

@@ -64,6 +64,7 @@ def test_a_redirect_waits_for_a_slot_and_is_served_before_who_has_not_begun() ->
         freed: list[None] = []
         slots = Slots(1, lambda: freed.append(None))
         first, second = slots.take(HERE), slots.take(THERE)
+        await second.move(THERE)
         moving = asyncio.create_task(second.move(HERE, patience_s=LONG_S))
         await asyncio.sleep(0)
         freed.clear()
@@ -82,6 +83,7 @@ def test_a_redirect_to_where_nothing_is_free_says_where() -> None:
         slots = Slots(1)
         slots.take(HERE)
         slot = slots.take(THERE)
+        await slot.move(THERE)
         with pytest.raises(Busy) as busy:
             await slot.move(HERE, patience_s=0.01)
         assert busy.value.target == HERE
@@ -109,6 +111,42 @@ def test_who_is_cut_off_while_waiting_takes_no_slot_along() -> None:
             second.leave()
             assert slots.taken == 0
             assert not slots._waiting
+
+    run(story)
+
+
+def test_who_is_known_to_be_led_somewhere_keeps_a_slot_of_that_while_it_asks_the_first() -> None:
+    async def story() -> None:
+        slots = Slots(1)
+        slot = slots.take(THERE)
+        await slot.move(HERE)
+        assert (slots.free(HERE), slots.free(THERE)) == (False, False)
+        await slot.move(THERE)
+        assert (slots.free(HERE), slots.free(THERE)) == (True, False)
+        slot.leave()
+        assert slots.taken == 0
+        slot = slots.take(THERE)
+        await slot.move(HERE)
+        slot.leave()
+        assert slots.taken == 0, "it was not led there this time"
+
+    run(story)
+
+
+def test_no_more_wait_for_a_target_than_may_download_from_it() -> None:
+    async def story() -> None:
+        slots = Slots(2)
+        for _ in range(2):
+            slots.take(HERE)
+        others = [slots.take(Target("https", f"h{n}.example", 443)) for n in range(5)]
+        moving = [asyncio.create_task(each.move(HERE, patience_s=LONG_S)) for each in others]
+        for _turn in range(3):
+            await asyncio.sleep(0)
+        assert [each.done() for each in moving] == [False, False, True, True, True]
+        assert all(isinstance(each.exception(), Busy) for each in moving[2:])
+        for each in moving:
+            each.cancel()
+        await asyncio.gather(*moving, return_exceptions=True)
 
     run(story)
 
@@ -142,7 +180,7 @@ class Five:
             await asyncio.sleep(0)
         for each in [each for each, task in self.moving.items() if task.done()]:
             del self.moving[each]
-        really = Counter(slot._target for slot in self.held.values() if slot._target)
+        really = Counter(each for it in self.held.values() for each in (it._held, it._reserve) if each)
         assert all(count <= 2 for count in really.values())
         assert self.slots.taken >= really.total()
 

@@ -14,7 +14,7 @@ def upgrade() -> None:
     op.create_index(
         "in_flight_by_submitter",
         "registrations",
-        ["submitted_by"],
+        ["submitted_by", "status"],
         sqlite_where=_IN_FLIGHT,
         postgresql_where=_IN_FLIGHT,
     )
