@@ -13,12 +13,14 @@ from itertools import count
 
 from bench.filling import id_of
 from shared.database import open_database
-from shared.registration import Accepted, RegistrationId, Submission
-from shared.store import Store
+from shared.registration import Accepted, Progress, RegistrationId, Submission, Terms
+from shared.store import Store, Wish
 from worker.sweep import sweep
 
 REPEATED = 40
 PAGE = 50
+RENEWED = 500
+RENEWING = f"renewing {RENEWED} claims"
 _numbers = count()
 
 
@@ -28,10 +30,12 @@ class Costs:
     def __init__(self, rows: int, url: str) -> None:
         self._store = Store(open_database(url), ring_again_after_s=3600)
         self._submitted: list[RegistrationId] = []
+        self._held: list[Progress] = []
         deep = max(rows - 999 * PAGE, PAGE)  # the page 1,000, or where there are not so many the last
         self.work: dict[str, Callable[[], object]] = {
             "submission": self._submit,
             "claim": self._claim,
+            RENEWING: self._renew,
             "sweep": self._sweep,
             "list of plugins, page 1": lambda: self._store.plugins(limit=PAGE + 1),
             "list of plugins, page 1,000": lambda: self._store.plugins(limit=PAGE + 1, before=id_of("plugin", deep)),
@@ -60,6 +64,15 @@ class Costs:
 
     def _claim(self) -> None:
         assert self._store.claim(self._submitted.pop(), worker="bench", lease_s=3600, max_attempts=5) is not None
+
+    def _renew(self) -> None:
+        if not self._held:
+            for _ in range(RENEWED):
+                self._submit()
+            ids = [self._submitted.pop() for _ in range(RENEWED)]
+            claims = self._store.work([Wish(each) for each in ids], Terms("bench", 3600, 5))
+            self._held = [Progress(each.registration_id, each.epoch, 1, None) for each in claims]
+        assert len(self._store.renew(self._held, lease_s=3600)) == RENEWED
 
     def _sweep(self) -> None:
         sweep(self._store, waiting=lambda: 0, ring=lambda _ids: None, max_attempts=5)

@@ -20,7 +20,9 @@ from bench.stand import PEERS_PYTHON, PROJECT, Stand
 
 NAME = "density"
 SLOW = 500
-MAX_MIB = 350.0
+MAX_MIB = 140.0
+MANY, MANY_MAX_MIB = 2000, 250.0
+MAX_CORE_PERCENT = 3.0
 HELD_UP_MS = 25.0
 FORKS = 8
 
@@ -39,6 +41,7 @@ def run(stand: Stand) -> Section:
     without: list[float] = []
     meanwhile: list[float] = []
     mib: list[float] = []
+    percent: list[float] = []
     for number in range(rounds):
         doing(f"{SLOW} slow downloads, round {number + 1} of {rounds}")
         with ExitStack() as running:
@@ -47,10 +50,11 @@ def run(stand: Stand) -> Section:
             room = {"REGISTRY_MAX_DOWNLOADS_PER_HOST": "600", "REGISTRY_FETCH_DEADLINE_S": "3600"}
             it = running.enter_context(registry(stand, folder, url, workers=1, downloads=600, **room))
             without += [register(stand, it) * 1000 for _ in range(fast)]
-            _submit_slow(stand, it)
+            _submit_slow(stand, it, SLOW)
             time.sleep(2)
             meanwhile += [register(stand, it) * 1000 for _ in range(fast)]
             mib.append(it.workers[0].memory_info().rss / 2**20)
+            percent.append(_core_percent(it.workers[0]))
             assert _slow_now(stand) == SLOW, f"only {_slow_now(stand)} slow downloads were under way"
     section.table("a fast artifact, until its 200", "ms", {"without slow ones": without, f"beside {SLOW}": meanwhile})
     holders = {OURS: [each / SLOW for each in mib]}
@@ -61,8 +65,12 @@ def run(stand: Stand) -> Section:
     extra = statistics.median(meanwhile) - statistics.median(without)
     section.goals += [
         Goal(f"one worker process with {SLOW} slow downloads", "at most", MAX_MIB, max(mib), "MiB"),
+        Goal("their share of a core", "at most", MAX_CORE_PERCENT, statistics.median(percent), "%"),
         Goal("a fast artifact beside them: median above that without", "at most", HELD_UP_MS, extra, "ms"),
     ]
+    if not stand.quick:
+        doing(f"{MANY} slow downloads")
+        section.goals.append(Goal(f"the same with {MANY}", "at most", MANY_MAX_MIB, _with_many(stand), "MiB"))
     whole = ", ".join(f"{each:.0f} MiB" for each in mib)
     section.notes.append(
         f"The whole worker process: {whole}. A prefork child holds one download and nothing beside it; its figure is "
@@ -71,8 +79,28 @@ def run(stand: Stand) -> Section:
     return section
 
 
-def _submit_slow(stand: Stand, it: Registry) -> None:
-    """Submit slow artifacts, and wait until each is being downloaded."""
+def _core_percent(worker: psutil.Process) -> float:
+    """Return how much of a core *worker* uses, over some seconds."""
+    worker.cpu_percent()
+    time.sleep(5)
+    return float(worker.cpu_percent())
+
+
+def _with_many(stand: Stand) -> float:
+    """Return how many MiB a worker holds with a great many slow downloads."""
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=stand.folder)))
+        url = running.enter_context(store(SQLITE, folder, None))
+        room = {"REGISTRY_MAX_DOWNLOADS_PER_HOST": str(MANY), "REGISTRY_FETCH_DEADLINE_S": "3600"}
+        it = running.enter_context(registry(stand, folder, url, workers=1, downloads=MANY, **room))
+        _submit_slow(stand, it, MANY)
+        time.sleep(5)
+        assert _slow_now(stand) == MANY, f"only {_slow_now(stand)} slow downloads were under way"
+        return float(it.workers[0].memory_info().rss / 2**20)
+
+
+def _submit_slow(stand: Stand, it: Registry, count: int) -> None:
+    """Submit so many slow artifacts, and wait until each is being downloaded."""
     headers = {"Authorization": f"Bearer {it.token}", "Prefer": "respond-async"}
 
     def submit(number: int) -> None:
@@ -87,9 +115,9 @@ def _submit_slow(stand: Stand, it: Registry) -> None:
         assert answer.status_code == 202, answer.text
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(submit, range(SLOW)))
+        list(pool.map(submit, range(count)))
     give_up = time.monotonic() + 60
-    while _slow_now(stand) < SLOW and time.monotonic() < give_up:
+    while _slow_now(stand) < count and time.monotonic() < give_up:
         time.sleep(0.1)
 
 
