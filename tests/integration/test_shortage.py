@@ -29,7 +29,7 @@ _processes = multiprocessing.get_context("forkserver")
 
 def few_files(url: str, port: int, ids: list[RegistrationId], downloads: int | None) -> None:
     """Be a worker with few open files, while any of *ids* is in flight; it takes what fits, or what it is told."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES // 4, FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if downloads else FILES // 4, FILES))
     settings = read_settings(
         database_url=url,
         egress_schemes="http",
