@@ -162,8 +162,9 @@ class OwnRabbitMQ(RabbitMQ):
         self._folder = folder
         (folder / "enabled_plugins").write_text("[].")
         # A consumer that holds a message for longer is closed; whether one does is looked at every few seconds.
-        limits = f"consumer_timeout = {CONSUMER_TIMEOUT_S * 1000}\nchannel_tick_interval = 5000\n"
-        (folder / "rabbitmq.conf").write_text(limits)
+        limits = f"{{consumer_timeout, {CONSUMER_TIMEOUT_S * 1000}}}, {{channel_tick_interval, 5000}}"
+        (folder / "rabbitmq.conf").touch()
+        (folder / "advanced.config").write_text(f"[{{rabbit, [{limits}]}}].")
         (folder / "rabbitmq-env.conf").touch()
 
     def command(self) -> Sequence[str]:
@@ -182,6 +183,7 @@ class OwnRabbitMQ(RabbitMQ):
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._folder / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "rabbitmq-env.conf"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the node, so that signals reach it
