@@ -55,3 +55,30 @@ def test_a_worker_that_is_held_up_or_stopped_is_ended_and_its_work_is_done(
             what="the count of workers that were lost",
         )
         assert lost
+
+
+def test_a_worker_whose_loop_does_not_go_on_is_ended_and_its_work_is_done(
+    origin: Origin, tmp_path: Path, gate: threading.Event
+) -> None:
+    """Its other threads live, and could say so for ever; no lease is renewed and no deadline passes meanwhile."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    env = {
+        **open_loopback(origin.port),
+        "REGISTRY_LEASE_S": "3",
+        "REGISTRY_SWEEP_INTERVAL_S": "0.5",
+        "PYTHONPATH": os.pathsep.join([str(HELD), str(PROJECT)]),
+        "FAULTS_HOLD": str(marks),
+    }
+    with running_registry(tmp_path / "state", "--workers", "1", env=env) as registry:
+        artifact = Served(body=b"held " * 100, gate=gate)
+        submission = a_submission(artifactUrl=origin.serve(artifact), checksum=artifact.checksum)
+        registration_id = registry.register(submission, prefer="respond-async").json()["id"]
+        until(lambda: artifact.requests, what="the download")
+        held = registry.child("worker-1")
+        (marks / f"{held.pid}-loop").touch()
+        gate.set()
+        assert until(events(registry, "loop does not move"), what="word of what holds it up")
+        until(lambda: not held.is_running(), what="its end")
+        assert until(events(registry, "Timeout (", "!"), what="where it stood")
+        assert registry.final(registration_id)["status"] == "registered"

@@ -1,9 +1,10 @@
 """Loaded by Python at its start where this folder is on PYTHONPATH: holds the interpreter once it is told to.
 
 A process in whose environment FAULTS_HOLD names a folder waits there for a file named like its process id, and then
-makes one call into C that does not end.
+makes one call into C that does not end. With ``-loop`` after the id, its event loop alone is what does not go on.
 """
 
+import gc
 import os
 import re
 import threading
@@ -12,7 +13,13 @@ from pathlib import Path
 
 
 def _hold(mark: Path) -> None:
+    mark_of_loop = mark.with_name(f"{mark.name}-loop")
     while not mark.exists():
+        if mark_of_loop.exists():
+            for each in gc.get_objects():
+                if type(each).__name__ == "LoopThread":
+                    each.loop.call_soon_threadsafe(time.sleep, 3600)
+            return
         time.sleep(0.05)
     re.match("(a+)+$", "a" * 60 + "b")
 
