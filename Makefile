@@ -4,6 +4,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 STATE ?=
 FUZZ_S ?= 600
+SOAK_S ?= 3600
 
 # Each takes a virtual environment. A lock is complete, so it is installed as it is: no resolver runs, and the
 # day makes no difference; then what is there is checked. Through uv where it is on PATH, else by the environment's pip.
@@ -23,7 +24,7 @@ endif
 endif
 endif
 
-.PHONY: setup run demo test test-faults fuzz check format lock clean compose-demo bench bench-quick
+.PHONY: setup run demo test test-faults fuzz soak check format lock clean compose-demo bench bench-quick
 
 setup: .venv/.dev
 
@@ -60,6 +61,10 @@ test-faults: .venv/.dev
 # What strangers might send, for so many seconds in all. FUZZ="--seed 7 --target answers" has an earlier run's inputs again.
 fuzz: .venv/.dev
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S) $(FUZZ)
+
+# Mixed traffic against one worker, for so many seconds: its memory and descriptors must stay where they are.
+soak: .venv/.dev
+	@$(BIN)/python -m tests.soak --seconds $(SOAK_S)
 
 # The many-machine shape, for real: needs a Docker engine, or podman with podman-compose.
 compose-demo:

@@ -4,9 +4,9 @@ They are text, because SQLAlchemy's own work on a row is twice what the database
 for seldom stays in `statements.py`. Both dialects run the same sentences: a group's rows are a table called `j`, made
 of one JSON document on SQLite and of one array a column on PostgreSQL, whose columns bear names that no table has.
 
-**Each finds its rows by their ids**, one by one, whatever else there is, and without statistics: so `status` is never
-compared as it is (``status || ''``). Seeing ``status = 'verifying'``, a planner takes a partial index of all that is
-in flight, and then a group costs what the backlog is long (1.5 ms a row on SQLite, 9 ms for 32 on PostgreSQL).
+**Each finds its rows by their ids**, one by one, whatever else there is, and without statistics: so `status` is no
+condition as it is (but ``status || ''``). Seeing ``status = 'verifying'``, a planner takes an index of all that is in
+flight, and then a group costs what the backlog is long (1.5 ms a row on SQLite, 9 ms for 32 on PostgreSQL).
 """
 
 import json

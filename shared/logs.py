@@ -72,7 +72,7 @@ def configure_logs(*, service: str) -> None:
 
 
 class _Stderr:
-    """Standard error, on which a disk may be full or nobody read: that must end nothing."""
+    """Standard error, whose disk may be full or whose reader gone: that must end nothing."""
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):

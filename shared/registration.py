@@ -308,9 +308,9 @@ class Settlement:
         return cls(claim, Status.QUEUED, failure=failure, due_in_s=delay_s, ring_in_s=delay_s, given_back=given_back)
 
     @classmethod
-    def released(cls, claim: Claim, *, ring_in_s: float = 0) -> Self:
-        """Put it back as if it had not been claimed; if nobody has claimed it after *ring_in_s*, the sweep rings."""
-        return cls(claim, Status.QUEUED, due_in_s=0, ring_in_s=ring_in_s, given_back=True)
+    def released(cls, claim: Claim) -> Self:
+        """Put it back as if it had not been claimed; the next sweep rings for it."""
+        return cls(claim, Status.QUEUED, due_in_s=0, ring_in_s=0, given_back=True)
 
 
 @dataclass(frozen=True)

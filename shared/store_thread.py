@@ -29,6 +29,9 @@ Answer = TypeVar("Answer")
 
 MAX_GROUP = 128
 LINGER_S = 0.004
+CLOSING_S = 10.0
+QUIET_S = 0.05
+"""After so long without a question the last group says nothing of the next."""
 BUSY_FROM = 8
 """A group of so many is not small."""
 
@@ -55,10 +58,10 @@ class StoreThread(Generic[Asked, Answer]):
         return await answer
 
     def close(self) -> None:
-        """End the thread, once it has answered what it is at."""
+        """End the thread, once it has answered what it is at; not waiting for a store that is away for long."""
         self._closed = True
         self._awake.release()
-        self._thread.join()
+        self._thread.join(CLOSING_S)
 
     def _wake(self) -> None:
         if self._idle and self._waiting:
@@ -68,9 +71,12 @@ class StoreThread(Generic[Asked, Answer]):
     def _run(self) -> None:
         size = 0
         while True:
+            slept_from = time.monotonic()
             self._awake.acquire()
             if self._closed:
                 return
+            if time.monotonic() - slept_from > QUIET_S:
+                size = 0  # that was another load
             if BUSY_FROM <= size < MAX_GROUP:
                 time.sleep(LINGER_S)
             group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]

@@ -100,8 +100,8 @@ def postpone(store: Store, claim: Claim, failure: Failure, *, delay_s: float) ->
     return store.settle(Settlement.postponed(claim, failure, delay_s=delay_s)) is not None
 
 
-def release(store: Store, claim: Claim, *, soon: bool) -> bool:
-    return store.settle(Settlement.released(claim, ring_in_s=0 if soon else RING_AGAIN_AFTER_S)) is not None
+def release(store: Store, claim: Claim) -> bool:
+    return store.settle(Settlement.released(claim)) is not None
 
 
 def claim_as_a_group(
@@ -294,7 +294,7 @@ class StoreContract:
         assert not reject(store, stale, WRONG)
         assert not fail(store, stale, BROKEN)
         assert not postpone(store, stale, BROKEN, delay_s=1)
-        assert not release(store, stale, soon=True)
+        assert not release(store, stale)
         assert store.renew([Progress(stale.registration_id, stale.epoch, 99, 99)], lease_s=LEASE_S) == set()
         assert now(store, registration.id) == before
         assert store.plugins(limit=10) == []
@@ -316,7 +316,7 @@ class StoreContract:
             assert not reject(store, claimed, WRONG)
             assert not fail(store, claimed, BROKEN)
             assert not postpone(store, claimed, BROKEN, delay_s=0)
-            assert not release(store, claimed, soon=True)
+            assert not release(store, claimed)
             assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=99) is None
             assert store.ring_due(10) == []
             assert store.fail_used_up(1) == []
@@ -406,15 +406,9 @@ class StoreContract:
 
     def test_a_released_claim_costs_no_attempt_and_is_due_at_once(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
-        assert release(store, claim(store, registration), soon=True)
+        assert release(store, claim(store, registration))
         assert now(store, registration.id).attempts == 0
         assert store.ring_due(10) == [registration.id]
-        assert claim(store, registration).attempt == 1
-
-    def test_a_claim_that_its_worker_takes_up_again_is_not_rung_for_at_once(self, store: Store) -> None:
-        registration = submit(store, a_parsed_submission())
-        assert release(store, claim(store, registration), soon=False)
-        assert store.ring_due(10) == []
         assert claim(store, registration).attempt == 1
 
     def test_renewing_extends_the_lease_and_notes_progress(self, store: Store) -> None:
@@ -587,7 +581,7 @@ class StoreContract:
             pytest.param(lambda store, it: claim(store, now(store, it.registration_id)), id="claimed-again"),
             pytest.param(lambda store, it: store.cancel(it.registration_id, OPERATOR), id="canceled"),
             pytest.param(lambda store, it: reject(store, it, WRONG), id="settled"),
-            pytest.param(lambda store, it: release(store, it, soon=True), id="released"),
+            pytest.param(release, id="released"),
         ],
     )
     def test_of_a_group_the_one_that_was_lost_writes_nothing_and_the_others_are_registered(
@@ -947,7 +941,7 @@ class OperatorContract:
         claim(store, registration, lease_s=0)
         time.sleep(0.01)
         second = claim(store, registration)
-        release(store, second, soon=True)
+        release(store, second)
         third = claim(store, registration)
         seen = Overviews(database).take()
         assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)

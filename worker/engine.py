@@ -13,7 +13,8 @@ out, whenever somebody comes or one is free again: it is the only thing that beg
 
 **What ends a task.** It settles; or its attempt is cut off, by its deadline, its lease, an operator's cancel, or our
 leaving; or the store is away and its lease ends. Whatever it is, `_attempt` gives place and slot back, once, and the
-next begins. Nothing here waits for anything but its own task: not for the broker, not for another host.
+next begins. A task waits for its own host and for the store, and for nobody else: not for the broker, and for another
+task two seconds at most, where a redirect leads to a host that has no slot.
 
 **Leaving** lets the room go, cuts all attempts off, and is over when each has put its claim back.
 """
@@ -41,6 +42,7 @@ PATIENCE_S = 5.0
 STILL_S = 0.5
 """Where nobody has left for so long nobody is waited for: the sweep rings again, and others stand behind a bell."""
 MAX_LED = 1024
+"""Of how many first targets it is remembered where they lead."""
 
 log = get_logger(__name__)
 
@@ -93,19 +95,19 @@ class Engine:
             log.warning("bell not answered", reason=error.detail)
             return
         until = time.monotonic() + PATIENCE_S
-        while waiting := [each for each in waiting if not self._let_in(each)]:
-            if self._leaving or not await self._moves(until):
+        while waiting:
+            waiting = [each for each in waiting if not self._let_in(each)]
+            if not self._begin() and waiting and not await self._moves(until):
                 log.info("no room", let_go=len(waiting))
                 return
 
-    def _let_in(self, it: Waiting) -> bool:
-        """Let *it* wait for its turn, if there is room; return whether it does, or needs nothing."""
-        if self._is_here(it.id):
+    def _let_in(self, waiting: Waiting) -> bool:
+        """Let one wait for its turn, if there is room; return whether it does, or needs nothing."""
+        if self._is_here(waiting.id):
             return True
-        if self._leaving or not self._room.fits(it.submitted_by):
+        if self._leaving or not self._room.fits(waiting.submitted_by):
             return False
-        self._room.put(Entry(it.id, it.submitted_by, self._target(it.artifact_url)))
-        self._begin()
+        self._room.put(Entry(waiting.id, waiting.submitted_by, self._target(waiting.artifact_url)))
         return True
 
     def _is_here(self, registration_id: RegistrationId) -> bool:
@@ -119,6 +121,8 @@ class Engine:
 
     async def _moves(self, until: float) -> bool:
         """Wait until somebody has left the room; return whether that was soon. Where nothing moves nobody waits."""
+        if self._leaving:
+            return False
         patience_s = min(self._moved_at + STILL_S, until) - time.monotonic()
         self._moved.clear()
         try:
@@ -128,13 +132,15 @@ class Engine:
             return False
         return True
 
-    def _begin(self) -> None:
-        """Begin attempts, as many as have a place and a slot."""
+    def _begin(self) -> bool:
+        """Begin attempts, as many as have a place and a slot; return whether there were any."""
+        begun = len(self._tasks)
         while len(self._tasks) < self._downloads and (entry := self._room.next(self._has_slot)):
             slot = self._slots.take(self._led_to(entry.target or _NOWHERE))
             self._tasks[entry.id] = asyncio.get_running_loop().create_task(self._attempt(entry, slot))
             self._moved_at = time.monotonic()
             self._moved.set()
+        return len(self._tasks) > begun
 
     def _has_slot(self, target: Target | None) -> bool:
         return target is None or self._slots.free(self._led_to(target))

@@ -7,9 +7,10 @@ arrives. That takes as little time as anything on two cores does.
 
     loop ── wire, body, intake ──► lane ── done, or slow again ──► loop
 
-**Nothing is shared.** While a lane has the three, no task touches them but to cut them off, which shuts the wire: the
-lane then reads its end. A stream that turns slow comes back, so a lane is never kept by somebody who waits. Where no
-lane is free the loop goes on by itself, in small pieces, and asks again.
+**Nothing is shared** but the count of what has arrived, which the loop only reads. While a lane has the three, no
+task touches them but to cut them off, which shuts the wire: the lane then reads its end. A stream that turns slow
+comes back, so a lane is never kept by somebody who waits. Where no lane is free the loop goes on by itself, in small
+pieces, and asks again.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ few places at most, and one submitter as many as are left for everybody else.
 """
 
 import asyncio
+import os
 import socket
 import threading
 from collections import Counter
@@ -15,14 +16,14 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from shared.errors import ConnectFailed, HostNotFound, Shortage
+from shared.errors import ConnectFailed, HostNotFound, RegistryError, Shortage
+from worker.translation import is_ours
 
 PLACES = 256
 """How many names a process resolves at once, those included whose resolver hangs."""
 PLACES_EACH_ZONE = 16
 NOT_RESOLVED = "The host of artifactUrl could not be resolved."
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-_OURS = {socket.EAI_MEMORY, socket.EAI_SYSTEM}
 _ASK_AGAIN_S = 0.05
 
 Resolve = Callable[[str, int, float, str], Awaitable[list[str]]]
@@ -46,7 +47,7 @@ class Resolver:
         Raises:
             HostNotFound: it has none, for certain.
             ConnectFailed: there was no answer within *timeout_s*, or one that can pass.
-            Shortage: we have no place for this look-up, though its zone has.
+            Shortage: we have no place for this look-up within as much, though its zone has; or no file for it.
         """
         if _is_address(host):
             return [host]
@@ -55,19 +56,15 @@ class Resolver:
             async with asyncio.timeout(timeout_s):
                 while not self._has_place(*mine):
                     await asyncio.sleep(_ASK_AGAIN_S)
-                return await self._answer(host, port, mine)
-        except socket.gaierror as error:
-            if error.errno in _NO_SUCH_HOST:
-                raise HostNotFound("The host of artifactUrl does not exist: is its name right?") from error
-            if error.errno in _OURS:
-                raise Shortage("The registry could not look a name up.", cause="resolver") from error
-            raise ConnectFailed(NOT_RESOLVED, cause="not-resolved") from error
         except TimeoutError as error:
-            if self._taken[mine[0]] < PLACES_EACH_ZONE and not self._has_place(*mine):
+            if self._taken[mine[0]] < PLACES_EACH_ZONE:
                 raise Shortage("The registry looks up too many names at once.", cause="resolver") from error
             raise ConnectFailed(NOT_RESOLVED, cause="not-resolved") from error
-        except (OSError, UnicodeError) as error:
-            raise ConnectFailed(NOT_RESOLVED, cause="not-resolved") from error
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._answer(host, port, mine)
+        except (OSError, UnicodeError) as error:  # TimeoutError is one of these
+            raise _named(error) from error
 
     def _has_place(self, zone: tuple[str, str], submitter: tuple[str, str]) -> bool:
         return self._taken[submitter] < self._free and self._taken[zone] < PLACES_EACH_ZONE
@@ -97,6 +94,27 @@ class Resolver:
         self._free -= 1
         self._taken.update(mine)
         return await answer
+
+
+def _named(error: OSError | UnicodeError) -> RegistryError:
+    """Return what a look-up that failed with *error* tells us.
+
+    Without a descriptor the system says that a name does not exist, or that it could not ask: so we try for one.
+    """
+    code = error.errno if isinstance(error, socket.gaierror) else None
+    if is_ours(error) or code == socket.EAI_MEMORY or not _can_open_a_file():
+        return Shortage("The registry has too little of what a look-up takes.", cause="resolver")
+    if code in _NO_SUCH_HOST:
+        return HostNotFound("The host of artifactUrl does not exist: is its name right?")
+    return ConnectFailed(NOT_RESOLVED, cause="not-resolved")
+
+
+def _can_open_a_file() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def zone_of(host: str) -> str:

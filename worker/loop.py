@@ -18,7 +18,7 @@ import uvloop
 from shared.logs import get_logger
 
 HELD_UP_S = 0.1
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.02
 STILL_S = 2.0
 """A loop that has not moved for so long does not live, until it moves again."""
 FRAMES = 4

@@ -1,4 +1,4 @@
-"""Composition root of the worker: ``celery -A worker.main worker --pool threads`` and ``... beat``."""
+"""Composition root of the worker: ``celery -A worker.main worker --pool threads``."""
 
 import asyncio
 import contextlib
@@ -95,8 +95,9 @@ class Running:
 
     def leave(self) -> list[RegistrationId]:
         """Cut off what is under way, so that it is put back at once; return whose turn had not come."""
-        waited = self._loop.call(self._begin_no_more())
+        waited: list[RegistrationId] = []
         try:
+            waited = self._loop.call(self._begin_no_more(), within_s=LEAVING_S)
             self._loop.call(self.engine.leave(), within_s=LEAVING_S)
         except TimeoutError:
             log.warning("not all claims were put back", within_s=LEAVING_S)
@@ -222,6 +223,8 @@ class Worker:
         with self._building:
             self._leaving = True
         waited = self._running.leave() if self._running is not None else []
+        if self._running is not None:
+            self._running.close()  # a loop that runs while its interpreter ends may crash it
         if self._presence is not None:
             self._presence.leave()
         with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring

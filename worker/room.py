@@ -1,8 +1,8 @@
 """The room: registrations that wait in a worker for their turn. None is claimed, so a worker that dies owes nothing.
 
 **Submitters take turns.** Who is next is asked of one submitter after the other, so a hundred thousand registrations
-of one team delay the first of another by one. Of a submitter, the one that has waited longest is next, among those
-whose target has a slot.
+of one team delay the first of another by one. Of a submitter its targets take turns, among those that have a slot;
+of a target, the one that has waited longest is next.
 
 **Nobody fills the room.** A submitter may have as many here as there are places free: alone it has half of them, and
 whoever comes finds some. What does not fit is let go after a moment: the store knows it, and the sweep rings again.

@@ -32,7 +32,7 @@ class Busy(Exception):
 class Slots:
     """*each* for every target. *freed* is called when there may be one for who has not begun."""
 
-    def __init__(self, each: int, freed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, each: int, freed: Callable[[], object] = lambda: None) -> None:
         self._each = each
         self._freed = freed
         self._taken: Counter[Place] = Counter()

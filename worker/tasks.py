@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from celery import Celery
 
 from shared.census import Census
+from shared.database import SchemaMismatch
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
@@ -33,8 +34,8 @@ def add_tasks(
     def answer_bell(registration_ids: list[str]) -> None:
         try:
             offer([RegistrationId(each) for each in registration_ids])
-        except StoreUnavailable as error:  # the sweep rings again
-            log.warning("bell not answered", reason=error.detail)
+        except (StoreUnavailable, SchemaMismatch) as error:  # the sweep rings again
+            log.warning("bell not answered", reason=str(error))
 
     @app.task(name=SWEEP_TASK)
     def sweep_due() -> None:

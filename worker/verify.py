@@ -20,12 +20,14 @@ from worker.slots import Busy, Slot
 
 log = get_logger(__name__)
 INSIST_EVERY_S = 0.5
+MAX_SHORTAGES = 100
+"""After so many claims that counted for nothing one counts: whatever we lack, each registration has an end."""
 _FROM_OUTSIDE = (LeaseLost, Released, Busy)
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """Verifies what is claimed. Everything it works with is given; it owns no thread and no clock."""
+    """Verifies what is claimed. Everything it works with is given; it owns no thread."""
 
     keeper: Keeper
     fetch: Fetch
@@ -112,7 +114,7 @@ class Verifier:
     async def _give_up(self, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""
         claim, failure = attempt.claim, error.failure()
-        ours = isinstance(error, Shortage)
+        ours = isinstance(error, Shortage) and claim.epoch - claim.attempt < MAX_SHORTAGES
         delay_s = next_delay_s(error, 0 if ours else claim.attempt, self.retry, luck=random.random())  # noqa: S311
         if delay_s is not None:
             settlement = Settlement.postponed(claim, failure, delay_s=delay_s, given_back=ours)

@@ -228,10 +228,10 @@ class Machine(RuleBasedStateMachine):
         settled = self.store.settle(Settlement.postponed(claim, BROKEN, delay_s=delay_s))
         self._end(claim, settled, status=Status.QUEUED, due=delay_s == SHORT_S)
 
-    @rule(claim=claims, soon=st.booleans())
-    def release(self, claim: Claim, soon: bool) -> None:
+    @rule(claim=claims)
+    def release(self, claim: Claim) -> None:
         attempts = self.model[claim.registration_id].attempts - 1
-        released = Settlement.released(claim, ring_in_s=0 if soon else SHORT_S)
+        released = Settlement.released(claim)
         self._end(claim, self.store.settle(released), status=Status.QUEUED, due=True, attempts=attempts)
 
     @rule(claim=claims, lease_s=st.sampled_from([SHORT_S, LONG_S]))

@@ -59,6 +59,7 @@ def test_no_statement_of_the_hot_path_looks_at_every_row(database: Database) -> 
     register(store, one, digest_of(one.submission))
     reject(store, two, ArtifactMissing("It is gone.").failure())
     postpone(store, three, ArtifactMissing("It is gone.").failure(), delay_s=0)
+    store.work([Look((first.id, second.id))], terms())
     store.ring_due(10)
     store.fail_used_up(3)
     store.settled([first.id, second.id])
@@ -66,6 +67,12 @@ def test_no_statement_of_the_hot_path_looks_at_every_row(database: Database) -> 
     store.plugins(limit=10, before="plugin-")
     assert len(plans.steps) > 10
     assert plans.scans == {}
+    by_id = "INDEX sqlite_autoindex_registrations_1 (id=?)"
+    for name, text in store._hot._texts.items():
+        found = [step for step in plans.steps[text] if " registrations " in step]
+        # The index of what is in flight is no scan either, and costs as much.
+        assert found, name
+        assert all(step.endswith(by_id) for step in found), (name, found)
 
 
 def touched(database: Database, backlog: int, group: int) -> dict[str, list[str]]:

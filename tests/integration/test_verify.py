@@ -213,6 +213,27 @@ def test_a_worker_told_to_stop_puts_its_claims_back_says_what_waited_and_takes_n
     assert now(store, other.id).status is Status.QUEUED
 
 
+def test_a_worker_with_two_thousand_downloads_puts_all_of_them_back_in_time(store: Store, make: Make) -> None:
+    """Within the seconds that leaving may take, after which it would give up: none may cost an attempt."""
+    count = 2000
+    submissions = [(a_parsed_submission(artifactUrl=URL), f"submitter {number % 10}") for number in range(count)]
+    accepted = [each for start in range(0, count, 100) for each in store.submit(submissions[start : start + 100])]
+    ids = [each.registration.id for each in accepted if isinstance(each, Accepted)]
+    verifier = make(CONTENT, downloads=count, max_downloads_per_host=count)
+    verifier.while_streaming()
+    for start in range(0, count, 32):
+        verifier.offer(ids[start : start + 32])
+    until(lambda: len(verifier.fetching.fetched) == count, what="all of them under way")
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("worker.main.log.warning", lambda event, **_: told.append(event))
+        assert verifier.leave() == []
+    assert told == [], "it did not give up"
+    found = store.some(ids)
+    assert {(each.status, each.attempts, each.claimed_by) for each in found} == {(Status.QUEUED, 0, None)}
+    assert len(found) == count
+
+
 def test_the_heartbeat_keeps_a_claim_and_notes_progress(
     store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

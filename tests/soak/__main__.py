@@ -79,8 +79,8 @@ class Soak:
     registry: Registry
     worker: psutil.Process
     hosts: dict[str, HostileServer]
-    open: dict[str, str] = field(default_factory=dict)
-    """Registrations that were not final when last looked at, and their kinds."""
+    open: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Registrations that were not final when last looked at, their kinds, and when they were submitted."""
     ended: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     mib: list[float] = field(default_factory=list)
@@ -98,17 +98,19 @@ class Soak:
             timeout=60,
         )
         answer.raise_for_status()
-        self.open[answer.json()["id"]] = kind
+        self.open[answer.json()["id"]] = kind, time.monotonic()
 
     def look(self) -> None:
         """See what has ended, how the worker is, and whether a download is older than it may be."""
-        for id_, kind in list(self.open.items())[:400]:
+        for id_, (kind, begun) in list(self.open.items())[:400]:
             found = self.session.get(
                 f"{self.registry.address}/api/v1/registrations/{id_}",
                 headers={"Authorization": f"Bearer {self.registry.token}"},
                 timeout=60,
             ).json()
             if found["status"] in {"queued", "verifying"}:
+                if time.monotonic() - begun > 2 * DEADLINE_S:
+                    self.wrong.append(f"{kind}: {id_} is {found['status']}, long after its deadline")
                 continue
             del self.open[id_]
             self.ended[kind] += 1
@@ -130,7 +132,7 @@ class Soak:
             if late > 1.1 * early:
                 wrong.append(f"{what} grew from {early:.1f} to {late:.1f}")
         if self.open:
-            wrong.append(f"{len(self.open)} never ended: {Counter(self.open.values())}")
+            wrong.append(f"{len(self.open)} never ended: {Counter(kind for kind, _ in self.open.values())}")
         return wrong
 
 

@@ -1,9 +1,13 @@
 """Look-ups that hang cost their own zone and their own submitter a place, and nobody else."""
 
 import asyncio
+import errno
+import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,7 +124,7 @@ def test_that_we_have_no_place_is_our_fault_and_not_the_submitters(hanging: thre
         (socket.gaierror(socket.EAI_NONAME, "no"), HostNotFound, ""),
         (socket.gaierror(socket.EAI_AGAIN, "later"), ConnectFailed, "not-resolved"),
         (socket.gaierror(socket.EAI_MEMORY, "memory"), Shortage, "resolver"),
-        (socket.gaierror(socket.EAI_SYSTEM, "files"), Shortage, "resolver"),
+        (OSError(errno.EMFILE, "files"), Shortage, "resolver"),
         (UnicodeError("label too long"), ConnectFailed, "not-resolved"),
         (OSError("odd"), ConnectFailed, "not-resolved"),
     ],
@@ -134,6 +138,30 @@ def test_what_goes_wrong_is_told_by_whose_fault_it_is(
     error = asyncio.run(found(Resolver(look_up), "host.example.com"))
     assert type(error) is told
     assert error.cause == cause
+
+
+def test_a_name_that_is_not_found_for_want_of_a_file_is_not_called_missing() -> None:
+    """So says the system's resolver, which could not read its own configuration."""
+
+    def look_up(_host: str, _port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "no")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    error: object = None
+
+    async def without_files() -> None:
+        nonlocal error
+        await asyncio.sleep(0)
+        with Path(os.devnull).open() as lowest:
+            free = lowest.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            error = await found(Resolver(look_up), "host.example.com")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    asyncio.run(without_files())
+    assert isinstance(error, Shortage)
 
 
 def test_a_thread_that_cannot_be_had_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:

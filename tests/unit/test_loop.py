@@ -43,10 +43,10 @@ async def answer(it: object) -> object:
 
 
 def test_what_holds_the_loop_up_is_logged_with_where_it_was(thread: LoopThread, told: list[dict[str, Any]]) -> None:
-    thread.call(hold_everybody_up(1))
+    thread.call(hold_everybody_up(0.25))
     until(lambda: told, what="the complaint")
     assert told[0]["event"] == "loop held up"
-    assert told[0]["for_ms"] >= 500
+    assert told[0]["for_ms"] >= 100
     assert "hold_everybody_up (test_loop.py:" in told[0]["by"]
 
 
