@@ -1,5 +1,6 @@
 """The Celery adapter: decode, call, done."""
 
+import threading
 from collections.abc import Callable, Sequence
 
 from celery import Celery
@@ -29,6 +30,7 @@ def add_tasks(
     missed_sweeps: int,
 ) -> None:
     """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
+    sweeping = threading.Lock()
 
     @app.task(name=VERIFY_TASK)
     def answer_bell(registration_ids: list[str]) -> None:
@@ -39,16 +41,21 @@ def add_tasks(
 
     @app.task(name=SWEEP_TASK)
     def sweep_due() -> None:
-        sweep(
-            store(),
-            waiting=lambda: bells_waiting(app),
-            ring=lambda ids: ring(app, ids),
-            max_attempts=max_attempts,
-        )
-        tallies().count()
-        tallies().mark("sweep")
-        if lost := census().count_lost(missed=missed_sweeps):
-            log.warning("workers lost", number=lost)
+        if not sweeping.acquire(blocking=False):
+            return  # one that is not done yet has counted the bells that wait, and two would ring for twice as many
+        try:
+            sweep(
+                store(),
+                waiting=lambda: bells_waiting(app),
+                ring=lambda ids: ring(app, ids),
+                max_attempts=max_attempts,
+            )
+            tallies().count()
+            tallies().mark("sweep")
+            if lost := census().count_lost(missed=missed_sweeps):
+                log.warning("workers lost", number=lost)
+        finally:
+            sweeping.release()
 
     @app.task(name=PRUNE_TASK)
     def prune_old() -> None:
