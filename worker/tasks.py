@@ -32,14 +32,14 @@ def add_tasks(
     """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
     sweeping = threading.Lock()
 
-    @app.task(name=VERIFY_TASK)
+    @app.task(name=VERIFY_TASK, shared=False)
     def answer_bell(registration_ids: list[str]) -> None:
         try:
             offer([RegistrationId(each) for each in registration_ids])
         except (StoreUnavailable, SchemaMismatch) as error:  # the sweep rings again
             log.warning("bell not answered", reason=str(error))
 
-    @app.task(name=SWEEP_TASK)
+    @app.task(name=SWEEP_TASK, shared=False)
     def sweep_due() -> None:
         if not sweeping.acquire(blocking=False):
             return  # one that is not done yet has counted the bells that wait, and two would ring for twice as many
@@ -57,7 +57,7 @@ def add_tasks(
         finally:
             sweeping.release()
 
-    @app.task(name=PRUNE_TASK)
+    @app.task(name=PRUNE_TASK, shared=False)
     def prune_old() -> None:
         prune(store(), older_than_s=keep_registrations_s)
         tallies().forget()
