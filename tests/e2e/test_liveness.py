@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
 from tests.running import PROJECT, Registry, running_registry, until
@@ -12,23 +14,32 @@ from tests.running import PROJECT, Registry, running_registry, until
 HELD = PROJECT / "tests" / "faults" / "held"
 
 
-def events(registry: Registry, *words: str) -> Callable[[], list[str]]:
-    return lambda: [line for line in registry.output.read_text().splitlines() if all(each in line for each in words)]
-
-
-def test_a_worker_that_is_held_up_or_stopped_is_ended_and_its_work_is_done(
-    origin: Origin, tmp_path: Path, gate: threading.Event
-) -> None:
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where a worker finds that it is to be held up."""
     marks = tmp_path / "marks"
     marks.mkdir()
-    env = {
+    return marks
+
+
+def holding(origin: Origin, marks: Path) -> dict[str, str]:
+    return {
         **open_loopback(origin.port),
         "REGISTRY_LEASE_S": "3",
         "REGISTRY_SWEEP_INTERVAL_S": "0.5",
         "PYTHONPATH": os.pathsep.join([str(HELD), str(PROJECT)]),
         "FAULTS_HOLD": str(marks),
     }
-    with running_registry(tmp_path / "state", "--workers", "2", env=env) as registry:
+
+
+def events(registry: Registry, *words: str) -> Callable[[], list[str]]:
+    return lambda: [line for line in registry.output.read_text().splitlines() if all(each in line for each in words)]
+
+
+def test_a_worker_that_is_held_up_or_stopped_is_ended_and_its_work_is_done(
+    origin: Origin, tmp_path: Path, marks: Path, gate: threading.Event
+) -> None:
+    with running_registry(tmp_path / "state", "--workers", "2", env=holding(origin, marks)) as registry:
         artifacts = [Served(body=f"held {n}".encode() * 100, gate=gate) for n in range(6)]
         ids = [
             registry.register(
@@ -58,19 +69,10 @@ def test_a_worker_that_is_held_up_or_stopped_is_ended_and_its_work_is_done(
 
 
 def test_a_worker_whose_loop_does_not_go_on_is_ended_and_its_work_is_done(
-    origin: Origin, tmp_path: Path, gate: threading.Event
+    origin: Origin, tmp_path: Path, marks: Path, gate: threading.Event
 ) -> None:
     """Its other threads live, and could say so for ever; no lease is renewed and no deadline passes meanwhile."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    env = {
-        **open_loopback(origin.port),
-        "REGISTRY_LEASE_S": "3",
-        "REGISTRY_SWEEP_INTERVAL_S": "0.5",
-        "PYTHONPATH": os.pathsep.join([str(HELD), str(PROJECT)]),
-        "FAULTS_HOLD": str(marks),
-    }
-    with running_registry(tmp_path / "state", "--workers", "1", env=env) as registry:
+    with running_registry(tmp_path / "state", "--workers", "1", env=holding(origin, marks)) as registry:
         artifact = Served(body=b"held " * 100, gate=gate)
         submission = a_submission(artifactUrl=origin.serve(artifact), checksum=artifact.checksum)
         registration_id = registry.register(submission, prefer="respond-async").json()["id"]
