@@ -43,7 +43,7 @@ async def answer(it: object) -> object:
 
 
 def test_what_holds_the_loop_up_is_logged_with_where_it_was(thread: LoopThread, told: list[dict[str, Any]]) -> None:
-    thread.call(hold_everybody_up(0.25))
+    thread.call(hold_everybody_up(0.7))
     until(lambda: told, what="the complaint")
     assert told[0]["event"] == "loop held up"
     assert told[0]["for_ms"] >= 100
