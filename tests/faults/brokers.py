@@ -175,6 +175,7 @@ class OwnRabbitMQ(RabbitMQ):
     def environment(self) -> Mapping[str, str]:
         return {
             "HOME": str(self._folder),  # of the Erlang cookie
+            "ERL_CRASH_DUMP": str(self._folder / "erl_crash.dump"),
             "RABBITMQ_NODENAME": f"faults-{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
