@@ -196,7 +196,7 @@ async def cancel_registration(
     it: Annotated[Services, Depends(services)],
     token: Annotated[Token, Depends(allowed("operate"))],
 ) -> Response:
-    """Its download stops within about a second, and its name is free again. To cancel it twice does no harm."""
+    """Its download stops within seconds, and its name is free again. To cancel it twice does no harm."""
     registration = await known_registration(it, registration_id, token)
     return as_json(RegistrationView.of(await cancel(it, registration, token)))
 
