@@ -87,12 +87,6 @@ class Database:
             yield connection
 
     @contextmanager
-    def write_alone(self) -> Iterator[Connection]:
-        """Yield a connection for one statement, which is a transaction by itself; else as `write`."""
-        with _translated(), self._shared.write() if self._shared else self._alone.connect() as connection:
-            yield connection
-
-    @contextmanager
     def write_group(self) -> Iterator[Connection]:
         """Yield as `write` does, for what was gathered already: its commit waits for nobody and is nobody else's."""
         with _translated(), self._engine.begin() as connection:

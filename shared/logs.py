@@ -24,7 +24,7 @@ _TOKENS = re.compile(r"prg_[0-9A-Za-z_]{8,}")
 def configure_logs(*, service: str) -> None:
     """Send every log record of this process to stderr in one form, with *service* as a field.
 
-    What we log goes there straight; what libraries log comes over the standard library, at five times the cost.
+    What we log goes there straight; what libraries log comes over the standard library, which costs more.
     """
 
     def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

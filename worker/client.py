@@ -30,9 +30,9 @@ KEPT_S = 4.0
 """How long a connection is kept for the next download. Servers close theirs after five seconds or more."""
 KEPT_AT_MOST = 64
 PIECE_BYTES = 64 * 1024
-"""What the loop reads at a time. To hash it takes a tenth of a millisecond, in which all others wait."""
+"""What the loop reads at a time. To hash it takes 40 µs, in which all others wait."""
 CHUNKED_PIECE_BYTES = 16 * 1024
-"""Of a body in chunks, which may be so small that each byte takes a microsecond."""
+"""Of a body in chunks, which may hold a byte each: 64 KiB of those take 16 ms."""
 FAST_BYTES_A_S = 8 * 1024 * 1024
 """Who sends so much in a second, over a mebibyte, is read in a lane."""
 # Python's own, without finite-field Diffie-Hellman: a host chooses its prime, and makes us compute for a second.

@@ -1,7 +1,7 @@
 """A connected socket that never blocks, with TLS over it if it is asked for. The loop and the lanes share it.
 
-TLS is OpenSSL's, fed from memory: the socket is read in large pieces, whoever reads it. What does not wait is the
-same for both; where it would have to, a task awaits the socket and a lane polls it.
+TLS is OpenSSL's, fed from memory with what the socket held. What does not wait is the same for both; where it would
+have to, a task awaits the socket and a lane polls it.
 """
 
 import asyncio

@@ -236,6 +236,7 @@ def test_a_rest_that_makes_the_artifact_too_large_is_refused(
     if total < 10**18:
         assert ended.failure is not None
         assert ended.failure.code == "artifact-too-large"
+        assert len(asked) == 2, "as soon as it says so"
     else:
         assert ended.status is Status.REGISTERED, "that is no Content-Range, and so the whole was asked for again"
 

@@ -4,6 +4,7 @@ No attempt is settled twice or forgotten, no place or slot leaks, no task is lef
 """
 
 import asyncio
+import math
 import selectors
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from shared.registration import Claim, Digest, Progress, RegistrationId, Settlem
 from tests.conftest import a_parsed_submission
 from worker.attempt import Attempt
 from worker.digest import Intake
-from worker.engine import Engine
+from worker.engine import YOUNG_S, Engine
 from worker.retry import RetryPolicy
 from worker.room import Room
 from worker.slots import Slot
@@ -86,7 +87,8 @@ class FakeStore:
         self.lease_ends: dict[RegistrationId, float] = {}
         self.due: dict[RegistrationId, float] = {}
         self.settled: list[tuple[RegistrationId, int, Status]] = []
-        self.claims_made = Counter[RegistrationId]()
+        self.claimed_at: dict[RegistrationId, float] = {}
+        self.youngest_renewed_s = math.inf
 
     async def _answer(self) -> None:
         await asyncio.sleep(0.001)
@@ -107,7 +109,7 @@ class FakeStore:
         if not self._is_due(registration_id):
             return None
         self.epochs[registration_id] += 1
-        self.claims_made[registration_id] += 1
+        self.claimed_at[registration_id] = self.clock.now
         self.status[registration_id] = Status.VERIFYING
         self.lease_ends[registration_id] = self.clock.now + LEASE_S
         submission = a_parsed_submission(artifactUrl=self.urls[registration_id])
@@ -117,6 +119,9 @@ class FakeStore:
         return self.status[registration_id] is Status.VERIFYING and self.epochs[registration_id] == epoch
 
     async def renew(self, progress: Progress) -> bool:
+        self.youngest_renewed_s = min(
+            self.youngest_renewed_s, self.clock.now - self.claimed_at[progress.registration_id]
+        )
         await self._answer()
         ours = self.is_live(progress.registration_id, progress.epoch)
         if ours:
@@ -311,6 +316,10 @@ class Machine(RuleBasedStateMachine):
         if not self.engine._leaving and len(self.engine._tasks) < DOWNLOADS:
             targets = {target for lines in self.engine._room._lines.values() for target in lines}
             assert not any(self.engine._has_slot(each) for each in targets)
+
+    @invariant()
+    def what_is_young_is_not_renewed(self) -> None:
+        assert self.store.youngest_renewed_s > YOUNG_S - 0.01, "to the answer's millisecond"
 
     @invariant()
     def nobody_downloads_beyond_its_lease(self) -> None:
