@@ -72,6 +72,9 @@ class Client:
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         self._tls.set_alpn_protocols(["http/1.1"])
         self._tls.set_ciphers(CIPHERS)
+        # With OpenSSL 3 Python takes an end without close_notify for a proper one. A body without a length would be
+        # complete wherever somebody cuts it (RFC 9112 section 9.8).
+        self._tls.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         self._tls.hostname_checks_common_name = False
         self._kept = _Kept()
         # One for all: what is read is looked at before anybody else has a turn.

@@ -89,6 +89,12 @@ class Wire:
             return NOTHING
         except ssl.SSLZeroReturnError:
             return 0
+        except ssl.SSLError as error:
+            if (
+                error.reason == "UNEXPECTED_EOF_WHILE_READING"
+            ):  # some versions of Python call it by no class of its own
+                raise ssl.SSLEOFError(*error.args) from error
+            raise
         finally:
             if self._leaving.pending:
                 self._answer_at_once()
