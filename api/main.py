@@ -1,6 +1,6 @@
 """Composition root of the api: ``python -m api.main``, or ``uvicorn --factory api.main:create_app`` behind a proxy.
 
-The first speaks HTTP itself with a deadline for every wait and a cap on every kind of connection (`api/wire.py`).
+The first speaks HTTP itself with a deadline for every wait, and caps on connections (`api/http/protocol.py`).
 The second leaves that to whatever stands in front.
 """
 
@@ -27,35 +27,36 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from api import metrics, operations, page, plugins, registrations
-from api.access_log import AccessLog
-from api.answers import Answers
-from api.bell import Bell
-from api.body import invalid_query
-from api.callers import Callers
-from api.document import openapi_document
-from api.following import Following
-from api.intake import Intake
-from api.places import Caps, Held
-from api.plain import PlainRequests
-from api.problems import Problem, answer_to, documented, problem_of, problem_response
-from api.proxies import Proxies
+from api.dashboard import page
+from api.http.access_log import AccessLog
+from api.http.body import invalid_query
+from api.http.counts import Answers
+from api.http.limits import Throttle
+from api.http.openapi import openapi_document
+from api.http.places import Caps, Held
+from api.http.plain import PlainRequests
+from api.http.problems import Problem, answer_to, documented, problem_of, problem_response
+from api.http.protocol import Gate, over_our_wire
+from api.http.proxies import Proxies
+from api.http.shortcut import Shortcut
+from api.live.bell import Bell
+from api.live.following import Following
+from api.live.monitor import Sight
+from api.live.outcomes import Outcomes
+from api.live.submissions import Intake
+from api.live.token_lookup import Callers
+from api.routes import metrics, operations, plugins, registrations
 from api.services import Services
-from api.shortcut import Shortcut
-from api.sight import Sight
-from api.throttle import Throttle
-from api.watch import Outcomes
-from api.wire import Gate, over_our_wire
-from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
-from shared.overview import Overviews
 from shared.queues import bells_waiting, celery_app, ring
-from shared.sessions import Sessions
 from shared.settings import BadSettings, Settings, read_settings
-from shared.store import Store
-from shared.tallies import Tallies
-from shared.tokens import Tokens
+from shared.store.counters import Tallies
+from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.registrations import Store
+from shared.store.sessions import Sessions
+from shared.store.snapshot import Overviews
+from shared.store.tokens import Tokens
 from shared.tracing import TracingNotInstalled, start_tracing
 
 

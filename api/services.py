@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from anyio import CapacityLimiter
 from fastapi import Request
 
-from api.callers import Callers
-from api.following import Following
-from api.intake import Intake
-from api.places import Caps
-from api.proxies import Proxies
-from api.sight import Sight
-from api.throttle import Throttle
-from api.watch import Outcomes
+from api.http.limits import Throttle
+from api.http.places import Caps
+from api.http.proxies import Proxies
+from api.live.following import Following
+from api.live.monitor import Sight
+from api.live.outcomes import Outcomes
+from api.live.submissions import Intake
+from api.live.token_lookup import Callers
 from shared.registration import RegistrationId
-from shared.sessions import Sessions
 from shared.settings import Settings
-from shared.store import Store
+from shared.store.registrations import Store
+from shared.store.sessions import Sessions
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def run(stand: Stand) -> Section:
         "once it was answered, and how long the slowest hundredth of the answers took. Ours with `respond-async`: "
         "authenticated, checked against the egress rules, committed, answered; the shim (`bench/peers/shim.py`) is "
         "FastAPI, an ORM commit and an `apply_async` for each request, with no token. Both on uvicorn with uvloop "
-        "and httptools, ours with limits of its own (`api/wire.py`), a Valkey each, no workers; the same load "
+        "and httptools, ours with limits of its own (`http/protocol.py`), a Valkey each, no workers; the same load "
         "generator, a process of its own (`bench/load.py`).",
     )
     rounds, seconds = (2, 2.0) if stand.quick else (5, 6.0)

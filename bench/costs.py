@@ -12,9 +12,9 @@ from collections.abc import Callable
 from itertools import count
 
 from bench.filling import id_of
-from shared.database import open_database
 from shared.registration import Accepted, Progress, RegistrationId, Submission, Terms
-from shared.store import Store, Wish
+from shared.store.database import open_database
+from shared.store.registrations import Store, Wish
 from worker.sweep import sweep
 
 REPEATED = 40

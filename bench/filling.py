@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from shared.database import open_database
+from shared.store.database import open_database
 
 _SQLITE = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows)

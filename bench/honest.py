@@ -47,9 +47,9 @@ class Server:
 
 def measure(url: str, checksum: str, count: int) -> float:
     """Return the seconds that *count* verifications take, in this process and with the code on its path."""
-    from shared.database import open_database  # noqa: PLC0415  # of the revision that is measured
     from shared.registration import Accepted, Submission  # noqa: PLC0415
     from shared.settings import read_settings  # noqa: PLC0415
+    from shared.store.database import open_database  # noqa: PLC0415  # of the revision that is measured
     from worker.main import Running  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:

@@ -19,8 +19,8 @@ import requests
 from bench.engines import process, until, valkey
 from bench.origin import small_checksum
 from bench.stand import Stand
-from shared.database import open_database
-from shared.tokens import SCOPES, Tokens
+from shared.store.database import open_database
+from shared.store.tokens import SCOPES, Tokens
 
 _numbers = count(10**9)
 """Of artifacts that nobody else asks for."""

@@ -18,10 +18,10 @@ from itertools import count
 
 import psutil
 
-from shared.database import open_database
 from shared.logs import configure_logs
 from shared.registration import Accepted, Registration, RegistrationId, Submission
 from shared.settings import read_settings
+from shared.store.database import open_database
 from worker.main import Running
 
 HELD_S = 4.0

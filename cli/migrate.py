@@ -7,9 +7,9 @@ import click
 from cli.refusal import USAGE, Refusal
 from cli.state import StateFolder
 from cli.terminal import say
-from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, read_settings
+from shared.store.database import SchemaMismatch, open_database
 
 
 @click.command()

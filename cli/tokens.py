@@ -9,11 +9,11 @@ import click
 
 from cli.refusal import USAGE, Refusal
 from cli.terminal import say
-from shared.database import SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.registration import rfc3339
 from shared.settings import BadSettings, read_settings
-from shared.tokens import SCOPES, Scope, Token, Tokens
+from shared.store.database import SchemaMismatch, open_database
+from shared.store.tokens import SCOPES, Scope, Token, Tokens
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from shared.database import Database, open_database
 from shared.registration import Submission
-from shared.store import Store
+from shared.store.database import Database, open_database
+from shared.store.registrations import Store
 from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry

@@ -15,11 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from shared.census import Census
-from shared.database import Database
 from shared.errors import DigestMismatch, Failure, Truncated
-from shared.hot import MAX_FOR_NOTHING
-from shared.overview import Overviews
 from shared.registration import (
     NAME,
     Accepted,
@@ -39,10 +35,14 @@ from shared.registration import (
     Terms,
     normalised,
 )
-from shared.sessions import Sessions, name_of
-from shared.store import Asked, Look, Renewal, Store, Wish
-from shared.tallies import Tallies
-from shared.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
+from shared.store.counters import Tallies
+from shared.store.database import Database
+from shared.store.hot import MAX_FOR_NOTHING
+from shared.store.registrations import Asked, Look, Renewal, Store, Wish
+from shared.store.sessions import Sessions, name_of
+from shared.store.snapshot import Overviews
+from shared.store.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
+from shared.store.workers import Census
 from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
 from tests.running import until
 

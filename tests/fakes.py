@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from shared.errors import RegistryError
 from shared.registration import RegistrationId
 from worker.attempt import Attempt
-from worker.digest import Intake
+from worker.digest.intake import Intake
 from worker.slots import Slot
 
 PIECE_BYTES = 1024
@@ -18,7 +18,7 @@ async def go_on(_attempt: Attempt) -> None:
 
 
 class FakeFetch:
-    """A `worker.fetch.Fetch` without a network: URL -> bytes, or the error that is met there."""
+    """A `worker.fetch.hops.Fetch` without a network: URL -> bytes, or the error that is met there."""
 
     def __init__(self, artifacts: dict[str, bytes | RegistryError] | None = None) -> None:
         self.artifacts = artifacts or {}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from shared.registration import Registration, RegistrationId, Terms
 from tests.running import PATIENCE_S
 from worker.attempt import Attempt
-from worker.digest import Intake
+from worker.digest.intake import Intake
 from worker.main import Running
 
 Answer = TypeVar("Answer")

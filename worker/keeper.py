@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from shared.registration import Claim, Progress, RegistrationId, Settlement, Status, Terms, Waiting
-from shared.store import Asked, Look, Renewal, Store, Versions, Wish
-from shared.store_thread import StoreThread
+from shared.store.batcher import StoreThread
+from shared.store.registrations import Asked, Look, Renewal, Store, Versions, Wish
 
 
 class Keeper(Protocol):

@@ -18,28 +18,28 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from kombu.exceptions import OperationalError
 
-from shared.census import GONE_AFTER_S, Census
-from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.queues import celery_app, ring
 from shared.registration import RegistrationId, Terms
 from shared.settings import BadSettings, Settings, read_settings
-from shared.store import Store
-from shared.tallies import Tallies
+from shared.store.counters import Tallies
+from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.registrations import Store
+from shared.store.workers import GONE_AFTER_S, Census
 from shared.tracing import TracingNotInstalled, start_tracing
-from worker.client import Client
-from worker.connect import Dial, Dialer, ProxyDialer
+from worker.digest.explain import Diagnosis
+from worker.digest.lanes import Lanes
 from worker.engine import Engine
-from worker.explain import Diagnosis
-from worker.fetch import Fetcher
+from worker.fetch.client import Client
+from worker.fetch.dial import Dial, Dialer, ProxyDialer
+from worker.fetch.hops import Fetcher
+from worker.fetch.resolver import Resolve, Resolver
+from worker.heartbeat import Presence
 from worker.keeper import StoreKeeper
-from worker.lanes import Lanes
 from worker.limits import fitting
 from worker.liveness import keep_telling
-from worker.lookups import Resolve, Resolver
 from worker.loop import LoopThread
-from worker.presence import Presence
 from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from shared.logs import get_logger
 from shared.queues import IDS_PER_BELL
 from shared.registration import RegistrationId
-from shared.store import Store
+from shared.store.registrations import Store
 
 PRUNED_AT_ONCE = 1000
 MAX_WAITING = 64

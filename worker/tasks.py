@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 
 from celery import Celery
 
-from shared.census import Census
-from shared.database import SchemaMismatch
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
 from shared.registration import RegistrationId
-from shared.store import Store
-from shared.tallies import Tallies
+from shared.store.counters import Tallies
+from shared.store.database import SchemaMismatch
+from shared.store.registrations import Store
+from shared.store.workers import Census
 from worker.sweep import prune, sweep
 
 log = get_logger(__name__)

@@ -11,9 +11,9 @@ from shared.logs import get_logger
 from shared.registration import Claim, Digest, Settlement, Status
 from shared.tracing import note, span
 from worker.attempt import Attempt, LeaseLost, Released
-from worker.digest import Intake
-from worker.explain import Explainer
-from worker.fetch import Fetch
+from worker.digest.explain import Explainer
+from worker.digest.intake import Intake
+from worker.fetch.hops import Fetch
 from worker.keeper import Keeper
 from worker.retry import RetryPolicy, next_delay_s
 from worker.slots import Busy, Slot

@@ -7,7 +7,8 @@ import pytest
 import requests
 from fastapi.routing import APIRoute
 
-from api import metrics, operations, page, plugins, registrations
+from api.dashboard import page
+from api.routes import metrics, operations, plugins, registrations
 from tests.running import Registry, problem
 
 FOREIGN = "evil.example"

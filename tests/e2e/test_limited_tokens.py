@@ -17,10 +17,10 @@ import pytest
 import requests
 from starlette.routing import Route
 
-from api import page
-from shared.database import open_database
-from shared.sessions import Sessions
-from shared.tokens import Scope, Token, Tokens
+from api.dashboard import page
+from shared.store.database import open_database
+from shared.store.sessions import Sessions
+from shared.store.tokens import Scope, Token, Tokens
 from tests.conftest import a_submission
 from tests.e2e.test_operations import accepted, make_token
 from tests.origin import Origin, Served

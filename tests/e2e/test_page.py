@@ -9,7 +9,7 @@ import pytest
 import requests
 from starlette.routing import Route
 
-from api import page
+from api.dashboard import page
 from tests.conftest import a_submission
 from tests.e2e.test_operations import accepted, make_token
 from tests.origin import Served

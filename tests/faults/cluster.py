@@ -21,9 +21,9 @@ import requests
 from celery import Celery
 
 from cli.supervise import Child
-from shared.database import open_database
 from shared.queues import QUEUE, VERIFY_TASK
-from shared.tokens import SCOPES, Tokens
+from shared.store.database import open_database
+from shared.store.tokens import SCOPES, Tokens
 from tests.conftest import a_submission, open_loopback
 from tests.faults.brokers import Broker, Valkey
 from tests.faults.history import Answer, History, everything_in, in_flight, violations

@@ -12,9 +12,9 @@ from datetime import timedelta
 from itertools import combinations
 from typing import Any
 
-from shared.database import open_database
 from shared.registration import Plugin, Registration, RegistrationId, Status, Submission, normalised
-from shared.store import Store
+from shared.store.database import open_database
+from shared.store.registrations import Store
 
 Document = Mapping[str, Any]
 FINAL = {"registered", "rejected", "failed"}

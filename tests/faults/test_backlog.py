@@ -9,8 +9,8 @@ from statistics import median
 import pytest
 from sqlalchemy import text
 
-from shared.database import Database, open_database
 from shared.queues import CLOCK_QUEUE, IDS_PER_BELL
+from shared.store.database import Database, open_database
 from tests.faults.cluster import Cluster, Truth, all_at_once
 from tests.faults.history import everything_in
 from tests.running import PATIENCE_S, until

@@ -32,7 +32,6 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
-from shared.database import Database, open_database
 from shared.errors import DigestMismatch, Truncated
 from shared.registration import (
     Accepted,
@@ -49,8 +48,9 @@ from shared.registration import (
     Taken,
     normalised,
 )
-from shared.statements import queueing
-from shared.store import MAX_LEASES_LOST, Store
+from shared.store.database import Database, open_database
+from shared.store.registrations import MAX_LEASES_LOST, Store
+from shared.store.statements import queueing
 from tests.conftest import a_parsed_submission
 
 SHORT_S, LONG_S = 0.003, 300.0

@@ -10,11 +10,11 @@ from statistics import quantiles
 import pytest
 from kombu.exceptions import OperationalError
 
-from shared.database import open_database
 from shared.queues import celery_app, ring
 from shared.registration import RegistrationId, Submission
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.database import open_database
+from shared.store.registrations import Store
 from tests.conftest import amqp_url
 from tests.contracts import submit
 from tests.faults.brokers import CONSUMER_TIMEOUT_S, RabbitMQ

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 
-from api.sight import BROKER_WITHIN_S, FRESH_S, STORE_WITHIN_S
-from shared.census import GONE_AFTER_S
-from shared.overview import STALLED_AFTER_S
+from api.live.monitor import BROKER_WITHIN_S, FRESH_S, STORE_WITHIN_S
+from shared.store.snapshot import STALLED_AFTER_S
+from shared.store.workers import GONE_AFTER_S
 from tests.faults.cluster import Cluster, Truth, all_at_once
 from tests.faults.postgres import Postgres
 from tests.origin import Served

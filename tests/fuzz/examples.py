@@ -2,7 +2,7 @@
 
 import json
 
-from shared.tokens import Credential
+from shared.store.tokens import Credential
 from tests.fuzz.inputs import Bent, BentDocument, BentHead, parameters
 from tests.fuzz.schemas import BentSchema
 

@@ -13,9 +13,9 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import ASGIApp
 
 from api.main import create_app
-from shared.database import open_database
 from shared.settings import Settings
-from shared.tokens import Tokens
+from shared.store.database import open_database
+from shared.store.tokens import Tokens
 from tests.fuzz.examples import TOKEN
 
 PATIENCE_S = 2.0

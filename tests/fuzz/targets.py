@@ -17,32 +17,32 @@ from urllib.parse import parse_qsl, urlsplit
 import uvloop
 from pydantic import ValidationError
 
-from api.body import parse_submission
-from api.config_schema import fault_in_schema
-from api.listing import PageQuery, known_id
-from api.plain import MAX_QUERY_BYTES
-from api.plugins import PluginQuery
-from api.prefer import MAX_WAIT_S, Preference
-from api.problems import Problem, problem_response
-from api.registrations import RegistrationQuery
-from api.strict_json import loads_strictly
+from api.http.body import parse_submission
+from api.http.config_schema import fault_in_schema
+from api.http.paging import PageQuery, known_id
+from api.http.plain import MAX_QUERY_BYTES
+from api.http.prefer import MAX_WAIT_S, Preference
+from api.http.problems import Problem, problem_response
+from api.http.strict_json import loads_strictly
+from api.routes.plugins import PluginQuery
+from api.routes.registrations import RegistrationQuery
 from shared.egress import Egress
 from shared.errors import RegistryError
 from shared.logs import without_secrets
 from shared.registration import Claim, RegistrationId, Submission
-from shared.tokens import Token, parse
+from shared.store.tokens import Token, parse
 from tests.fuzz import examples
 from tests.fuzz.served import served
 from tests.fuzz.trial import Target
 from worker.attempt import Attempt
-from worker.client import Client
-from worker.diagnose import Evidence, cause_of
-from worker.digest import Intake
-from worker.fetch import Fetcher
-from worker.lanes import Lanes
-from worker.parser import Body, Head
+from worker.digest.diagnose import Evidence, cause_of
+from worker.digest.intake import Intake
+from worker.digest.lanes import Lanes
+from worker.fetch.client import Client
+from worker.fetch.hops import Fetcher
+from worker.fetch.parser import Body, Head
+from worker.fetch.wire import Wire
 from worker.slots import Slots
-from worker.wire import Wire
 
 _OPEN = Egress(frozenset({"http", "https"}), (range(1, 65536),))
 MAX_HEAD_BYTES = 65_536
@@ -122,7 +122,7 @@ def answers(data: bytes) -> None:
     client = _client()
     client._dial = dial
     try:
-        with patch("worker.fetch.asyncio.sleep", _at_once):
+        with patch("worker.fetch.hops.asyncio.sleep", _at_once):
             _loop().run_until_complete(fetched())
     finally:
         client.close()

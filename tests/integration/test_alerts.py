@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.core import Metric
 from ruamel.yaml import YAML
 
-from api.metrics import _metrics
-from api.sight import Sighting
+from api.live.monitor import Sighting
+from api.routes.metrics import _metrics
 from shared.registration import Status
 from tests.running import PROJECT
 from tests.unit.test_sight import WELL

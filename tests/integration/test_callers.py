@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from api.callers import Callers
-from shared.database import Database, open_database
+from api.live.token_lookup import Callers
 from shared.errors import StoreUnavailable
-from shared.tokens import Token, Tokens, mint
+from shared.store.database import Database, open_database
+from shared.store.tokens import Token, Tokens, mint
 from tests.running import PATIENCE_S
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from api.following import Following
+from api.live.following import Following
 from shared.registration import Registration, RegistrationId, Status
-from shared.store import Store
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import WRONG, claim, reject, submit
 

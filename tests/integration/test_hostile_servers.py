@@ -26,9 +26,9 @@ from typing import Any
 import pytest
 import trustme
 
-from shared.database import open_database
 from shared.registration import Registration, Status
 from shared.settings import Settings, read_settings
+from shared.store.database import open_database
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.hostile_server import (
@@ -103,8 +103,8 @@ from tests.hostile_server import (
 from tests.running import PATIENCE_S, until
 from tests.verifying import Verifying
 from worker.attempt import LeaseLost
-from worker.lookups import Resolve, Resolver
-from worker.parser import MAX_HEAD_BYTES
+from worker.fetch.parser import MAX_HEAD_BYTES
+from worker.fetch.resolver import Resolve, Resolver
 
 MAX_BYTES = 2**20
 MAX_GROWTH_BYTES = 20_000_000
@@ -259,7 +259,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _connections_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.client.KEPT_S", PATIENCE_S)
+    monkeypatch.setattr("worker.fetch.client.KEPT_S", PATIENCE_S)
 
 
 def named(*behaviours: Behaviour) -> list[Any]:
@@ -491,7 +491,7 @@ def test_a_kept_connection_stays_with_the_address_that_was_checked(bench: Workbe
 def test_a_connection_that_nobody_needs_is_closed(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ) -> None:
-    monkeypatch.setattr(f"worker.client.{limit}", value)
+    monkeypatch.setattr(f"worker.fetch.client.{limit}", value)
     closed = threading.Event()
 
     def notice(wire: Wire) -> None:

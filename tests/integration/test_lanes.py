@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import trustme
 
-from shared.database import Database
 from shared.registration import Registration, Status
 from shared.settings import read_settings
+from shared.store.database import Database
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.hostile_server import ETAG, OK, Behaviour, HostileServer, Wire, tls_with
 from tests.running import PATIENCE_S, until
 from tests.verifying import Verifying
-from worker import lanes
 from worker.attempt import LeaseLost
+from worker.digest import lanes
 
 MIB = 2**20
 CONTENT = hashlib.shake_128(b"artifact").digest(24 * MIB)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from shared.database import Database, open_database
 from shared.errors import ArtifactMissing
 from shared.registration import Progress, Settlement
-from shared.store import Look, Store, Wish
+from shared.store.database import Database, open_database
+from shared.store.registrations import Look, Store, Wish
 from tests.conftest import a_parsed_submission
 from tests.contracts import digest_of, postpone, register, reject, submit
 from tests.engines import fresh_database

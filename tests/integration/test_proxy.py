@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from shared.database import Database
 from shared.registration import Registration, Status
 from shared.settings import Settings, read_settings
+from shared.store.database import Database
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.verifying import Verifying
-from worker import connect, lookups
+from worker.fetch import dial as connect
+from worker.fetch import resolver as lookups
 
 BODY = b"through the proxy" * 100
 CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"

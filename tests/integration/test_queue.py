@@ -15,7 +15,7 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from api.bell import Bell
+from api.live.bell import Bell
 from cli.embedded import _valkey
 from shared.queues import IDS_PER_BELL, QUEUE, bells_waiting, celery_app, ring
 from shared.registration import RegistrationId

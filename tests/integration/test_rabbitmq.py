@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from shared.database import Database
 from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, QUEUE, bells_waiting, celery_app, ring
 from shared.registration import RegistrationId, Status
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.database import Database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission, amqp_url, open_loopback
 from tests.contracts import now, submit
 from tests.origin import Origin, Served

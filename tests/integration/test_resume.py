@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.database import Database
 from shared.registration import Registration, Status
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.database import Database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.origin import Origin, Served

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from shared.database import Database, SharedCommits, open_database
 from shared.errors import StoreUnavailable
+from shared.store.database import Database, SharedCommits, open_database
 from tests.running import until
 
 
@@ -153,7 +153,7 @@ def test_who_leaves_the_commit_to_somebody_that_gives_up_ends_it_after_all(
 def test_who_waits_too_long_for_its_turn_is_told_so(
     database: Database, shared: SharedCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("shared.store.database.BUSY_TIMEOUT_S", 0.05)
     with shared._turn, pytest.raises(StoreUnavailable, match="busy"):
         write(database, 1)
     assert not shared._waiting

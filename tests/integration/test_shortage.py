@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.database import open_database
 from shared.errors import ConnectFailed, RegistryError, Shortage, StoreUnavailable, Truncated
 from shared.registration import Registration, RegistrationId, Status
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.database import open_database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import let_pass, now, submit
 from tests.origin import Origin, Served
 from tests.running import PATIENCE_S, until
 from tests.verifying import Verifying
+from worker.fetch.translation import translated
 from worker.limits import BESIDES, EACH, fitting
-from worker.translation import translated
 
 FILES = 256
 _processes = multiprocessing.get_context("forkserver")

@@ -10,10 +10,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel
 
-from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import ArtifactMissing
 from shared.registration import Accepted, Claim, Progress, Settlement, Status
-from shared.store import Store
+from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import (
     OperatorContract,

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import inspect
 from sqlmodel import SQLModel
 
-from shared import database as database_module
-from shared.database import Database, SchemaMismatch, open_database
 from shared.errors import StoreUnavailable
-from shared.store import Store
-from shared.tables import SCHEMA_VERSION
+from shared.store import database as database_module
+from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.registrations import Store
+from shared.store.tables import SCHEMA_VERSION
 from tests.conftest import a_parsed_submission
 from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
 

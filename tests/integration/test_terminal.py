@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi import FastAPI
 
-from api import operations, plugins, registrations
-from api.document import openapi_document
+from api.http.openapi import openapi_document
+from api.routes import operations, plugins, registrations
 from cli.main import _COMMANDS
 from cli.terminal import say
 from shared.characters import refuse_hidden, visible

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.errors import BadResponse
 from tests.running import PATIENCE_S
-from worker.client import CIPHERS
-from worker.wire import LOOP_RAW_BYTES, MAX_EXCESS_BYTES, Wire
+from worker.fetch.client import CIPHERS
+from worker.fetch.wire import LOOP_RAW_BYTES, MAX_EXCESS_BYTES, Wire
 
 HOST = "evil.example"
 SENT_BYTES = 8 * MAX_EXCESS_BYTES

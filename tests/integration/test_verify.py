@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import database as database_module
-from shared.database import Database, open_database
 from shared.errors import ArtifactMissing, DigestMismatch, RegistryError, Shortage, StoreUnavailable, Truncated
 from shared.registration import Accepted, Claim, Digest, Registration, RegistrationId, Settlement, Status
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store import database as database_module
+from shared.store.database import Database, open_database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import claim, digest_of, let_pass, now, register, submit
 from tests.fakes import PIECE_BYTES, FakeBell, FakeFetch
@@ -27,7 +27,7 @@ from tests.verifying import Verifying
 from worker import attempt as attempt_module
 from worker import engine as engine_module
 from worker.attempt import Attempt
-from worker.digest import Intake
+from worker.digest.intake import Intake
 from worker.sweep import sweep
 
 CONTENT = b"the artifact" * 1000

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from api import intake as intake_module
-from api.intake import Intake
-from api.watch import Outcomes
+from api.live import submissions as intake_module
+from api.live.outcomes import Outcomes
+from api.live.submissions import Intake
 from shared.errors import StoreUnavailable
 from shared.registration import Accepted, Outcome, Registration, RegistrationId, Submission
-from shared.store import Store
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import WRONG, claim, reject, submit
 from tests.fakes import FakeBell

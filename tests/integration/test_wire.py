@@ -16,8 +16,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from api import wire as wire_module
-from api.wire import FIELDS, LINGERING, PIPELINED, Gate, over_our_wire
+from api.http import protocol as wire_module
+from api.http.protocol import FIELDS, LINGERING, PIPELINED, Gate, over_our_wire
 from shared.settings import Settings
 from tests.running import until
 from tests.wires import PATIENCE_S, Wire, wire, wires

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from worker.contained import serve
+from worker.digest.contained import serve
 
 
 def _spin() -> None:

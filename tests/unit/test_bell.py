@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
-import api.bell
-from api.bell import Bell
+import api.live.bell
+from api.live.bell import Bell
 from shared.registration import RegistrationId
 from tests.running import until
 
@@ -54,9 +54,9 @@ class HeldClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldClock]:
     clock = HeldClock()
-    monkeypatch.setattr(api.bell, "time", clock)
-    monkeypatch.setattr(api.bell, "BELLS_AT_ONCE", 4)
-    monkeypatch.setattr(api.bell, "BELLS_A_SECOND", 8)
+    monkeypatch.setattr(api.live.bell, "time", clock)
+    monkeypatch.setattr(api.live.bell, "BELLS_AT_ONCE", 4)
+    monkeypatch.setattr(api.live.bell, "BELLS_A_SECOND", 8)
     yield clock
     clock.pause_over.release(1000)
 
@@ -119,8 +119,8 @@ def test_after_a_rest_bells_are_rung_at_once_again(
 def test_a_burst_rings_few_bells_and_for_each_id_once_and_in_order(
     bell: Bell, rung: Rung, ids: Iterator[RegistrationId], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.bell, "BELLS_AT_ONCE", 2)
-    monkeypatch.setattr(api.bell, "BELLS_A_SECOND", 4)
+    monkeypatch.setattr(api.live.bell, "BELLS_AT_ONCE", 2)
+    monkeypatch.setattr(api.live.bell, "BELLS_A_SECOND", 4)
     burst = [next(ids) for _ in range(500)]
     for each in burst:
         bell.ring([each])

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from api.body import parse_submission
-from api.problems import Problem
+from api.http.body import parse_submission
+from api.http.problems import Problem
 from shared.egress import Egress
 
 DECLARED = {

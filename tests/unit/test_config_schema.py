@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.config_schema import fault_in_schema
+from api.http.config_schema import fault_in_schema
 from tests.bounded import within_cpu_s
 from tests.costly_schemas import COSTLY, DRAFTS
 

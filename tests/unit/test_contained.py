@@ -12,10 +12,10 @@ from shared.errors import DigestMismatch
 from shared.registration import Claim, Digest, RegistrationId
 from tests.conftest import a_parsed_submission
 from tests.running import until
-from worker.contained import Contained, NoAnswer
-from worker.diagnose import UNKNOWN
-from worker.digest import Intake
-from worker.explain import Diagnosis
+from worker.digest.contained import Contained, NoAnswer
+from worker.digest.diagnose import UNKNOWN
+from worker.digest.explain import Diagnosis
+from worker.digest.intake import Intake
 
 
 def children() -> list[psutil.Process]:

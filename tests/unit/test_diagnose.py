@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bounded import within_cpu_s
-from worker.diagnose import SMALL_BYTES, Evidence, cause_of
-from worker.digest import Intake
+from worker.digest.diagnose import SMALL_BYTES, Evidence, cause_of
+from worker.digest.intake import Intake
 
 DECLARED = "sha256:" + "ab" * 32
 INNER = b"the content of the archive " * 100

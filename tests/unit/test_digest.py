@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shared.errors import ArtifactTooLarge
 from shared.registration import Digest
-from worker.diagnose import SMALL_BYTES
-from worker.digest import HEAD_BYTES, Intake
+from worker.digest.diagnose import SMALL_BYTES
+from worker.digest.intake import HEAD_BYTES, Intake
 
 
 @pytest.fixture(params=["inline", "beside"], autouse=True)

@@ -22,7 +22,7 @@ from shared.errors import DigestMismatch, Shortage, StoreUnavailable, Truncated
 from shared.registration import Claim, Digest, Progress, RegistrationId, Settlement, Status, Waiting
 from tests.conftest import a_parsed_submission
 from worker.attempt import Attempt
-from worker.digest import Intake
+from worker.digest.intake import Intake
 from worker.engine import YOUNG_S, Engine
 from worker.retry import RetryPolicy
 from worker.room import Room

@@ -3,7 +3,7 @@
 import pytest
 
 import shared.errors
-from api.problems import problem_of
+from api.http.problems import problem_of
 from shared.errors import (
     ArtifactTooLarge,
     Canceled,

@@ -44,13 +44,13 @@ class Tried:
 
 # file and name of the expression -> what to try it on
 TRIED = {
-    "api/prefer.py _NAME_AND_VALUE": Tried(("a", "a=", 'a="'), ("a", " ", "=", '"', "\\", ";", "\\a")),
-    "api/prefer.py _PREFERENCES": Tried(('"',), ("a", ",", '"', "\\", ' "a\\"')),
-    "api/registrations.py _RFC3339": Tried(
+    "api/http/prefer.py _NAME_AND_VALUE": Tried(("a", "a=", 'a="'), ("a", " ", "=", '"', "\\", ";", "\\a")),
+    "api/http/prefer.py _PREFERENCES": Tried(('"',), ("a", ",", '"', "\\", ' "a\\"')),
+    "api/routes/registrations.py _RFC3339": Tried(
         ("2026-01-15T08:00:00.", "2026-01-15T08:00:00Z"), ("0", ".", "Z", "2026-01-15T08:00:00")
     ),
-    "shared/hot.py _PLACEHOLDER": Tried((":", ":a"), ("a", ":", ":a")),
-    "api/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
+    "shared/store/hot.py _PLACEHOLDER": Tried((":", ":a"), ("a", ":", ":a")),
+    "api/http/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
     "cli/operate.py _AGO": Tried(("1",), ("1", "s")),
     "cli/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),
     "shared/egress.py _AUTHORITY": Tried(("[", "[:", "a:", "[:]"), ("a", ":", ".", "1", "]", "[")),
@@ -70,26 +70,26 @@ TRIED = {
     "shared/registration.py _NOT_IN_A_SCHEMA": Tried((), ("a", "\n")),
     "shared/registration.py _SEPARATORS": Tried(("a",), ("a", " ", ".", "-", "_")),
     "shared/registration.py _SHA256": Tried((), ("a", "0")),
-    "shared/tokens.py _FORM": Tried(("prg_",), ("a", "_", "prg_")),
-    "shared/tokens.py _PATTERN": Tried(("a",), ("a", "*", "?", " ")),
-    "worker/client.py _RESOURCE": Tried(("http://", "http://a"), ("a", ":", "/", "?", "\n")),
-    "worker/diagnose.py _CHECKSUM_FILE": Tried(
+    "shared/store/tokens.py _FORM": Tried(("prg_",), ("a", "_", "prg_")),
+    "shared/store/tokens.py _PATTERN": Tried(("a",), ("a", "*", "?", " ")),
+    "worker/fetch/client.py _RESOURCE": Tried(("http://", "http://a"), ("a", ":", "/", "?", "\n")),
+    "worker/digest/diagnose.py _CHECKSUM_FILE": Tried(
         ("a" * 64, "sha256:", "a" * 64 + "  ", "a" * 64 + " *", "a" * 64 + "  " + "b" * 254),
         ("a", " ", "\t", "*", "\n", "\r\n", "sha256:", "a" * 64 + "  "),
     ),
-    "worker/diagnose.py _ERROR_DOCUMENT": Tried(
+    "worker/digest/diagnose.py _ERROR_DOCUMENT": Tried(
         ("<?xml", "<?xml>", "{", '{"error'), ("<?xml>", "<?xml ", ">", " ", "{", '"', "<Error", "a")
     ),
-    "worker/diagnose.py _HTML": Tried(
+    "worker/digest/diagnose.py _HTML": Tried(
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
     ),
-    "worker/parser.py _CHUNK_LINE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
-    "worker/parser.py _END_OF_HEAD": Tried((), ("\n", "\r", "\n\r", "a", "\r\n")),
-    "worker/parser.py _FIELD": Tried(("a:", "a: "), ("a", ":", " ", "\t", "\r")),
-    "worker/parser.py _FOLDED": Tried((" ",), ("a", " ", "\t", "\r")),
-    "worker/parser.py _STATUS_LINE": Tried(("HTTP/1.1 200", "HTTP/1.1 200 "), ("0", " ", "a", "\r")),
-    "worker/resume.py _CONTENT_RANGE": Tried(("bytes ", "bytes 0-", "bytes 0-1/"), ("0", "-", "/", " ")),
-    "worker/resume.py _STRONG_ETAG": Tried(('"',), ("a", '"')),
+    "worker/fetch/parser.py _CHUNK_LINE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
+    "worker/fetch/parser.py _END_OF_HEAD": Tried((), ("\n", "\r", "\n\r", "a", "\r\n")),
+    "worker/fetch/parser.py _FIELD": Tried(("a:", "a: "), ("a", ":", " ", "\t", "\r")),
+    "worker/fetch/parser.py _FOLDED": Tried((" ",), ("a", " ", "\t", "\r")),
+    "worker/fetch/parser.py _STATUS_LINE": Tried(("HTTP/1.1 200", "HTTP/1.1 200 "), ("0", " ", "a", "\r")),
+    "worker/fetch/resume.py _CONTENT_RANGE": Tried(("bytes ", "bytes 0-", "bytes 0-1/"), ("0", "-", "/", " ")),
+    "worker/fetch/resume.py _STRONG_ETAG": Tried(('"',), ("a", '"')),
 }
 
 
@@ -198,13 +198,13 @@ def test_an_expression_needs_no_more_than_linear_time(where: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "use", "tried"),
     [
-        (rb"\s*(?:<!--.*?-->\s*)*<(?:html|head)\b", "match", TRIED["worker/diagnose.py _HTML"]),
+        (rb"\s*(?:<!--.*?-->\s*)*<(?:html|head)\b", "match", TRIED["worker/digest/diagnose.py _HTML"]),
         (
             rb"[0-9a-f]{64}(?:\s+[* ]?[^\r\n]{1,255})?\s*",
             "fullmatch",
-            TRIED["worker/diagnose.py _CHECKSUM_FILE"],
+            TRIED["worker/digest/diagnose.py _CHECKSUM_FILE"],
         ),
-        (r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', "findall", TRIED["api/prefer.py _PREFERENCES"]),
+        (r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', "findall", TRIED["api/http/prefer.py _PREFERENCES"]),
         (r"\s+$", "search", Tried((), (" ",))),
     ],
     ids=["exponential", "quadratic, three runs", "quadratic, found again", "quadratic, searched"],

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from api.listing import PageQuery, a_page, cursor_of, known_id
-from api.problems import Problem
+from api.http.paging import PageQuery, a_page, cursor_of, known_id
+from api.http.problems import Problem
 
 ID = "plugin-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.logs import without_secrets
-from shared.tokens import mint
+from shared.store.tokens import mint
 
 
 def _scrubbed(value: object) -> object:

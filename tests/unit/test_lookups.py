@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ConnectFailed, HostNotFound, RegistryError, Shortage
-from worker.lookups import PLACES_EACH_ZONE, Resolver, zone_of
+from worker.fetch.resolver import PLACES_EACH_ZONE, Resolver, zone_of
 
 SOON_S, LONG_S = 0.2, 60.0
 

@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from api.origin import from_our_page
+from api.http.origin import from_our_page
 
 HOST = "registry.example:8080"
 

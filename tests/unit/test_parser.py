@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import BadResponse, RegistryError, Truncated
 from tests.bounded import within_cpu_s
-from worker.parser import MAX_HEAD_BYTES, MAX_INTERIM, SMALL_CHUNKS, Body, Head, HeadReader
+from worker.fetch.parser import MAX_HEAD_BYTES, MAX_INTERIM, SMALL_CHUNKS, Body, Head, HeadReader
 
 Read = tuple[Head, bytes, bool, bool] | tuple[type[RegistryError], str]
 """A head, the content, whether the body is done, whether more came after it; or what was refused, and why."""

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.places import Caps, Held, Places
-from api.problems import Problem
-from api.proxies import Proxies
+from api.http.places import Caps, Held, Places
+from api.http.problems import Problem
+from api.http.proxies import Proxies
 from shared.settings import Settings
 
 SMALL: dict[str, Any] = {

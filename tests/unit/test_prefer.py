@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.prefer import Preference
+from api.http.prefer import Preference
 
 NONE = Preference()
 ASYNC = Preference(respond_async=True)

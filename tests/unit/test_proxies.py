@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.proxies import MAX_HOPS, Proxies
+from api.http.proxies import MAX_HOPS, Proxies
 
 NEAR, FAR = "10.0.0.1", "10.0.0.2"
 ONE = Proxies([ip_network("10.0.0.0/24"), ip_network("fd00::/64")])

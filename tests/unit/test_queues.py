@@ -17,11 +17,11 @@ from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.database import Database
 from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, PRUNE_TASK, QUEUE, SWEEP_TASK, bells_waiting, celery_app, ring
 from shared.registration import RegistrationId
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.database import Database
+from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from worker import sweep as sweeping
 from worker.sweep import sweep

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.answers import Answers
-from api.sight import FRESH_S, Sight, Sighting
-from shared.census import WorkerSeen
+from api.http.counts import Answers
+from api.live.monitor import FRESH_S, Sight, Sighting
 from shared.errors import StoreUnavailable
-from shared.overview import Minute, Overview, Overviews, Upstream
-from shared.tallies import Key, Tallies
+from shared.store.counters import Key, Tallies
+from shared.store.snapshot import Minute, Overview, Overviews, Upstream
+from shared.store.workers import WorkerSeen
 
 NOW = datetime(2026, 1, 15, 8, tzinfo=UTC)
 WELL = Overview(
@@ -68,7 +68,7 @@ class NoTallies(Tallies):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Have looks grow old by a clock that stands still until the test adds to it."""
     passed = [1000.0]
-    monkeypatch.setattr("api.sight.monotonic", lambda: sum(passed))
+    monkeypatch.setattr("api.live.monitor.monotonic", lambda: sum(passed))
     return passed
 
 
@@ -131,7 +131,7 @@ def test_a_store_that_is_away_is_told_to_each_viewer_and_nothing_counted_is_lost
 
 
 def test_a_store_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.sight.STORE_WITHIN_S", 1.0)
+    monkeypatch.setattr("api.live.monitor.STORE_WITHIN_S", 1.0)
     overviews, hang = CountingOverviews(), threading.Event()
     monkeypatch.setattr(overviews, "take", hang.wait)
     sight = Sight(overviews, NoTallies(), Answers(), lambda: 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import StoreUnavailable
-from shared.store_thread import BUSY_FROM, MAX_GROUP, StoreThread
+from shared.store.batcher import BUSY_FROM, MAX_GROUP, StoreThread
 
 
 class Store:
@@ -96,7 +96,7 @@ def test_after_a_group_that_is_not_small_more_are_let_come(
     monkeypatch: pytest.MonkeyPatch, size: int, lingers: bool
 ) -> None:
     lingered: list[float] = []
-    monkeypatch.setattr("shared.store_thread.time.sleep", lingered.append)
+    monkeypatch.setattr("shared.store.batcher.time.sleep", lingered.append)
     store = Store()
 
     async def story(thread: "StoreThread[int, int]") -> None:

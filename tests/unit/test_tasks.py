@@ -8,7 +8,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.queues import SWEEP_TASK, VERIFY_TASK, celery_app
 from shared.settings import read_settings
-from shared.store import Store
+from shared.store.registrations import Store
 from tests.running import PATIENCE_S, until
 from worker.tasks import add_tasks
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from api.problems import Problem
-from api.throttle import Throttle
+from api.http.limits import Throttle
+from api.http.problems import Problem
 
 
 def refused(throttle: Throttle, *, address: str = "", token: str = "") -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tokens import Credential, Token, mint, parse
+from shared.store.tokens import Credential, Token, mint, parse
 
 LETTERS = string.digits + string.ascii_letters
 KNOWN = "prg_" + "a" * 12 + "B" * 40 + "4nMjHt"

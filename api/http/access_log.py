@@ -1,0 +1,39 @@
+"""One log line for each request: method, path without its query, status, duration; and one more in its count."""
+
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.counts import Answers
+from shared.logs import get_logger
+
+log = get_logger("api.access")
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class AccessLog:
+    """ASGI middleware; it looks at no body."""
+
+    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+        self._app = app
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and log it."""
+        if scope["type"] != "http" or scope["path"] in _QUIET:
+            await self._app(scope, receive, send)
+            return
+        status, started = 499, perf_counter()  # 499: the client left before there was an answer
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._answers.count(scope, status)
+            milliseconds = round((perf_counter() - started) * 1000, 1)
+            log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)

@@ -1,0 +1,93 @@
+"""Lists by page: a keyset cursor, so that page 1,000 costs what page 1 does."""
+
+import base64
+import binascii
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Protocol, TypeVar
+
+from fastapi import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from api.http.body import invalid_fields
+from api.http.problems import Problem
+from shared.characters import NO_HIDDEN, refuse_hidden
+from shared.registration import ID
+
+
+class _Item(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=_Item)
+
+Text = Annotated[str, AfterValidator(refuse_hidden), Field(json_schema_extra={"pattern": NO_HIDDEN})]
+"""A filter's value. With something hidden in it it would find nothing, and nobody could see why."""
+
+
+class PageQuery(BaseModel):
+    """The query of a list. Unknown parameters are refused: a misspelt filter must not look like no filter."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, validate_by_name=True)
+
+    limit: Annotated[int, Field(ge=1, le=200, description="How many items to return at most")] = 50
+    cursor: Annotated[str | None, Field(max_length=200, description="`nextCursor` of the page before")] = None
+
+    def before(self, kind: str) -> str | None:
+        """Return the id, of a *kind*, that the page begins below.
+
+        Raises:
+            Problem: 422, the cursor is none of ours.
+        """
+        if self.cursor is None:
+            return None
+        try:
+            before = base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+        except (UnicodeError, binascii.Error):
+            before = ""
+        if re.fullmatch(ID, before) is None or not before.startswith(f"{kind}-"):
+            raise invalid_fields([{"parameter": "cursor", "detail": "is not a cursor of this list"}])
+        return before
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """Column -> wanted value, of the filters that were given."""
+        given = self.model_dump(mode="json", exclude={"limit", "cursor", "since"}, exclude_none=True, by_alias=False)
+        return {column: str(value) for column, value in given.items()}
+
+
+def a_page(found: Sequence[Listed], limit: int) -> tuple[list[Listed], str | None]:
+    """Return the page and its next cursor, from one item more than the page has, where there is one."""
+    if len(found) <= limit:
+        return list(found), None
+    return list(found[:limit]), cursor_of(found[limit - 1].id)
+
+
+def cursor_of(item_id: str) -> str:
+    """Return the cursor of the page that begins below *item_id*."""
+    return base64.urlsafe_b64encode(item_id.encode("ascii")).decode("ascii")
+
+
+def refuse_repeats(request: Request) -> None:
+    """Refuse a query that gives a parameter twice: of two filters one would be heeded, and nobody could tell which.
+
+    Raises:
+        Problem: 422, with each such parameter.
+    """
+    counts = Counter(name for name, _value in request.query_params.multi_items())
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise invalid_fields([{"parameter": name, "detail": "must be given once"} for name in repeated])
+
+
+def known_id(text: str) -> str:
+    """Return *text* if it has the form of an id of ours.
+
+    Raises:
+        Problem: 404; there is nothing of that id, and no need to ask the store.
+    """
+    if re.fullmatch(ID, text) is None:
+        raise Problem("not-found", "There is nothing of this id.")
+    return text

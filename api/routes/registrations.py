@@ -1,0 +1,195 @@
+"""Routes of registrations: where an accepted submission stands, and why it ended."""
+
+import re
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.responses import Response
+
+from api.http.auth import allowed
+from api.http.paging import PageQuery, Text, a_page, known_id, refuse_repeats
+from api.http.prefer import PREFER, Preference
+from api.http.problems import Problem, documented, problem_of
+from api.live.monitor import QueuePosition
+from api.live.waiting import outcome_of
+from api.services import Services, services
+from shared.registration import PluginType, Registration, Status, Timestamp
+from shared.store.tokens import Token
+
+router = APIRouter(tags=["registrations"])
+
+
+class RegistrationView(BaseModel):
+    """A registration as clients see it: what was submitted, and how far it has come."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+
+    id: str = Field(examples=["registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"])
+    status: Status
+    attempts: int
+    bytes_downloaded: int = Field(description="By the current or last attempt")
+    artifact_bytes: int | None = Field(description="What the artifact's host announced")
+    created_at: Timestamp
+    updated_at: Timestamp
+    next_attempt_at: Timestamp | None = Field(description="When a queued one is due")
+    plugin_id: str | None = Field(description="The plugin it became")
+    retry_of: str | None = Field(description="The registration that this one tries again")
+    problem: dict[str, Any] | None = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
+    ahead: int | None = Field(None, description="Of one that is queued and due: how many were submitted before it")
+    estimated_wait_s: float | None = Field(
+        None,
+        description="How long these will take at the rate of the last minutes, in seconds; null where none is known",
+    )
+    name: str
+    version: str
+    plugin_type: PluginType
+    artifact_url: str
+    checksum: str
+    config_schema: str
+    plugin_runtime: str
+
+    @classmethod
+    def of(cls, registration: Registration, place: QueuePosition | None = None) -> Self:
+        """Return the view of *registration*, and of its *place* in the queue where that is known."""
+        failure = registration.failure
+        return cls(
+            id=registration.id,
+            status=registration.status,
+            attempts=registration.attempts,
+            bytes_downloaded=registration.bytes_downloaded,
+            artifact_bytes=registration.artifact_bytes,
+            created_at=registration.created_at,
+            updated_at=registration.updated_at,
+            next_attempt_at=registration.next_attempt_at,
+            plugin_id=registration.plugin_id,
+            retry_of=registration.retry_of,
+            ahead=place.ahead if place else None,
+            estimated_wait_s=place.estimated_wait_s if place else None,
+            problem=problem_of(failure, registration.id).document if failure else None,
+            **registration.submission.model_dump(by_alias=False),
+        )
+
+
+class RegistrationPage(BaseModel):
+    """A page of registrations, newest first."""
+
+    items: list[RegistrationView]
+    nextCursor: str | None  # noqa: N815  # the wire's name
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(text: str) -> str:
+    """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
+    return text
+
+
+class RegistrationQuery(PageQuery):
+    """Filters of the list."""
+
+    status: Status | None = None
+    name: Annotated[Text | None, Field(max_length=100)] = None
+    version: Annotated[Text | None, Field(max_length=255)] = None
+    cause: Annotated[Text | None, Field(max_length=100)] = None
+    since: Annotated[
+        AwareDatetime | None,
+        BeforeValidator(_rfc3339),
+        Field(description="Only those submitted at or after this moment (RFC 3339)"),
+    ] = None
+
+    @property
+    def since_ms(self) -> int | None:
+        """The moment in milliseconds since the epoch."""
+        return max(0, int(self.since.timestamp() * 1000)) if self.since else None
+
+
+@router.get(
+    "/api/v1/registrations/{registration_id}",
+    operation_id="GetRegistration",
+    summary="Where one registration stands",
+    openapi_extra={"parameters": [PREFER]},
+    response_model=RegistrationView,
+    responses=documented(
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "not-found",
+        "store-unavailable",
+        "internal-error",
+    ),
+)
+async def get_registration(
+    registration_id: str,
+    request: Request,
+    it: Annotated[Services, Depends(services)],
+    token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+) -> Response:
+    """`Prefer: wait=N` holds the answer until the registration is final, for up to N seconds."""
+    registration = await known_registration(it, registration_id, token)
+    preference = Preference.parse(request.headers.getlist("Prefer"))
+    if not registration.status.final:
+        settled, preference = await outcome_of(registration.id, it, request, token, preference, default_s=0)
+        registration = settled or await run_in_threadpool(it.store.registration, registration_id) or registration
+    place = await it.sight.place_of(registration)
+    return as_json(RegistrationView.of(registration, place), headers=preference.applied)
+
+
+@router.get(
+    "/api/v1/registrations",
+    operation_id="ListRegistrations",
+    summary="Registrations, newest first",
+    response_model=RegistrationPage,
+    responses=documented(
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "invalid-fields",
+        "store-unavailable",
+        "internal-error",
+    ),
+)
+async def list_registrations(
+    request: Request,
+    it: Annotated[Services, Depends(services)],
+    token: Annotated[Token, Depends(allowed("read", "operate"))],
+    query: Annotated[RegistrationQuery, Query()],
+) -> Response:
+    """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
+    refuse_repeats(request)
+    found = await run_in_threadpool(
+        lambda: it.store.registrations(
+            limit=query.limit + 1,
+            before=query.before("registration"),
+            filters=query.filters,
+            since_ms=query.since_ms,
+            names=token.names,
+        )
+    )
+    shown, cursor = a_page(found, query.limit)
+    items = [RegistrationView.of(each) for each in shown]
+    return as_json(RegistrationPage(items=items, nextCursor=cursor))
+
+
+async def known_registration(it: Services, registration_id: str, token: Token) -> Registration:
+    """Return the registration of this id, if *token* may read it.
+
+    Raises:
+        Problem: 404, there is none; and where it is of a name that *token* is not for, it is told the same.
+    """
+    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
+    if registration is None or not token.may_use_name(registration.submission.name):
+        raise Problem("not-found", "There is no registration of this id.")
+    return registration
+
+
+def as_json(value: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return *value* in its wire form."""
+    return Response(value.model_dump_json(by_alias=True), status, headers=headers, media_type="application/json")

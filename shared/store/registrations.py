@@ -1,0 +1,598 @@
+"""Store: the life of registrations and the plugins they become. Every method is one transaction.
+
+The store is the truth, the queue only a doorbell: whatever a bell says, `claim` decides, and every
+write of a worker is fenced by the epoch its claim was given (invariant 4). Times are the database's
+own (invariant 8). Every method may raise `StoreUnavailable`; then nothing was changed, or, where a
+commit's reply was lost, asking again gives the same answer.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    delete,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy import text as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from uuid_utils import uuid7
+
+from shared.errors import AttemptsUsedUp, Canceled, Conflict
+from shared.registration import (
+    IN_FLIGHT,
+    Accepted,
+    Action,
+    AlreadyRegistered,
+    Claim,
+    Operator,
+    Outcome,
+    OverQuota,
+    Plugin,
+    Progress,
+    Registration,
+    RegistrationId,
+    Settlement,
+    Status,
+    Submission,
+    Taken,
+    Terms,
+    Waiting,
+)
+from shared.store.counters import add_tallies
+from shared.store.database import Database, NowMs
+from shared.store.hot import Hot
+from shared.store.statements import (
+    ATTEMPTS_SPENT,
+    JOINED,
+    LEASES_LOST,
+    first_id_at,
+    in_flight,
+    in_flight_of,
+    named_like,
+    page,
+    queueing,
+    standing_in_the_way,
+)
+from shared.store.tables import (
+    ActionRow,
+    PluginRow,
+    RegistrationRow,
+    failure_columns,
+    moment,
+    plugin_of,
+    registration_of,
+    submission_columns,
+    submission_of,
+)
+
+MAX_LEASES_LOST = 2
+"""A registration that two workers were lost with may be why."""
+
+MAX_VERSIONS = 200
+"""How many versions of a plugin are told, the newest first."""
+
+_registrations = RegistrationRow.__table__
+_plugins = PluginRow.__table__
+_actions = ActionRow.__table__
+_r = _registrations.c
+_p = _plugins.c
+_NOW = NowMs()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Asks for a claim."""
+
+    registration_id: RegistrationId
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Asks for more time for a claim, telling how far it has come."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Look:
+    """Asks which of these may be claimed."""
+
+    registration_ids: tuple[RegistrationId, ...]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Asks which versions a plugin has, by their checksums."""
+
+    name: str
+
+
+Asked = Settlement | Renewal | Wish | Look | Versions
+_Key = tuple[RegistrationId, int]
+"""A registration's id and an epoch: a claim's name."""
+
+
+class Store:
+    """What api and worker know of registrations and plugins."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        ring_again_after_s: float = 10,
+        max_leases_lost: int = MAX_LEASES_LOST,
+        max_in_flight: int = 0,
+    ) -> None:
+        """Work on *database*. One submitter may have *max_in_flight* registrations in flight; 0 is no limit."""
+        self._database = database
+        self._max_in_flight = max_in_flight
+        self._max_leases_lost = max_leases_lost
+        upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
+        self._ring_again_ms = int(ring_again_after_s * 1000)
+        self._queue = queueing(upsert, self._ring_again_ms)
+        self._hot = Hot(database.dialect)
+        # SQLite is told which index to use: without statistics it would take the one by status, and sort a backlog.
+        source = "registrations INDEXED BY to_ring" if database.dialect == "sqlite" else "registrations"
+        self._overdue: Select[tuple[Any]] = (
+            select(literal_column("id"))
+            .select_from(sql(source))
+            .where(in_flight(), literal_column("ring_at", BigInteger) <= _NOW)
+        )
+
+    # --- submitting -----------------------------------------------------------------------------
+
+    def submit(
+        self, submissions: Sequence[tuple[Submission, str]], *, traces: Sequence[str | None] | None = None
+    ) -> list[Outcome]:
+        """Accept *submissions*, each with the label of its submitter, all or none.
+
+        An identical submission in flight is joined; an identical or conflicting plugin is
+        returned instead of a registration, and what is beyond its submitter's quota is not taken. *traces*
+        holds the traceparent of each, where there is one.
+        """
+        wanted = [
+            _Wanted(submission, by, trace=trace)
+            for (submission, by), trace in zip(submissions, traces or [None] * len(submissions), strict=True)
+        ]
+        with self._database.write() as connection:
+            return self._submit_all(connection, wanted, self._max_in_flight)
+
+    def preview(self, submission: Submission) -> AlreadyRegistered | Taken | None:
+        """Return what stands in the way of *submission*, if anything does; change nothing."""
+        with self._database.read() as connection:
+            return standing_in_the_way(connection, [submission]).get(submission.fingerprint)
+
+    def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"], quota: int) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        while missing := [each for each in enumerate(wanted) if each[0] not in outcomes]:
+            outcomes |= self._submit(connection, dict(missing), quota)
+        return [outcomes[place] for place in range(len(wanted))]
+
+    def _submit(self, connection: Connection, wanted: Mapping[int, "_Wanted"], quota: int) -> dict[int, Outcome]:
+        """Return the outcome of each of *wanted*, but for one that was in flight and ended just now."""
+        # First the rows, then the look at the plugins. The other way round, on PostgreSQL, an identical
+        # registration that settles between the two statements would be seen by neither.
+        rows = {place: each.columns for place, each in wanted.items()}
+        in_order = sorted(rows.values(), key=lambda row: row["fingerprint"])  # so that two processes cannot deadlock
+        inserted = {row.id: row for row in connection.execute(self._queue, in_order)}
+        standing = standing_in_the_way(connection, [each.submission for each in wanted.values()])
+        unwanted = [row["id"] for row in rows.values() if row["id"] in inserted and row["fingerprint"] in standing]
+        new = [row for row in rows.values() if row["id"] in inserted and row["id"] not in unwanted]
+        refused = _beyond(connection, quota, new) if quota else set()
+        if unwanted or refused:
+            connection.execute(delete(_registrations).where(_r.id.in_([*unwanted, *refused])))
+        others = {row["fingerprint"] for row in rows.values() if row["id"] not in inserted} - standing.keys()
+        found = connection.execute(JOINED, {"fingerprints": [*others]}) if others else ()
+        joined = {row.fingerprint: row for row in found}
+        outcomes: dict[int, Outcome] = {}
+        for place, row in rows.items():
+            fingerprint = row["fingerprint"]
+            if fingerprint in standing:
+                outcomes[place] = standing[fingerprint]
+            elif row["id"] in refused:
+                outcomes[place] = OverQuota(quota)
+            elif row["id"] in inserted:
+                outcomes[place] = Accepted(registration_of(inserted[row["id"]]._mapping), new=True)
+            elif fingerprint in joined:
+                outcomes[place] = Accepted(registration_of(joined[fingerprint]._mapping), new=False)
+        return outcomes
+
+    # --- verifying ------------------------------------------------------------------------------
+
+    def work(self, asked: Sequence[Asked], terms: Terms) -> list[Any]:
+        """Do all that a worker asks for, in one transaction: settle, renew, claim, then look.
+
+        Returns:
+            an answer to each, in order: what a `Settlement` was settled as, None if the claim was lost; to a
+            `Renewal` whether the claim is still ours; to a `Wish` the claim, None if there is nothing to claim; to a
+            `Look` those that may be claimed; to `Versions` a mapping from checksum to version.
+        """
+        answers: dict[int, Any] = {}
+        kinds: dict[type, list[tuple[int, Any]]] = defaultdict(list)
+        for place, each in enumerate(asked):
+            kinds[type(each)].append((place, each))
+        looks_only = not kinds.keys() - {Look, Versions}  # who reads waits for nobody who writes
+        with self._database.read() if looks_only else self._database.write_group() as connection:
+            for kind, do in (
+                (Settlement, self._settle),
+                (Renewal, partial(self._renew, lease_s=terms.lease_s)),
+                (Wish, partial(self._claim, terms=terms)),
+                (Look, self._look),
+                (Versions, self._versions),
+            ):
+                if places := kinds[kind]:
+                    done = do(connection, [each for _, each in places])
+                    answers.update(zip((place for place, _ in places), done, strict=True))
+        return [answers[place] for place in range(len(asked))]
+
+    def claim(
+        self, registration_id: RegistrationId, *, worker: str, lease_s: float, max_attempts: int
+    ) -> Claim | None:
+        """Claim a registration that is due, for *lease_s* seconds; return None if there is nothing to do.
+
+        The attempt is counted here and not when it ends, so that an artifact which kills workers
+        runs out of attempts (invariant 6). After its second lease that ran out nobody claims it any more: it may have
+        taken two workers along.
+        """
+        claim: Claim | None = self._alone(Wish(registration_id), Terms(worker, lease_s, max_attempts))
+        return claim
+
+    def settle(self, settlement: Settlement) -> Status | None:
+        """Write a worker's word on its claim; return what it was settled as, None if the claim was lost."""
+        status: Status | None = self._alone(settlement, _NOBODY)
+        return status
+
+    def renew(self, progress: Sequence[Progress], *, lease_s: float) -> set[_Key]:
+        """Extend the leases of claims and note their progress, in one statement.
+
+        Returns:
+            (registration id, epoch) of those that are still ours; the others were lost.
+        """
+        if not progress:
+            return set()
+        ours = self.work([Renewal(each) for each in progress], replace(_NOBODY, lease_s=lease_s))
+        return {(each.registration_id, each.epoch) for each, held in zip(progress, ours, strict=True) if held}
+
+    def _alone(self, asked: Asked, terms: Terms) -> Any:
+        (answer,) = self.work([asked], terms)
+        return answer
+
+    def _claim(self, connection: Connection, wishes: Sequence["Wish"], *, terms: Terms) -> list[Claim | None]:
+        found = self._hot.run(
+            connection,
+            "claim",
+            [(wish.registration_id,) for wish in wishes],
+            worker=terms.worker,
+            lease_ms=int(terms.lease_s * 1000),
+            max_attempts=terms.max_attempts,
+            max_leases_lost=self._max_leases_lost,
+        )
+        made = {
+            row.id: Claim(row.id, row.epoch, row.attempts, submission_of(row._mapping), row.trace, row.submitted_by)
+            for row in found
+        }
+        return [made.pop(wish.registration_id, None) for wish in wishes]  # who asks for one twice has it once
+
+    def _look(self, connection: Connection, looks: Sequence["Look"]) -> list[list[Waiting]]:
+        ids = {registration_id for look in looks for registration_id in look.registration_ids}
+        found = self._hot.run(connection, "waiting", [(each,) for each in ids]) if ids else ()
+        waiting = {row.id: Waiting(row.id, row.artifact_url, row.submitted_by) for row in found}
+        return [[waiting[each] for each in look.registration_ids if each in waiting] for look in looks]
+
+    def _versions(self, connection: Connection, asked: Sequence["Versions"]) -> list[dict[str, str]]:
+        pages = (page(_plugins, MAX_VERSIONS, None, {"name": each.name}) for each in asked)
+        return [{row.checksum: row.version for row in connection.execute(each)} for each in pages]
+
+    def _renew(self, connection: Connection, renewals: Sequence["Renewal"], *, lease_s: float) -> list[bool]:
+        asked = [each.progress for each in renewals]
+        rows = [(each.registration_id, each.epoch, each.bytes_downloaded, each.artifact_bytes) for each in asked]
+        found = self._hot.run(connection, "renew", rows, lease_ms=int(lease_s * 1000))
+        ours = {(row.id, row.epoch) for row in found}
+        return [(each.registration_id, each.epoch) in ours for each in asked]
+
+    def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[Status | None]:
+        """Settle claims. One that was lost, or whose name was taken meanwhile, takes no other along."""
+        verified = {_key(each.claim): each for each in settlements if each.digest is not None}
+        ended = {_key(each.claim): each for each in settlements if each.digest is None}
+        became = self._register(connection, verified) | self._end(connection, ended)
+        return [became.get(_key(each.claim)) for each in settlements]
+
+    def _end(self, connection: Connection, ended: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
+        rows = [
+            (
+                *key,
+                each.status,
+                *(failure_columns(each.failure).values() if each.failure else (None, None)),
+                _ms(each.due_in_s),
+                _ms(each.ring_in_s),
+                int(each.given_back),
+            )
+            for key, each in ended.items()
+        ]
+        ours = self._hot.run(connection, "end", rows) if rows else ()
+        return {(row.id, row.epoch): ended[row.id, row.epoch].status for row in ours}
+
+    def _register(self, connection: Connection, verified: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
+        rows = [(*key, f"plugin-{uuid7()}", each.digest.size_bytes) for key, each in verified.items() if each.digest]
+        ours = self._hot.run(connection, "register", rows) if rows else ()
+        plugins = [(row.id, row.plugin_id) for row in ours]
+        found = self._hot.run(connection, "write_plugins", plugins) if plugins else ()
+        written = {row.registration_id for row in found}
+        became = {}
+        for key in ((row.id, row.epoch) for row in ours):
+            became[key] = Status.REGISTERED if key[0] in written else Status.REJECTED
+            if key[0] not in written:
+                self._refuse_taken(connection, verified[key].claim)
+        return became
+
+    def _refuse_taken(self, connection: Connection, claim: Claim) -> None:
+        """Reject what would have become a plugin, had its name not been taken meanwhile (invariant 2)."""
+        standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
+        conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
+        connection.execute(
+            update(_registrations)
+            .where(_r.id == claim.registration_id)
+            .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
+        )
+
+    # --- operating ------------------------------------------------------------------------------
+
+    def retry(self, registrations: Sequence[Registration], by: Operator) -> list[Outcome]:
+        """Submit anew what *registrations* submitted, all or none, and record who had it done.
+
+        Each is a new registration with attempts of its own, for a final state never changes (invariant 3). What
+        stands in its way is returned instead, as by `submit`.
+        """
+        wanted = [_Wanted(each.submission, by.label, retry_of=each.id) for each in registrations]
+        with self._database.write() as connection:
+            outcomes = self._submit_all(connection, wanted, 0)
+            became = {
+                old.id: outcome.registration.id
+                for old, outcome in zip(registrations, outcomes, strict=True)
+                if isinstance(outcome, Accepted) and outcome.new
+            }
+            _record(connection, by, "retry", became)
+        return outcomes
+
+    def cancel(self, registration_id: RegistrationId, by: Operator) -> Registration | None:
+        """End a registration that is in flight, and record who did; return it, or None if it is not.
+
+        Its worker finds its claim gone when it next renews its lease, and stops.
+        """
+        failure = Canceled("An operator canceled this registration. The same submission may be sent again.").failure()
+        with self._database.write() as connection:
+            row = connection.execute(
+                update(_registrations)
+                .where(_r.id == registration_id, in_flight())
+                .values(status=Status.CANCELED, updated_at=_NOW, **failure_columns(failure))
+                .returning(_registrations)
+            ).first()
+            if row is None:
+                return None
+            _record(connection, by, "cancel", {registration_id: None})
+        return registration_of(row._mapping)
+
+    def actions(
+        self,
+        *,
+        limit: int,
+        before: str | None = None,
+        registration_id: str | None = None,
+        names: Sequence[str] = (),
+    ) -> list[Action]:
+        """Return a page of what operators did, newest first: up to *limit* with ids below *before*.
+
+        With *names*, patterns as a token has them, only what was done to registrations of such names, and not pruned.
+        """
+        found = select(_actions).order_by(_actions.c.id.desc()).limit(limit)
+        if names:
+            found = found.where(select(_r.id).where(_r.id == _actions.c.registration_id, named_like(names)).exists())
+        if before is not None:
+            found = found.where(_actions.c.id < before)
+        if registration_id is not None:
+            found = found.where(_actions.c.registration_id == registration_id)
+        with self._database.read() as connection:
+            rows = connection.execute(found).all()
+        return [Action(row.id, moment(row.at), row.by, row.what, row.registration_id, row.became) for row in rows]
+
+    # --- sweeping -------------------------------------------------------------------------------
+
+    def ring_due(self, limit: int) -> list[RegistrationId]:
+        """Return up to *limit* registrations that are due and whose bell seems lost, longest due first.
+
+        Each is left alone for a while after that, so that the next sweep does not ring for it again.
+        """
+        if limit <= 0:
+            return []
+        overdue = self._overdue.order_by(literal_column("ring_at")).limit(limit)
+        with self._database.write() as connection:
+            rows = connection.execute(
+                update(_registrations)
+                .where(_r.id.in_(overdue.with_for_update(skip_locked=True)))
+                .values(ring_at=_NOW + self._ring_again_ms)
+                .returning(_r.id)
+            ).all()
+        return [row.id for row in rows]
+
+    def fail_used_up(self, max_attempts: int) -> list[RegistrationId]:
+        """Settle as failed what is due and can never be claimed again: no attempts are left, or workers were lost."""
+        due = self._overdue.where(literal_column("due_at", BigInteger) <= _NOW)
+        lost = AttemptsUsedUp(
+            f"{self._max_leases_lost} workers were lost while they verified it. It may be why, so it is not tried "
+            "again by itself; an operator may have it retried.",
+            cause="workers-lost",
+        )
+        used_up = AttemptsUsedUp("Every worker that tried this artifact stopped before it could say how it went.")
+        with self._database.write() as connection:
+            return [
+                *self._fail(connection, due.where(self._max_leases_lost <= LEASES_LOST), lost),
+                *self._fail(connection, due.where(max_attempts <= ATTEMPTS_SPENT), used_up),
+            ]
+
+    def _fail(self, connection: Connection, which: Select[tuple[Any]], error: AttemptsUsedUp) -> list[RegistrationId]:
+        rows = connection.execute(
+            update(_registrations)
+            .where(_r.id.in_(which.with_for_update(skip_locked=True)))
+            .values(
+                status=Status.FAILED,
+                **failure_columns(error.failure()),
+                updated_at=_NOW,
+                leases_lost=LEASES_LOST,
+            )
+            .returning(_r.id)
+        )
+        return [row.id for row in rows]
+
+    def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Delete up to *limit* registrations that were final *older_than_s* ago, the oldest first; never a plugin.
+
+        Returns:
+            how many were deleted; fewer than *limit* when there are no more.
+        """
+        with self._database.write() as connection:
+            before = connection.execute(select(_NOW)).scalar_one() - int(older_than_s * 1000)
+            # Ids begin with the time they were made, so the primary key finds the old ones by itself.
+            oldest = (
+                select(_r.id)
+                .where(
+                    _r.id < first_id_at(before), _r.status.not_in([*IN_FLIGHT]), _r.updated_at < before, _r.counted
+                )
+                .order_by(_r.id)
+                .limit(limit)
+            )
+            gone = connection.execute(delete(_registrations).where(_r.id.in_(oldest)).returning(_r.status)).all()
+            by_status = Counter(row.status for row in gone)
+            add_tallies(connection, {("kept", (status,)): -number for status, number in by_status.items()})
+            return len(gone)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def registration(self, registration_id: str) -> Registration | None:
+        """Return one registration."""
+        rows = self._select_registrations(_r.id == registration_id)
+        return rows[0] if rows else None
+
+    def registration_of_plugin(self, plugin_id: str) -> Registration | None:
+        """Return the registration that became a plugin, unless it was pruned."""
+        of_plugin = select(_p.registration_id).where(_p.id == plugin_id).scalar_subquery()
+        rows = self._select_registrations(_r.id == of_plugin)
+        return rows[0] if rows else None
+
+    def some(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
+        """Return those of *registration_ids* that there are."""
+        return self._select_registrations(_r.id.in_(list(registration_ids)))
+
+    def settled(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
+        """Return those of *registration_ids* that have reached a final state."""
+        return self._select_registrations(_r.id.in_(list(registration_ids)), _r.status.not_in([*IN_FLIGHT]))
+
+    def registrations(
+        self,
+        *,
+        limit: int,
+        before: str | None = None,
+        filters: Mapping[str, str] | None = None,
+        since_ms: int | None = None,
+        names: Sequence[str] = (),
+    ) -> list[Registration]:
+        """Return a page of registrations, newest first: up to *limit* with ids below *before*.
+
+        *filters* hold columns and the value each must have; ``name`` is compared as uniqueness sees it. None was
+        submitted before *since_ms*, milliseconds since the epoch. All are named like one of *names*, patterns as a
+        token has them.
+        """
+        found = page(_registrations, limit, before, filters)
+        if names:
+            found = found.where(named_like(names))
+        if since_ms is not None:
+            found = found.where(_r.id >= first_id_at(since_ms))
+        with self._database.read() as connection:
+            rows = connection.execute(found).all()
+        return [registration_of(row._mapping) for row in rows]
+
+    def plugin(self, plugin_id: str) -> Plugin | None:
+        """Return one plugin."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_plugins).where(_p.id == plugin_id)).first()
+        return plugin_of(row._mapping) if row else None
+
+    def plugins(
+        self, *, limit: int, before: str | None = None, filters: Mapping[str, str] | None = None
+    ) -> list[Plugin]:
+        """Return a page of plugins, as `registrations` does."""
+        with self._database.read() as connection:
+            rows = connection.execute(page(_plugins, limit, before, filters)).all()
+        return [plugin_of(row._mapping) for row in rows]
+
+    def _select_registrations(self, *conditions: Any) -> list[Registration]:
+        with self._database.read() as connection:
+            rows = connection.execute(select(_registrations).where(*conditions)).all()
+        return [registration_of(row._mapping) for row in rows]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A registration to be: what was submitted, by whom, and why."""
+
+    submission: Submission
+    by: str
+    retry_of: RegistrationId | None = None
+    trace: str | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        """Its row, with an id of its own."""
+        return {
+            "id": f"registration-{uuid7()}",
+            "submitted_by": self.by,
+            "retry_of": self.retry_of,
+            "trace": self.trace,
+            **submission_columns(self.submission),
+        }
+
+
+def _beyond(connection: Connection, quota: int, new: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the ids of those *new* rows that are more than *quota* lets their submitters have in flight."""
+    beyond: set[str] = set()
+    for submitter in {row["submitted_by"] for row in new}:
+        ids = [row["id"] for row in new if row["submitted_by"] == submitter]
+        surplus = in_flight_of(connection, submitter, at_most=quota + len(ids)) - quota
+        beyond.update(ids[len(ids) - max(0, surplus) :])
+    return beyond
+
+
+_NOBODY = Terms("", 0, 0)
+
+
+def _key(claim: Claim) -> _Key:
+    return claim.registration_id, claim.epoch
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
+
+
+def _record(connection: Connection, by: Operator, what: str, became: Mapping[RegistrationId, str | None]) -> None:
+    """Note that *by* did *what* to each registration in *became*, and what that made of it."""
+    rows = [
+        {
+            "id": f"action-{uuid7()}",
+            "by": by.label,
+            "token_id": by.token_id,
+            "what": what,
+            "registration_id": registration_id,
+            "became": new_id,
+        }
+        for registration_id, new_id in became.items()
+    ]
+    if rows:
+        connection.execute(insert(_actions).values(at=_NOW), rows)

@@ -1,0 +1,121 @@
+"""The store's statements beside the hot ones (`hot.py`); what is asked for often is built once.
+
+Private to `shared/store/registrations.py` and what stands beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    literal_column,
+    or_,
+    select,
+)
+from sqlalchemy import text as sql
+
+from shared.registration import AlreadyRegistered, Status, Submission, Taken, normalised
+from shared.store.database import NowMs
+from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
+from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED, PluginRow, RegistrationRow, plugin_of
+
+_registrations = RegistrationRow.__table__
+_plugins = PluginRow.__table__
+_r = _registrations.c
+_p = _plugins.c
+_NOW = NowMs()
+
+
+def in_flight() -> Any:
+    """Return the condition that a registration is not final."""
+    return sql(IN_FLIGHT_SQL)  # in the words of the partial indexes, so that they are used
+
+
+def queueing(insert: Callable[[Table], Any], ring_again_ms: int) -> Any:
+    """Return the statement that queues registrations, but for those of which an identical one is in flight."""
+    return (
+        insert(_registrations)
+        .values(
+            status=Status.QUEUED,
+            epoch=0,
+            attempts=0,
+            due_at=_NOW,
+            ring_at=_NOW + ring_again_ms,
+            bytes_downloaded=0,
+            created_at=_NOW,
+            updated_at=_NOW,
+            leases_lost=0,
+            counted=False,
+            **{column: bindparam(column) for column in ("id", "submitted_by", "retry_of", "trace", *SUBMITTED)},
+        )
+        .on_conflict_do_nothing(index_elements=["fingerprint"], index_where=sql(IN_FLIGHT_SQL))
+        .returning(_registrations)
+    )
+
+
+LEASES_LOST = literal_column(LEASES_LOST_SQL, Integer)
+ATTEMPTS_SPENT = literal_column(ATTEMPTS_SPENT_SQL, Integer)
+JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
+# Not pairs in a list of pairs: for those SQLite looks at every plugin there is.
+_PLUGINS_AT = select(_plugins).where(
+    _p.name_key.in_(bindparam("names", expanding=True)), _p.version.in_(bindparam("versions", expanding=True))
+)
+
+
+def standing_in_the_way(
+    connection: Connection, submissions: Iterable[Submission]
+) -> dict[str, AlreadyRegistered | Taken]:
+    """Return the plugins that stand where *submissions* want to, by the fingerprint of these."""
+    wanted = {submission.fingerprint: (submission.name_key, submission.version) for submission in submissions}
+    names, versions = ({name[part] for name in wanted.values()} for part in (0, 1))
+    found = connection.execute(_PLUGINS_AT, {"names": [*names], "versions": [*versions]}).mappings().all()
+    rows = {(row["name_key"], row["version"]): row for row in found}
+    return {
+        fingerprint: (AlreadyRegistered if rows[name]["fingerprint"] == fingerprint else Taken)(plugin_of(rows[name]))
+        for fingerprint, name in wanted.items()
+        if name in rows
+    }
+
+
+def in_flight_of(connection: Connection, submitter: str, *, at_most: int) -> int:
+    """Return how many registrations *submitter* has in flight; no more than *at_most* are counted."""
+    # SQLite is told the index: without statistics it would take any other partial one.
+    which = " INDEXED BY in_flight_by_submitter" if connection.dialect.name == "sqlite" else ""
+    counted = sql(
+        f"SELECT count(*) FROM (SELECT 1 FROM registrations{which}"  # noqa: S608  # of our own words
+        f" WHERE submitted_by = :submitter AND {IN_FLIGHT_SQL} LIMIT :at_most) AS found"
+    )
+    return int(connection.execute(counted, {"submitter": submitter, "at_most": at_most}).scalar_one())
+
+
+def first_id_at(milliseconds: int) -> str:
+    """Return what no registration id made since then is below (RFC 9562 section 5.7)."""
+    time = f"{milliseconds:012x}"
+    return f"registration-{time[:8]}-{time[8:]}-7000"
+
+
+def named_like(patterns: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a registration's name is like one of *patterns*.
+
+    It says in SQL what `Token.may_use_name` says, so that a page is full of what its reader may see.
+    """
+    return or_(*(_r.name_key.like(normalised(each).translate(_LIKE), escape="\\") for each in patterns))
+
+
+_LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "*": "%", "?": "_"})  # a pattern that is normalised holds no "_"
+
+
+def page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:
+    """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest."""
+    found = select(table).order_by(table.c.id.desc()).limit(limit)
+    if before is not None:
+        found = found.where(table.c.id < before)
+    for column, value in (filters or {}).items():
+        condition = table.c.name_key == normalised(value) if column == "name" else table.c[column] == value
+        found = found.where(condition)
+    return found

@@ -1,0 +1,1 @@
+"""Hashing what arrives, and saying why a digest differs."""

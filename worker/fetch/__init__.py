@@ -1,0 +1,1 @@
+"""Fetching from a stranger: names, addresses, connections, answers, redirects and what breaks off."""

@@ -1,0 +1,106 @@
+"""Connections only to addresses that egress allowed.
+
+A name is resolved once, every answer is checked, and the socket is opened to one of exactly those
+answers, so that no second look-up can say something else. Host header and SNI keep the name.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from shared.egress import Egress
+from shared.errors import ConnectFailed, RegistryError, Shortage
+from worker.fetch.resolver import Resolve
+from worker.fetch.translation import is_ours
+from worker.fetch.wire import Wire
+
+MAX_ADDRESSES = 4
+"""How many of a name's addresses are tried."""
+NO_CONNECTION = "No connection could be made to the host of artifactUrl."
+
+
+class Dial(Protocol):
+    """How connections are made."""
+
+    async def __call__(self, host: str, port: int, submitted_by: str, /) -> Wire:
+        """Return a connection to *host*, for whom *submitted_by* names.
+
+        Raises:
+            ForbiddenAddress: one of the host's addresses must not be reached; no packet was sent.
+            HostNotFound, ConnectFailed: it has none; none of them answered.
+            Shortage: we have not what it takes.
+        """
+        ...
+
+
+class Dialer:
+    """Opens sockets to what egress allows."""
+
+    def __init__(self, egress: Egress, *, connect_timeout_s: float, resolve: Resolve) -> None:
+        self._egress = egress
+        self._connect_timeout_s = connect_timeout_s
+        self._resolve = resolve
+
+    async def __call__(self, host: str, port: int, submitted_by: str, /) -> Wire:
+        """Look *host* up, check all it has, connect to one of those."""
+        addresses = await self._resolve(host, port, self._connect_timeout_s, submitted_by)
+        for address in addresses:
+            self._egress.check_address(address)
+        wire = await _first_connected(addresses, port, self._connect_timeout_s)
+        try:
+            self._egress.check_address(wire.peer)
+        except (OSError, RegistryError):
+            wire.close()
+            raise
+        return wire
+
+
+class ProxyDialer:
+    """Opens sockets to one proxy, whose affair the addresses then are, and to nothing else."""
+
+    def __init__(self, proxy_url: str, *, connect_timeout_s: float, resolve: Resolve) -> None:
+        proxy = urlsplit(proxy_url)
+        self._proxy = (proxy.hostname, proxy.port)
+        self._connect_timeout_s = connect_timeout_s
+        self._resolve = resolve
+
+    async def __call__(self, host: str, port: int, submitted_by: str, /) -> Wire:
+        """Connect to the proxy, which *host* and *port* are to be."""
+        if (host, port) != self._proxy:
+            raise RuntimeError("with a proxy set, nothing else may be connected to")
+        try:
+            addresses = await self._resolve(host, port, self._connect_timeout_s, submitted_by)
+            return await _first_connected(addresses, port, self._connect_timeout_s)
+        except Shortage:
+            raise
+        except RegistryError as error:
+            raise ConnectFailed(
+                "The registry's egress proxy cannot be reached: this is for its operators to mend.",
+                cause="proxy-away",
+            ) from error
+
+
+async def _first_connected(addresses: Sequence[str], port: int, timeout_s: float) -> Wire:
+    """Return a connection to the first of *addresses* that answers, each of which has *timeout_s*."""
+    for address in addresses[:MAX_ADDRESSES]:
+        try:
+            return await _connected(address, port, timeout_s)
+        except OSError as error:  # TimeoutError is one
+            if is_ours(error):
+                raise
+    raise ConnectFailed(NO_CONNECTION)
+
+
+async def _connected(address: str, port: int, timeout_s: float) -> Wire:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # the socket's own signature
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return Wire(sock)
