@@ -30,7 +30,7 @@ from starlette.types import ASGIApp
 from api.dashboard import page
 from api.http.access_log import AccessLog
 from api.http.body import invalid_query
-from api.http.counts import Answers
+from api.http.counts import RequestCounts
 from api.http.limits import Throttle
 from api.http.openapi import openapi_document
 from api.http.places import Caps, Held
@@ -41,21 +41,21 @@ from api.http.proxies import Proxies
 from api.http.shortcut import Shortcut
 from api.live.bell import Bell
 from api.live.following import Following
-from api.live.monitor import Sight
+from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
-from api.live.submissions import Intake
-from api.live.token_lookup import Callers
+from api.live.submissions import Submissions
+from api.live.token_lookup import TokenLookup
 from api.routes import metrics, operations, plugins, registrations
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
-from shared.queues import bells_waiting, celery_app, ring
+from shared.queues import celery_app, messages_waiting, ring
 from shared.settings import BadSettings, Settings, read_settings
-from shared.store.counters import Tallies
+from shared.store.counters import Counters
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
 from shared.store.sessions import Sessions
-from shared.store.snapshot import Overviews
+from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import Tokens
 from shared.tracing import TracingNotInstalled, start_tracing
 
@@ -83,18 +83,24 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         max_in_flight=settings.in_flight_per_token,
     )
     tokens = Tokens(database)
-    sessions, answers = Sessions(database, tokens), Answers()
-    it = Services(
+    sessions, counts = Sessions(database, tokens), RequestCounts()
+    services = Services(
         settings,
         store,
-        Callers(tokens),
+        TokenLookup(tokens),
         Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
         proxies := Proxies(settings.trusted_proxies),
         Caps(settings, proxies),
-        Intake(store, bell.ring),
+        Submissions(store, bell.ring),
         Outcomes(store),
         Following(store),
-        Sight(Overviews(database), Tallies(database), answers, lambda: bells_waiting(celery), sessions=sessions.good),
+        Monitor(
+            StoreSnapshots(database),
+            Counters(database),
+            counts,
+            lambda: messages_waiting(celery),
+            sessions=sessions.good,
+        ),
         bell.ring,
         sessions,
         CapacityLimiter(1),
@@ -105,13 +111,16 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: to look at it again and again held up one answer in a hundred
         bell.start()
-        _when_told_to_stop(it.leave)
+        _when_told_to_stop(services.leave)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(each.run()) for each in (it.intake, it.outcomes, it.following, it.sight)]
+            running = [
+                tasks.create_task(each.run())
+                for each in (services.submissions, services.outcomes, services.following, services.monitor)
+            ]
             yield
             for task in running:
                 task.cancel()
-        await run_in_threadpool(it.sight.count_answers)
+        await run_in_threadpool(services.monitor.count_answers)
         database.close()
 
     app = FastAPIOffline(
@@ -122,7 +131,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         redirect_slashes=False,  # such a redirect would lead wherever the client's Host says
         lifespan=lifespan,
     )
-    app.state.services = it
+    app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     app.include_router(plugins.router)
     app.include_router(registrations.router)
@@ -133,7 +142,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
-    return AccessLog(PlainRequests(Held(short)), answers)
+    return AccessLog(PlainRequests(Held(short)), counts)
 
 
 def where_to_listen(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -10,10 +10,10 @@ from api.http.limits import Throttle
 from api.http.places import Caps
 from api.http.proxies import Proxies
 from api.live.following import Following
-from api.live.monitor import Sight
+from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
-from api.live.submissions import Intake
-from api.live.token_lookup import Callers
+from api.live.submissions import Submissions
+from api.live.token_lookup import TokenLookup
 from shared.registration import RegistrationId
 from shared.settings import Settings
 from shared.store.registrations import Store
@@ -26,14 +26,14 @@ class Services:
 
     settings: Settings
     store: Store
-    callers: Callers
+    token_lookup: TokenLookup
     throttle: Throttle
     proxies: Proxies
     caps: Caps
-    intake: Intake
+    submissions: Submissions
     outcomes: Outcomes
     following: Following
-    sight: Sight
+    monitor: Monitor
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions
     parsing: CapacityLimiter
@@ -43,10 +43,10 @@ class Services:
         """Let everyone go who waits for something: this process is about to stop."""
         self.outcomes.leave()
         self.following.leave()
-        self.sight.leave()
+        self.monitor.leave()
 
 
-async def services(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Return the services of the app that serves *request*; async, for what is not runs in another thread."""
     found = request.app.state.services
     assert isinstance(found, Services)  # noqa: S101  # narrows what Starlette types as Any

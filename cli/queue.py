@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import click
 
 from cli.client import Client, client_from_environment, refusal_of
-from cli.refusal import TROUBLE, UNREACHABLE, Refusal
+from cli.refusal import ALERTS, UNREACHABLE, Refusal
 from cli.terminal import clear, say, say_json
 
 EVERY_S = 1.0
@@ -27,20 +27,20 @@ def queue(watch: bool, json_wanted: bool) -> None:
     if watch:
         _watch(client, json_wanted=json_wanted)
         return
-    seen = _overview(client)
+    seen = _snapshot(client)
     if json_wanted:
         say_json(seen)
     else:
         say(*_lines(seen))
-    if seen["trouble"]:
-        raise click.exceptions.Exit(TROUBLE)
+    if seen["alerts"]:
+        raise click.exceptions.Exit(ALERTS)
 
 
 def _watch(client: Client, *, json_wanted: bool) -> None:
-    """Show the overview until Ctrl-C, through absences of the registry."""
+    """Show the snapshot until Ctrl-C, through absences of the registry."""
     while True:
         try:
-            seen = _overview(client)
+            seen = _snapshot(client)
         except Refusal as error:
             if error.exit_code != UNREACHABLE:
                 raise
@@ -54,8 +54,8 @@ def _watch(client: Client, *, json_wanted: bool) -> None:
         time.sleep(EVERY_S)
 
 
-def _overview(client: Client) -> dict[str, Any]:
-    answer = client.get("/api/v1/overview")
+def _snapshot(client: Client) -> dict[str, Any]:
+    answer = client.get("/api/v1/snapshot")
     if answer.status != 200:
         raise refusal_of(answer)
     return answer.document
@@ -64,12 +64,16 @@ def _overview(client: Client) -> dict[str, Any]:
 def _lines(seen: dict[str, Any]) -> list[str]:
     number = seen["registrations"]
     oldest = f", the oldest due for {seen['oldestDueS']:.0f} s" if seen["oldestDueS"] is not None else ""
-    bells = "the broker does not answer" if seen["bellsWaiting"] is None else f"{seen['bellsWaiting']} bells waiting"
-    lines = [f"! {each}" for each in seen["trouble"]] or ["All is well."]
+    messages = (
+        "the broker does not answer"
+        if seen["messagesWaiting"] is None
+        else f"{seen['messagesWaiting']} messages waiting"
+    )
+    lines = [f"! {each}" for each in seen["alerts"]] or ["All is well."]
     final = ", ".join(f"{number[status]} {status}" for status in ("registered", "rejected", "failed", "canceled"))
     lines += [
         "",
-        f"queued     {number['queued']}{oldest}; {bells}",
+        f"queued     {number['queued']}{oldest}; {messages}",
         f"verifying  {number['verifying']}",
         f"final      {final}; {seen['settledASecond']:.1f} a second lately",
     ]
@@ -86,7 +90,9 @@ def _table(title: str, rows: list[str]) -> list[str]:
 
 def _worker(worker: dict[str, Any]) -> str:
     state = (
-        f"holds {worker['holding']} of {worker['threads']}" if worker["alive"] else f"gone since {worker['seenAt']}"
+        f"holds {worker['holding']} of {worker['maxDownloads']}"
+        if worker["alive"]
+        else f"gone since {worker['seenAt']}"
     )
     return f"{worker['id']}  {state}"
 

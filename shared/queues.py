@@ -54,7 +54,7 @@ def ring(app: Celery, registration_ids: Sequence[RegistrationId]) -> None:
             raise
 
 
-def bells_waiting(app: Celery) -> int:
+def messages_waiting(app: Celery) -> int:
     """Return how many messages wait in the broker; it counts them without taking any.
 
     Raises:

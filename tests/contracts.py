@@ -35,14 +35,14 @@ from shared.registration import (
     Terms,
     normalised,
 )
-from shared.store.counters import Tallies
+from shared.store.counters import Counters
 from shared.store.database import Database
 from shared.store.hot import MAX_FOR_NOTHING
 from shared.store.registrations import Asked, Look, Renewal, Store, Wish
 from shared.store.sessions import Sessions, name_of
-from shared.store.snapshot import Overviews
+from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
-from shared.store.workers import Census
+from shared.store.workers import Workers
 from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
 from tests.running import until
 
@@ -357,34 +357,34 @@ class StoreContract:
     def test_a_lease_that_a_living_worker_could_not_renew_is_no_reason_to_suspect_the_artifact(
         self, store: Store, database: Database
     ) -> None:
-        census = Census(database)
+        workers = Workers(database)
         registration = submit(store, a_parsed_submission())
         for worker in ("away", "away", "away", "lost", "another"):
-            census.here(worker, threads=1)
+            workers.here(worker, max_downloads=1)
             claimed = store.claim(registration.id, worker=worker, lease_s=30, max_attempts=9)
             assert claimed is not None, worker
             let_pass(store, 30)
             assert store.fail_used_up(9) == []
             if worker != "away":
-                assert sum(census.count_lost(missed=2) for _ in range(2))
+                assert sum(workers.count_lost(missed=2) for _ in range(2))
         assert store.claim(registration.id, worker="w", lease_s=1, max_attempts=9) is None
         assert store.fail_used_up(9) == [registration.id]
 
     def test_a_worker_is_lost_that_sweeps_in_a_row_have_not_heard_of_and_is_counted_once(
         self, store: Store, database: Database
     ) -> None:
-        census = Census(database)
-        census.here("one", threads=1)
-        census.here("two", threads=1)
-        assert census.count_lost(missed=3) == 0
-        assert census.count_lost(missed=3) == 0
-        census.here("one", threads=1)
-        assert census.count_lost(missed=3) == 1
-        census.gone("one")
-        assert census.count_lost(missed=3) == 0
-        census.here("two", threads=1)
-        assert [census.count_lost(missed=3) for _ in range(4)] == [0, 0, 1, 0]
-        assert Overviews(database).take().tallies["workers_lost", ()] == 2
+        workers = Workers(database)
+        workers.here("one", max_downloads=1)
+        workers.here("two", max_downloads=1)
+        assert workers.count_lost(missed=3) == 0
+        assert workers.count_lost(missed=3) == 0
+        workers.here("one", max_downloads=1)
+        assert workers.count_lost(missed=3) == 1
+        workers.gone("one")
+        assert workers.count_lost(missed=3) == 0
+        workers.here("two", max_downloads=1)
+        assert [workers.count_lost(missed=3) for _ in range(4)] == [0, 0, 1, 0]
+        assert StoreSnapshots(database).take().counters["workers_lost", ()] == 2
 
     def test_a_claim_in_its_last_attempt_is_not_failed_while_its_lease_lasts(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
@@ -510,7 +510,7 @@ class StoreContract:
         assert store.prune(older_than_s=60, limit=10) == 0
         time.sleep(0.01)
         assert store.prune(older_than_s=0, limit=2) == 0, "not before they are counted"
-        assert Tallies(store._database).count() == 3
+        assert Counters(store._database).count() == 3
         assert store.prune(older_than_s=0, limit=2) == 2
         assert [each.id for each in store.registrations(limit=10)] == [over[2].id, claimed.id, running.id]
         assert store.prune(older_than_s=0, limit=2) == 1
@@ -654,14 +654,14 @@ class StoreContract:
         self, store: Store, database: Database, outlived: bool
     ) -> None:
         registration = submit(store, a_parsed_submission())
-        census = Census(database)
-        census.here("tests", threads=1)
+        workers = Workers(database)
+        workers.here("tests", max_downloads=1)
         for _ in range(3):
             claim(store, registration, max_attempts=1 if outlived else 5)
             let_pass(store, LEASE_S)
             time.sleep(0.005)  # the worker is heard of after the lease has ended, which is to the millisecond
             if outlived:
-                census.here("tests", threads=1)
+                workers.here("tests", max_downloads=1)
                 assert store.fail_used_up(1) == []
             else:
                 with database.write() as connection:
@@ -670,13 +670,13 @@ class StoreContract:
 
     def test_what_outlives_its_leases_again_and_again_has_an_end(self, store: Store, database: Database) -> None:
         """Invariant 7: whatever it is that keeps its worker from writing, and though the worker lives."""
-        registration, census, claims = submit(store, a_parsed_submission()), Census(database), 0
-        census.here("tests", threads=1)
+        registration, workers, claims = submit(store, a_parsed_submission()), Workers(database), 0
+        workers.here("tests", max_downloads=1)
         while store.claim(registration.id, worker="tests", lease_s=LEASE_S, max_attempts=3):
             claims += 1
             let_pass(store, LEASE_S)
             time.sleep(0.002)
-            census.here("tests", threads=1)
+            workers.here("tests", max_downloads=1)
             assert claims < 100
         assert claims >= MAX_FOR_NOTHING
         assert store.fail_used_up(3) == [registration.id]
@@ -903,18 +903,18 @@ class OperatorContract:
         assert len(store.actions(limit=1, before=listed[0].id, names=["team-b-*"])) == 1
 
     def test_each_registration_is_counted_once(self, store: Store, database: Database) -> None:
-        tallies, overviews = Tallies(database), Overviews(database)
+        counters, snapshots = Counters(database), StoreSnapshots(database)
         registered = claim(store, submit(store, a_parsed_submission()))
         register(store, registered, digest_of(registered.submission))
         rejected(store)
         submit(store, a_parsed_submission())
-        assert [tallies.count(), tallies.count()] == [2, 0]
-        seen = overviews.take()
+        assert [counters.count(), counters.count()] == [2, 0]
+        seen = snapshots.take()
         assert seen.kept == {"registered": 1, "rejected": 1}
-        assert seen.tallies["outcomes", ("registered", "", "", "")] == 1
-        assert seen.tallies["outcomes", ("rejected", "digest-mismatch", "digest-mismatch", "submitter")] == 1
-        assert seen.tallies["bytes", ()] == 123
-        assert sum(value for (name, _labels), value in seen.tallies.items() if name == "total_bucket") == 2
+        assert seen.counters["outcomes", ("registered", "", "", "")] == 1
+        assert seen.counters["outcomes", ("rejected", "digest-mismatch", "digest-mismatch", "submitter")] == 1
+        assert seen.counters["bytes", ()] == 123
+        assert sum(value for (name, _labels), value in seen.counters.items() if name == "total_bucket") == 2
         assert (seen.queued, seen.verifying) == (1, 0)
         assert [(each.registered, each.failed) for each in seen.minutes] == [(1, 1)]
         assert seen.settled_a_second > 0
@@ -923,18 +923,18 @@ class OperatorContract:
         for _ in range(20):
             rejected(store)
         with ThreadPoolExecutor(4) as pool:
-            counted = list(pool.map(lambda _n: Tallies(database).count(at_most=7), range(8)))
+            counted = list(pool.map(lambda _n: Counters(database).count(at_most=7), range(8)))
         assert sum(counted) == 20
-        assert Overviews(database).take().kept == {"rejected": 20}
+        assert StoreSnapshots(database).take().kept == {"rejected": 20}
 
     def test_pruning_takes_from_what_is_kept_and_from_nothing_else(self, store: Store, database: Database) -> None:
         rejected(store)
-        Tallies(database).count()
+        Counters(database).count()
         time.sleep(0.01)
         assert store.prune(older_than_s=0, limit=10) == 1
-        seen = Overviews(database).take()
+        seen = StoreSnapshots(database).take()
         assert seen.kept == {"rejected": 0}
-        assert sum(value for (name, _labels), value in seen.tallies.items() if name == "outcomes") == 1
+        assert sum(value for (name, _labels), value in seen.counters.items() if name == "outcomes") == 1
 
     def test_claims_and_lost_leases_never_go_down(self, store: Store, database: Database) -> None:
         registration = submit(store, a_parsed_submission())
@@ -943,32 +943,32 @@ class OperatorContract:
         second = claim(store, registration)
         release(store, second)
         third = claim(store, registration)
-        seen = Overviews(database).take()
-        assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
+        seen = StoreSnapshots(database).take()
+        assert (seen.counters["claims", ()], seen.counters["leases_lost", ()]) == (3, 1)
         reject(store, third, WRONG)
         for _ in range(2):
-            seen = Overviews(database).take()
-            assert (seen.tallies["claims", ()], seen.tallies["leases_lost", ()]) == (3, 1)
-            Tallies(database).count()
+            seen = StoreSnapshots(database).take()
+            assert (seen.counters["claims", ()], seen.counters["leases_lost", ()]) == (3, 1)
+            Counters(database).count()
 
     def test_a_lease_that_ran_out_for_the_last_time_is_counted_too(self, store: Store, database: Database) -> None:
         claim(store, submit(store, a_parsed_submission()), lease_s=0, max_attempts=1)
         time.sleep(0.01)
         assert len(store.fail_used_up(1)) == 1
-        assert Overviews(database).take().tallies["leases_lost", ()] == 1
+        assert StoreSnapshots(database).take().counters["leases_lost", ()] == 1
 
     def test_the_oldest_due_is_the_one_that_could_be_claimed_the_longest(
         self, store: Store, database: Database
     ) -> None:
-        assert Overviews(database).take().oldest_due_s is None
+        assert StoreSnapshots(database).take().oldest_due_s is None
         later = claim(store, submit(store, a_parsed_submission()))
         postpone(store, later, BROKEN, delay_s=60)
-        assert Overviews(database).take().oldest_due_s is None
-        assert Overviews(database).take().retrying == {"truncated": 1}
+        assert StoreSnapshots(database).take().oldest_due_s is None
+        assert StoreSnapshots(database).take().retrying == {"truncated": 1}
         submit(store, a_parsed_submission())
         time.sleep(0.05)
         submit(store, a_parsed_submission())
-        seen = Overviews(database).take()
+        seen = StoreSnapshots(database).take()
         assert seen.oldest_due_s is not None
         assert 0.05 <= seen.oldest_due_s < 60
 
@@ -976,7 +976,7 @@ class OperatorContract:
         self, store: Store, database: Database
     ) -> None:
         still, moving = (claim(store, submit(store, a_parsed_submission())) for _ in range(2))
-        before = Overviews(database).take().downloads
+        before = StoreSnapshots(database).take().downloads
         time.sleep(0.01)
         store.renew(
             [
@@ -985,7 +985,7 @@ class OperatorContract:
             ],
             lease_s=LEASE_S,
         )
-        after = {each.id: each for each in Overviews(database).take().downloads}
+        after = {each.id: each for each in StoreSnapshots(database).take().downloads}
         progressed = {each.id: after[each.id].progressed_at != each.progressed_at for each in before}
         assert progressed == {still.registration_id: False, moving.registration_id: True}
 
@@ -994,8 +994,8 @@ class OperatorContract:
         register(store, good, digest_of(good.submission))
         bad = claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a")))
         reject(store, bad, WRONG)
-        Tallies(database).count()
-        worst, best = Overviews(database).take().upstreams
+        Counters(database).count()
+        worst, best = StoreSnapshots(database).take().upstreams
         assert (worst.host, worst.settled, worst.failed) == ("bad.example.com", 1, 1)
         assert (best.host, best.settled, best.failed) == ("good.example.com", 1, 0)
 
@@ -1008,29 +1008,29 @@ class OperatorContract:
         reject(
             store, claim(store, submit(store, a_parsed_submission(artifactUrl="https://bad.example.com/a"))), WRONG
         )
-        Tallies(database).count()
-        shown = Overviews(database).take().upstreams
+        Counters(database).count()
+        shown = StoreSnapshots(database).take().upstreams
         assert len(shown) == 10
         assert shown[0].host == "bad.example.com"
 
     def test_a_worker_is_seen_with_what_it_holds_until_it_leaves(self, store: Store, database: Database) -> None:
-        census = Census(database)
-        census.here("tests", threads=8)
+        workers = Workers(database)
+        workers.here("tests", max_downloads=8)
         claim(store, submit(store, a_parsed_submission()))
-        (seen,) = Overviews(database).take().workers
-        assert (seen.id, seen.threads, seen.holding, seen.alive) == ("tests", 8, 1, True)
-        census.gone("tests")
-        assert Overviews(database).take().workers == []
+        (seen,) = StoreSnapshots(database).take().workers
+        assert (seen.id, seen.max_downloads, seen.holding, seen.alive) == ("tests", 8, 1, True)
+        workers.gone("tests")
+        assert StoreSnapshots(database).take().workers == []
 
     def test_the_place_in_the_queue_is_how_many_came_before(self, store: Store, database: Database) -> None:
         first, second = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
-        assert [Overviews(database).ahead_of(each) for each in (first, second)] == [0, 1]
+        assert [StoreSnapshots(database).ahead_of(each) for each in (first, second)] == [0, 1]
 
     def test_the_sweep_is_marked(self, database: Database) -> None:
-        assert Overviews(database).take().swept_s_ago is None
+        assert StoreSnapshots(database).take().swept_s_ago is None
         for _ in range(2):
-            Tallies(database).mark("sweep")
-        ago = Overviews(database).take().swept_s_ago
+            Counters(database).mark("sweep")
+        ago = StoreSnapshots(database).take().swept_s_ago
         assert ago is not None
         assert ago < 60
 

@@ -23,10 +23,10 @@ from shared.logs import configure_logs, get_logger
 from shared.queues import celery_app, ring
 from shared.registration import RegistrationId, Terms
 from shared.settings import BadSettings, Settings, read_settings
-from shared.store.counters import Tallies
+from shared.store.counters import Counters
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
-from shared.store.workers import GONE_AFTER_S, Census
+from shared.store.workers import GONE_AFTER_S, Workers
 from shared.tracing import TracingNotInstalled, start_tracing
 from worker.digest.explain import Diagnosis
 from worker.digest.lanes import Lanes
@@ -35,7 +35,7 @@ from worker.fetch.client import Client
 from worker.fetch.dial import Dial, Dialer, ProxyDialer
 from worker.fetch.hops import Fetcher
 from worker.fetch.resolver import Resolve, Resolver
-from worker.heartbeat import Presence
+from worker.heartbeat import Heartbeat
 from worker.keeper import StoreKeeper
 from worker.limits import fitting
 from worker.liveness import keep_telling
@@ -178,7 +178,7 @@ class Worker:
         self._building = threading.Lock()
         self._leaving = False
         self._failed_at = -math.inf
-        self._presence: Presence | None = None
+        self._heartbeat: Heartbeat | None = None
         self._downloads = settings.downloads
 
     @cached_property
@@ -215,8 +215,8 @@ class Worker:
     def arrive(self) -> None:
         """Look at what there is to work with, and let operators see that this process is here."""
         self._downloads = fitting(self._settings.downloads)
-        self._presence = Presence(lambda: Census(self.database), worker_name(), lambda: self.lives)
-        self._presence.arrive(self._downloads)
+        self._heartbeat = Heartbeat(lambda: Workers(self.database), worker_name(), lambda: self.lives)
+        self._heartbeat.arrive(self._downloads)
 
     def leave(self) -> None:
         """Cut off what is under way, so that it is put back at once, and ring for whose turn had not come."""
@@ -225,8 +225,8 @@ class Worker:
         waited = self._running.leave() if self._running is not None else []
         if self._running is not None:
             self._running.close()  # a loop that runs while its interpreter ends may crash it
-        if self._presence is not None:
-            self._presence.leave()
+        if self._heartbeat is not None:
+            self._heartbeat.leave()
         with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
             self._ring(waited)
 
@@ -238,7 +238,7 @@ def _life(pid: int) -> str:
 
 
 def worker_name() -> str:
-    """Return what this process is called in claims and in the census."""
+    """Return what this process is called in claims and among the workers."""
     return f"{socket.gethostname()}:{_life(os.getpid())}"
 
 
@@ -254,8 +254,8 @@ def create_app() -> Celery:
         celery,
         offer=worker.offer,
         store=lambda: worker.store,
-        tallies=lambda: Tallies(worker.database),
-        census=lambda: Census(worker.database),
+        counters=lambda: Counters(worker.database),
+        workers=lambda: Workers(worker.database),
         max_attempts=settings.max_attempts,
         keep_registrations_s=settings.keep_registrations_s,
         missed_sweeps=math.ceil(GONE_AFTER_S / settings.sweep_interval_s),

@@ -7,12 +7,12 @@ from celery import Celery
 
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
-from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, bells_waiting, ring
+from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, messages_waiting, ring
 from shared.registration import RegistrationId
-from shared.store.counters import Tallies
+from shared.store.counters import Counters
 from shared.store.database import SchemaMismatch
 from shared.store.registrations import Store
-from shared.store.workers import Census
+from shared.store.workers import Workers
 from worker.sweep import prune, sweep
 
 log = get_logger(__name__)
@@ -23,8 +23,8 @@ def add_tasks(
     *,
     offer: Callable[[Sequence[RegistrationId]], None],
     store: Callable[[], Store],
-    tallies: Callable[[], Tallies],
-    census: Callable[[], Census],
+    counters: Callable[[], Counters],
+    workers: Callable[[], Workers],
     max_attempts: int,
     keep_registrations_s: float,
     missed_sweeps: int,
@@ -46,13 +46,13 @@ def add_tasks(
         try:
             sweep(
                 store(),
-                waiting=lambda: bells_waiting(app),
+                waiting=lambda: messages_waiting(app),
                 ring=lambda ids: ring(app, ids),
                 max_attempts=max_attempts,
             )
-            tallies().count()
-            tallies().mark("sweep")
-            if lost := census().count_lost(missed=missed_sweeps):
+            counters().count()
+            counters().mark("sweep")
+            if lost := workers().count_lost(missed=missed_sweeps):
                 log.warning("workers lost", number=lost)
         finally:
             sweeping.release()
@@ -60,5 +60,5 @@ def add_tasks(
     @app.task(name=PRUNE_TASK, shared=False)
     def prune_old() -> None:
         prune(store(), older_than_s=keep_registrations_s)
-        tallies().forget()
-        census().forget()
+        counters().forget()
+        workers().forget()

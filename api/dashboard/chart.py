@@ -5,18 +5,18 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from shared.store.snapshot import MINUTES_SHOWN, Overview
+from shared.store.snapshot import MINUTES_SHOWN, StoreSnapshot
 
 BAR_MINUTES = 5
 _BARS = MINUTES_SHOWN // BAR_MINUTES
 _WIDTH, _HEIGHT = 720, 100
 
 
-def chart(overview: Overview) -> Markup:
-    """Return the bars of *overview*, oldest first, the newest at the right edge."""
+def chart(snapshot: StoreSnapshot) -> Markup:
+    """Return the bars of *snapshot*, oldest first, the newest at the right edge."""
     registered, failed = Counter[int](), Counter[int]()
-    for minute in overview.minutes:
-        bar = _BARS - 1 - _bars_ago(minute.begun_at, overview.taken_at)
+    for minute in snapshot.minutes:
+        bar = _BARS - 1 - _bars_ago(minute.begun_at, snapshot.taken_at)
         registered[bar] += minute.registered
         failed[bar] += minute.failed
     most = max((registered[bar] + failed[bar] for bar in range(_BARS)), default=0)

@@ -26,14 +26,14 @@ from api.http.auth import require_every_name
 from api.http.body import read_body
 from api.http.origin import from_our_page
 from api.http.problems import Problem
-from api.live.monitor import Sighting
+from api.live.monitor import Snapshot
 from api.routes.operations import cancel, retry
 from api.routes.registrations import known_registration
-from api.services import Services, services
+from api.services import Services, services_of
 from shared.errors import StoreUnavailable
 from shared.registration import ID, RETRYABLE, Registration, rfc3339
 from shared.store.sessions import LIFETIME_S, form_token, name_of
-from shared.store.snapshot import Overview
+from shared.store.snapshot import StoreSnapshot
 from shared.store.tokens import Token
 
 router = APIRouter(include_in_schema=False)
@@ -81,13 +81,13 @@ class Visitor:
         return "operate" in self.token.scopes
 
 
-async def visitor(request: Request, it: Annotated[Services, Depends(services)]) -> Visitor | None:
+async def visitor(request: Request, services: Annotated[Services, Depends(services_of)]) -> Visitor | None:
     """Return who looks, if somebody signed in whose token is still good, and may see every name."""
     secret = request.cookies.get(COOKIE, "")
-    token = await run_in_threadpool(it.sessions.whose, secret) if secret else None
+    token = await run_in_threadpool(services.sessions.whose, secret) if secret else None
     if token is None or token.names:
         return None
-    it.caps.request(request.scope, token.id)
+    services.caps.request(request.scope, token.id)
     return Visitor(token, secret)
 
 
@@ -119,43 +119,43 @@ async def signed_in(who: Annotated[Visitor | None, Depends(visitor)]) -> Visitor
 
 
 async def watching(
-    request: Request, it: Annotated[Services, Depends(services)], who: Annotated[Visitor, Depends(signed_in)]
+    request: Request, services: Annotated[Services, Depends(services_of)], who: Annotated[Visitor, Depends(signed_in)]
 ) -> Visitor:
     """Return who looks, and counts as one more event stream of that token for as long as it lasts."""
-    it.caps.stream(request.scope, who.token.id)
+    services.caps.stream(request.scope, who.token.id)
     return who
 
 
 Someone = Annotated[Visitor | None, Depends(visitor)]
-Here = Annotated[Services, Depends(services)]
+Here = Annotated[Services, Depends(services_of)]
 Form = Annotated[Mapping[str, str], Depends(form)]
 
 
 @router.get("/operations")
-async def show(it: Here, who: Someone, q: str = "", done: str = "") -> Response:
+async def show(services: Here, who: Someone, q: str = "", done: str = "") -> Response:
     """Show the page, or ask who it is for."""
     if who is None:
         return _page("sign_in.html", said="")
-    return await _operations(it, who, q=q[:100], said=_SAID.get(done, ""))
+    return await _operations(services, who, q=q[:100], said=_SAID.get(done, ""))
 
 
 @router.post("/operations/sign-in")
-async def sign_in(request: Request, it: Here, sent: Form) -> Response:
+async def sign_in(request: Request, services: Here, sent: Form) -> Response:
     """Begin a session for whoever sends a token of scope read or operate."""
-    token = await it.callers.whose(sent.get("token", "").strip())
+    token = await services.token_lookup.whose(sent.get("token", "").strip())
     if token is None or token.scopes.isdisjoint({"read", "operate"}):
-        it.throttle.bad_token_from(it.proxies.client(request.scope))
+        services.throttle.bad_token_from(services.proxies.client(request.scope))
         said = "This token does not open this page: it may be mistyped, expired, revoked or of another scope."
         return _page("sign_in.html", status=403, said=said)
-    it.throttle.request_with(token.id)
+    services.throttle.request_with(token.id)
     require_every_name(token)
     answer = RedirectResponse("/operations", 303, headers=_HEADERS)
     answer.set_cookie(
         COOKIE,
-        await run_in_threadpool(it.sessions.open, token),
+        await run_in_threadpool(services.sessions.open, token),
         max_age=int(LIFETIME_S),
         path="/operations",
-        secure=it.proxies.over_tls(request.scope),
+        secure=services.proxies.over_tls(request.scope),
         httponly=True,
         samesite="strict",
     )
@@ -163,18 +163,18 @@ async def sign_in(request: Request, it: Here, sent: Form) -> Response:
 
 
 @router.post("/operations/sign-out")
-async def sign_out(it: Here, who: Someone, sent: Form) -> Response:
+async def sign_out(services: Here, who: Someone, sent: Form) -> Response:
     """End the session."""
     if who is not None:
         _require_ours(who, sent)
-        await run_in_threadpool(it.sessions.close, who.secret)
+        await run_in_threadpool(services.sessions.close, who.secret)
     answer = RedirectResponse("/operations", 303, headers=_HEADERS)
     answer.delete_cookie(COOKIE, path="/operations")
     return answer
 
 
 @router.post("/operations/act")
-async def act(it: Here, who: Someone, sent: Form) -> Response:
+async def act(services: Here, who: Someone, sent: Form) -> Response:
     """Do what a button says, and show the page again."""
     if who is None:
         return RedirectResponse("/operations", 303, headers=_HEADERS)
@@ -183,17 +183,17 @@ async def act(it: Here, who: Someone, sent: Form) -> Response:
         raise Problem("forbidden", "This needs a token of scope operate.")
     what, _, which = sent.get("do", "").partition(":")
     try:
-        done = await _do(it, who.token, what, which)
+        done = await _do(services, who.token, what, which)
     except Problem as problem:
-        return await _operations(it, who, said=problem.document["detail"], status=problem.status)
+        return await _operations(services, who, said=problem.document["detail"], status=problem.status)
     return RedirectResponse(f"/operations?done={done}", 303, headers=_HEADERS)
 
 
 @router.get("/operations/live", response_class=EventSourceResponse)
-async def live(it: Here, who: Annotated[Visitor, Depends(watching)]) -> AsyncIterable[ServerSentEvent]:
+async def live(services: Here, who: Annotated[Visitor, Depends(watching)]) -> AsyncIterable[ServerSentEvent]:
     """What changes on the page, about once a second: one look at the store for all who watch."""
     first, last = None, ""
-    async for seen in it.sight.sightings():
+    async for seen in services.monitor.snapshots():
         first = first or seen  # this one may be older than the session
         if seen is not None and seen is not first and name_of(who.secret) not in seen.sessions:
             return  # signed out, or the token was revoked meanwhile
@@ -222,47 +222,49 @@ def _require_ours(who: Visitor, sent: Mapping[str, str]) -> None:
         raise Problem("forbidden", "This form is not of your session: load the page again, and press once more.")
 
 
-async def _do(it: Services, token: Token, what: str, which: str) -> str:
+async def _do(services: Services, token: Token, what: str, which: str) -> str:
     """Do *what* to *which*; return the word for what to say of it.
 
     Raises:
         Problem: it cannot be done.
     """
     if what == "cancel":
-        await cancel(it, await known_registration(it, which, token), token)
+        await cancel(services, await known_registration(services, which, token), token)
         return what
     if what == "retry":
-        registrations = [await known_registration(it, which, token)]
+        registrations = [await known_registration(services, which, token)]
     elif what == "retry-cause":
-        return await _retry_all(it, token, which.replace("\0", ""))
+        return await _retry_all(services, token, which.replace("\0", ""))
     else:
         raise Problem("malformed-request", "There is no such button.")
-    outcomes = await retry(it, registrations, token)
+    outcomes = await retry(services, registrations, token)
     return what if any(getattr(each, "new", False) for each in outcomes) else "nothing"
 
 
-async def _retry_all(it: Services, token: Token, cause: str) -> str:
+async def _retry_all(services: Services, token: Token, cause: str) -> str:
     """Have all tried again that failed for *cause*, page by page, but for a bounded number of pages."""
     before, new = None, 0
     for _page_number in range(PAGES_RETRIED):
-        found = await run_in_threadpool(_failures, it, cause, before)
+        found = await run_in_threadpool(_failures, services, cause, before)
         ended = [each for each in found if each.status in RETRYABLE]
-        new += sum(getattr(each, "new", False) for each in await retry(it, ended, token))
+        new += sum(getattr(each, "new", False) for each in await retry(services, ended, token))
         if len(found) < RETRIED_AT_ONCE:
             return "retry-cause" if new else "nothing"
         before = found[-1].id
     return "retry-more"
 
 
-def _failures(it: Services, cause: str, before: str | None) -> list[Registration]:
-    return it.store.registrations(limit=RETRIED_AT_ONCE, before=before, filters={"cause": cause})
+def _failures(services: Services, cause: str, before: str | None) -> list[Registration]:
+    return services.store.registrations(limit=RETRIED_AT_ONCE, before=before, filters={"cause": cause})
 
 
-async def _operations(it: Services, who: Visitor, *, q: str = "", said: str = "", status: int = 200) -> Response:
+async def _operations(
+    services: Services, who: Visitor, *, q: str = "", said: str = "", status: int = 200
+) -> Response:
     try:
-        seen = await it.sight.now()
-        found = await run_in_threadpool(_search, it, q.strip()) if q.strip() else []
-        actions = await run_in_threadpool(lambda: it.store.actions(limit=ACTIONS_SHOWN))
+        seen = await services.monitor.now()
+        found = await run_in_threadpool(_search, services, q.strip()) if q.strip() else []
+        actions = await run_in_threadpool(lambda: services.store.actions(limit=ACTIONS_SHOWN))
     except StoreUnavailable as error:
         seen, found, actions = None, [], []
         said, status = said or error.detail, 503
@@ -282,15 +284,15 @@ async def _operations(it: Services, who: Visitor, *, q: str = "", said: str = ""
     )
 
 
-def _search(it: Services, query: str) -> list[Registration]:
+def _search(services: Services, query: str) -> list[Registration]:
     """Return what *query* names: a registration, the one that became a plugin, or the newest of a name."""
     if re.fullmatch(ID, query):
-        registration = it.store.registration(query) or it.store.registration_of_plugin(query)
+        registration = services.store.registration(query) or services.store.registration_of_plugin(query)
         return [registration] if registration else []
-    return it.store.registrations(limit=FOUND_SHOWN, filters={"name": query.replace("\0", "")})
+    return services.store.registrations(limit=FOUND_SHOWN, filters={"name": query.replace("\0", "")})
 
 
-def _live(seen: Sighting | None, *, operator: bool) -> str:
+def _live(seen: Snapshot | None, *, operator: bool) -> str:
     """Return the part of the page that changes, rendered once for all who look at the same time."""
     if seen is not None and operator in seen.rendered:
         return seen.rendered[operator]
@@ -331,16 +333,16 @@ def _speed(download: Registration) -> str:
     return f"{_size(int(download.bytes_downloaded / taken_s))}/s"
 
 
-def _quiet_s(overview: Overview, download: Registration) -> float:
-    return (overview.taken_at - (download.progressed_at or download.updated_at)).total_seconds()
+def _quiet_s(snapshot: StoreSnapshot, download: Registration) -> float:
+    return (snapshot.taken_at - (download.progressed_at or download.updated_at)).total_seconds()
 
 
 def _host(download: Registration) -> str:
     return urlsplit(download.submission.artifact_url).netloc
 
 
-def _causes(overview: Overview) -> list[str]:
-    return sorted({each.failure.cause for each in overview.failures if each.failure is not None})
+def _causes(snapshot: StoreSnapshot) -> list[str]:
+    return sorted({each.failure.cause for each in snapshot.failures if each.failure is not None})
 
 
 def problem_page(request: Request, problem: Problem) -> Response | None:

@@ -4,7 +4,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.counts import Answers
+from api.http.counts import RequestCounts
 from shared.logs import get_logger
 
 log = get_logger("api.access")
@@ -14,9 +14,9 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 class AccessLog:
     """ASGI middleware; it looks at no body."""
 
-    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
         self._app = app
-        self._answers = answers
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and log it."""
@@ -34,6 +34,6 @@ class AccessLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            self._answers.count(scope, status)
+            self._counts.count(scope, status)
             milliseconds = round((perf_counter() - started) * 1000, 1)
             log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)

@@ -8,7 +8,7 @@ from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
 from api.http.problems import Problem
-from api.services import Services, services
+from api.services import Services, services_of
 from shared.store.tokens import Scope, Token
 
 _SECRET_PARAMETERS = frozenset({"access_token", "token", "authorization"})
@@ -20,10 +20,10 @@ def allowed(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
 
     async def authenticated(
         request: Request,
-        it: Annotated[Services, Depends(services)],
+        services: Annotated[Services, Depends(services_of)],
         _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Token:
-        return await authenticate(request, it, *scopes)
+        return await authenticate(request, services, *scopes)
 
     return authenticated
 
@@ -33,28 +33,28 @@ def following(*scopes: Scope) -> Callable[..., Awaitable[Token]]:
 
     async def authenticated(
         request: Request,
-        it: Annotated[Services, Depends(services)],
+        services: Annotated[Services, Depends(services_of)],
         token: Annotated[Token, Depends(allowed(*scopes))],
     ) -> Token:
-        it.caps.stream(request.scope, token.id)
+        services.caps.stream(request.scope, token.id)
         return token
 
     return authenticated
 
 
-async def authenticate(request: Request, it: Services, *scopes: Scope) -> Token:
+async def authenticate(request: Request, services: Services, *scopes: Scope) -> Token:
     """Return the token that *request* shows, if it has any of *scopes*.
 
     Raises:
         Problem: 400, 401, 403 or 429.
     """
     _refuse_secrets_in(request)
-    token = await it.callers.whose(_presented(request))
+    token = await services.token_lookup.whose(_presented(request))
     if token is None:
-        it.throttle.bad_token_from(it.proxies.client(request.scope))
+        services.throttle.bad_token_from(services.proxies.client(request.scope))
         raise _unauthorized()
-    it.throttle.request_with(token.id)
-    it.caps.request(request.scope, token.id)
+    services.throttle.request_with(token.id)
+    services.caps.request(request.scope, token.id)
     if token.scopes.isdisjoint(scopes):
         wanted = " or ".join(scopes)
         raise Problem(

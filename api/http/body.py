@@ -25,7 +25,7 @@ MAX_ERRORS = 50
 """More bad fields than these are counted, and not named."""
 
 
-async def submission(request: Request, it: Services, token: Token) -> Submission:
+async def submission(request: Request, services: Services, token: Token) -> Submission:
     """Return the submission in *request*, which *token* may make.
 
     What is looked at first is what costs least: its size, its kind, its name, then all else. A large one is parsed in
@@ -34,11 +34,11 @@ async def submission(request: Request, it: Services, token: Token) -> Submission
     Raises:
         Problem: 400, 403, 413, 415 or 422; the last lists every bad field.
     """
-    body = await read_body(request, max_bytes=it.settings.max_body_bytes)
+    body = await read_body(request, max_bytes=services.settings.max_body_bytes)
     _require_json(request)
     if len(body) <= PARSED_AT_ONCE_BYTES:
-        return _parsed(body, token, it.settings.egress)
-    return await to_thread.run_sync(_parsed, body, token, it.settings.egress, limiter=it.parsing)
+        return _parsed(body, token, services.settings.egress)
+    return await to_thread.run_sync(_parsed, body, token, services.settings.egress, limiter=services.parsing)
 
 
 def _parsed(body: bytes, token: Token, egress: Egress) -> Submission:

@@ -1,4 +1,4 @@
-"""How requests were answered: counted here, and added to the store's tallies whenever somebody looks.
+"""How requests were answered: counted here, and added to the store's counters whenever somebody looks.
 
 So any api process tells the same, and a request costs no write.
 """
@@ -10,11 +10,12 @@ from starlette.types import Scope
 
 from shared.store.counters import Key
 
-NAME = "http_answers"
+REQUESTS = "http_requests"
+"""The counter's name."""
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
-class Answers:
+class RequestCounts:
     """Counts by method, route and status; none of them grows without bound."""
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Answers:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "other")
         with self._lock:
-            self._counted[NAME, (method, route, str(status))] += 1
+            self._counted[REQUESTS, (method, route, str(status))] += 1
 
     def drain(self) -> Counter[Key]:
         """Return what was counted since the last time."""

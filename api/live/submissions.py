@@ -24,7 +24,7 @@ class _Waiting:
     answer: asyncio.Future[Outcome]
 
 
-class Intake:
+class Submissions:
     """Takes submissions into the store. While one group commits, the next gathers."""
 
     def __init__(self, store: Store, ring: Callable[[Sequence[RegistrationId]], None]) -> None:

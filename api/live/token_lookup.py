@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from shared.store.tokens import Token, Tokens
 
 
-class Callers:
+class TokenLookup:
     """Looks tokens up. While one look goes on, those that come meanwhile gather for the next."""
 
     def __init__(self, tokens: Tokens) -> None:

@@ -12,7 +12,7 @@ from shared.store.tokens import Token
 
 async def outcome_of(
     registration_id: RegistrationId,
-    it: Services,
+    services: Services,
     request: Request,
     token: Token,
     preference: Preference,
@@ -26,10 +26,10 @@ async def outcome_of(
     wait_s = preference.wait_s(default_s)
     if not wait_s:
         return None, preference
-    with it.caps.waiting(request.scope, token.id) as free:
+    with services.caps.waiting(request.scope, token.id) as free:
         if not free:
             return None, Preference()
-        return await it.outcomes.wait(registration_id, wait_s, partial(_client_left, request)), preference
+        return await services.outcomes.wait(registration_id, wait_s, partial(_client_left, request)), preference
 
 
 async def _client_left(request: Request) -> None:

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from api.http.auth import allowed, following, require_every_name
 from api.http.paging import PageQuery, Text, a_page, refuse_repeats
 from api.http.problems import Problem, documented
-from api.live.monitor import Sighting
+from api.live.monitor import Snapshot
 from api.routes.plugins import accepted_answer, plugin_answer
 from api.routes.registrations import RegistrationView, as_json, known_registration
-from api.services import Services, services
+from api.services import Services, services_of
 from shared.errors import Conflict
 from shared.registration import (
     RETRYABLE,
@@ -50,7 +50,7 @@ class WorkerView(_View):
     """A worker process."""
 
     id: str
-    threads: int = Field(description="How many downloads it may hold")
+    max_downloads: int = Field(description="How many downloads it may hold")
     holding: int
     started_at: Timestamp
     seen_at: Timestamp
@@ -76,17 +76,17 @@ class MinuteView(_View):
     failed: int
 
 
-class OverviewView(_View):
+class SnapshotView(_View):
     """What somebody on call wants to know."""
 
     taken_at: Timestamp
     registrations: dict[Status, int] = Field(description="How many of each status the store holds")
     oldest_due_s: float | None = Field(description="How long the longest waits that could be claimed")
-    bells_waiting: int | None = Field(description="Messages in the broker; null where it does not answer")
+    messages_waiting: int | None = Field(description="Messages in the broker; null where it does not answer")
     settled_a_second: float
     retrying: dict[str, int] = Field(description="Queued ones whose last attempt failed, by cause")
     swept_s_ago: float | None = Field(description="How long ago the sweep ran")
-    trouble: list[str] = Field(description="What is wrong, in sentences; empty when nothing is")
+    alerts: list[str] = Field(description="What is wrong, in sentences; empty when nothing is")
     workers: list[WorkerView]
     upstreams: list[UpstreamView] = Field(description="The ten worst")
     minutes: list[MinuteView]
@@ -94,39 +94,39 @@ class OverviewView(_View):
     failures: list[RegistrationView]
 
     @classmethod
-    def of(cls, seen: Sighting) -> Self:
+    def of(cls, seen: Snapshot) -> Self:
         """Return the view of what was *seen*."""
-        overview = seen.overview
+        snapshot = seen.store
         return cls(
-            taken_at=overview.taken_at,
+            taken_at=snapshot.taken_at,
             registrations=seen.registrations,
-            oldest_due_s=overview.oldest_due_s,
-            bells_waiting=seen.bells,
-            settled_a_second=round(overview.settled_a_second, 3),
-            retrying=dict(overview.retrying),
-            swept_s_ago=overview.swept_s_ago,
-            trouble=seen.trouble,
-            workers=[WorkerView(**asdict(each)) for each in overview.workers],
-            upstreams=[UpstreamView(**asdict(each)) for each in overview.upstreams],
-            minutes=[MinuteView(**asdict(each)) for each in overview.minutes],
-            downloads=[RegistrationView.of(each) for each in overview.downloads[:50]],
-            failures=[RegistrationView.of(each) for each in overview.failures],
+            oldest_due_s=snapshot.oldest_due_s,
+            messages_waiting=seen.messages_waiting,
+            settled_a_second=round(snapshot.settled_a_second, 3),
+            retrying=dict(snapshot.retrying),
+            swept_s_ago=snapshot.swept_s_ago,
+            alerts=seen.alerts,
+            workers=[WorkerView(**asdict(each)) for each in snapshot.workers],
+            upstreams=[UpstreamView(**asdict(each)) for each in snapshot.upstreams],
+            minutes=[MinuteView(**asdict(each)) for each in snapshot.minutes],
+            downloads=[RegistrationView.of(each) for each in snapshot.downloads[:50]],
+            failures=[RegistrationView.of(each) for each in snapshot.failures],
         )
 
 
 @router.get(
-    "/api/v1/overview",
-    operation_id="GetOverview",
+    "/api/v1/snapshot",
+    operation_id="GetSnapshot",
     summary="What is going on, and what is wrong",
-    response_model=OverviewView,
+    response_model=SnapshotView,
     responses=documented(*_REFUSALS, *_SURPRISES),
 )
-async def get_overview(
-    it: Annotated[Services, Depends(services)], token: Annotated[Token, Depends(allowed("read", "operate"))]
+async def get_snapshot(
+    services: Annotated[Services, Depends(services_of)], token: Annotated[Token, Depends(allowed("read", "operate"))]
 ) -> Response:
     """From the store and the broker, at most about a second old. For tokens that are not limited to names."""
     require_every_name(token)
-    return as_json(OverviewView.of(await it.sight.now()))
+    return as_json(SnapshotView.of(await services.monitor.now()))
 
 
 # --- one registration ---------------------------------------------------------------------------
@@ -134,11 +134,11 @@ async def get_overview(
 
 async def followed(
     registration_id: str,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(following("read", "register", "operate"))],
 ) -> Registration:
     """Return the registration to follow: what is wrong has to be told before the stream begins."""
-    return await known_registration(it, registration_id, token)
+    return await known_registration(services, registration_id, token)
 
 
 @router.get(
@@ -149,12 +149,12 @@ async def followed(
     responses=documented(*_REFUSALS, "not-found", *_SURPRISES),
 )
 async def follow_registration(
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     registration: Annotated[Registration, Depends(followed)],
 ) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: `progress` with the registration as it stands, whenever it changes; last `outcome`."""
-    async for each in it.following.changes(registration):
-        view = RegistrationView.of(each, await it.sight.place_of(each))
+    async for each in services.following.changes(registration):
+        view = RegistrationView.of(each, await services.monitor.place_of(each))
         yield ServerSentEvent(raw_data=view.model_dump_json(), event="outcome" if each.status.final else "progress")
 
 
@@ -171,11 +171,11 @@ async def follow_registration(
 )
 async def retry_registration(
     registration_id: str,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("operate"))],
 ) -> Response:
     """The same submission becomes a new registration, with `retryOf` and attempts of its own; the old one stays."""
-    (outcome,) = await retry(it, [await known_registration(it, registration_id, token)], token)
+    (outcome,) = await retry(services, [await known_registration(services, registration_id, token)], token)
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
     assert not isinstance(outcome, OverQuota)  # noqa: S101  # what an operator has retried is not counted
@@ -193,15 +193,15 @@ async def retry_registration(
 )
 async def cancel_registration(
     registration_id: str,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("operate"))],
 ) -> Response:
     """Its download stops within seconds, and its name is free again. To cancel it twice does no harm."""
-    registration = await known_registration(it, registration_id, token)
-    return as_json(RegistrationView.of(await cancel(it, registration, token)))
+    registration = await known_registration(services, registration_id, token)
+    return as_json(RegistrationView.of(await cancel(services, registration, token)))
 
 
-async def retry(it: Services, registrations: Sequence[Registration], token: Token) -> list[Outcome]:
+async def retry(services: Services, registrations: Sequence[Registration], token: Token) -> list[Outcome]:
     """Have *registrations* tried again, which whoever has *token* may read.
 
     Raises:
@@ -212,20 +212,20 @@ async def retry(it: Services, registrations: Sequence[Registration], token: Toke
             raise Problem(
                 "wrong-state", f"It is {each.status}: only what failed, was rejected or canceled is tried again."
             )
-    outcomes = await run_in_threadpool(it.store.retry, registrations, Operator(token.label, token.id))
-    it.ring([each.registration.id for each in outcomes if isinstance(each, Accepted) and each.new])
+    outcomes = await run_in_threadpool(services.store.retry, registrations, Operator(token.label, token.id))
+    services.ring([each.registration.id for each in outcomes if isinstance(each, Accepted) and each.new])
     return outcomes
 
 
-async def cancel(it: Services, registration: Registration, token: Token) -> Registration:
+async def cancel(services: Services, registration: Registration, token: Token) -> Registration:
     """Have *registration*, which whoever has *token* may read, canceled, and return it as it is then.
 
     Raises:
         Problem: 409, it was final before.
     """
-    canceled = await run_in_threadpool(it.store.cancel, registration.id, Operator(token.label, token.id))
+    canceled = await run_in_threadpool(services.store.cancel, registration.id, Operator(token.label, token.id))
     if canceled is None:
-        canceled = await run_in_threadpool(it.store.registration, registration.id) or registration
+        canceled = await run_in_threadpool(services.store.registration, registration.id) or registration
         if canceled.status is not Status.CANCELED:
             raise Problem("wrong-state", f"It is {canceled.status} already, and that never changes.")
     return canceled
@@ -258,14 +258,14 @@ class Retried(_View):
 )
 async def retry_registrations(
     request: Request,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("operate"))],
     query: Annotated[RetryQuery, Query()],
 ) -> Response:
     """Those in flight again, and those registered by now, are left alone; so it does no harm to ask twice."""
     refuse_repeats(request)
     found = await run_in_threadpool(
-        lambda: it.store.registrations(
+        lambda: services.store.registrations(
             limit=query.limit + 1,
             before=query.before("registration"),
             filters={"cause": query.cause},
@@ -273,7 +273,7 @@ async def retry_registrations(
         )
     )
     shown, cursor = a_page(found, query.limit)
-    outcomes = await retry(it, [each for each in shown if each.status in RETRYABLE], token)
+    outcomes = await retry(services, [each for each in shown if each.status in RETRYABLE], token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]
     return as_json(
@@ -319,14 +319,14 @@ class ActionQuery(PageQuery):
 )
 async def list_actions(
     request: Request,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[ActionQuery, Query()],
 ) -> Response:
     """Who had what tried again or canceled, and when."""
     refuse_repeats(request)
     found = await run_in_threadpool(
-        lambda: it.store.actions(
+        lambda: services.store.actions(
             limit=query.limit + 1,
             before=query.before("action"),
             registration_id=query.registration,

@@ -15,7 +15,7 @@ from api.http.prefer import PREFER, Preference
 from api.http.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.live.waiting import outcome_of
 from api.routes.registrations import RegistrationView, as_json
-from api.services import Services, services
+from api.services import Services, services_of
 from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
@@ -139,15 +139,15 @@ async def register_plugin(request: Request) -> Response:
     again is always safe: it joins the one in flight, or returns the plugin it became.
     """
     # By hand, not as FastAPI's dependencies: to work those out costs more than all that follows (decision 0012).
-    it = await services(request)
-    token = await authenticate(request, it, "register")
-    submitted = await submission(request, it, token)
+    services = await services_of(request)
+    token = await authenticate(request, services, "register")
+    submitted = await submission(request, services, token)
     dry_run = await _wants_dry_run(request)
     if dry_run:
-        return _dry_run_answer(await run_in_threadpool(it.store.preview, submitted))
+        return _dry_run_answer(await run_in_threadpool(services.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:
-        outcome = await it.intake.submit(submitted, token.submitter, trace=trace)
-        return await _answer(it, outcome, request, token)
+        outcome = await services.submissions.submit(submitted, token.submitter, trace=trace)
+        return await _answer(services, outcome, request, token)
 
 
 async def _wants_dry_run(request: Request) -> bool:
@@ -165,7 +165,7 @@ async def _wants_dry_run(request: Request) -> bool:
         raise invalid_query(error.errors()) from error
 
 
-async def _answer(it: Services, outcome: Outcome, request: Request, token: Token) -> Response:
+async def _answer(services: Services, outcome: Outcome, request: Request, token: Token) -> Response:
     """Answer with what stands already, or what comes of the registration within the wait."""
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
@@ -175,19 +175,21 @@ async def _answer(it: Services, outcome: Outcome, request: Request, token: Token
         raise over_quota(outcome)
     note({"registration": outcome.registration.id})
     preference = Preference.parse(request.headers.getlist("Prefer"))
-    default_s = it.settings.sync_wait_s
-    settled, honoured = await outcome_of(outcome.registration.id, it, request, token, preference, default_s=default_s)
+    default_s = services.settings.sync_wait_s
+    settled, honoured = await outcome_of(
+        outcome.registration.id, services, request, token, preference, default_s=default_s
+    )
     if settled is None:
         current = None
         if honoured.wait_s(default_s):  # it may have come further meanwhile
-            current = await run_in_threadpool(it.store.registration, outcome.registration.id)
+            current = await run_in_threadpool(services.store.registration, outcome.registration.id)
         return accepted_answer(current or outcome.registration, honoured)
-    return await _settled_answer(it, settled, honoured)
+    return await _settled_answer(services, settled, honoured)
 
 
-async def _settled_answer(it: Services, settled: Registration, preference: Preference) -> Response:
+async def _settled_answer(services: Services, settled: Registration, preference: Preference) -> Response:
     if settled.status is Status.REGISTERED and settled.plugin_id is not None:
-        plugin = await run_in_threadpool(it.store.plugin, settled.plugin_id)
+        plugin = await run_in_threadpool(services.store.plugin, settled.plugin_id)
         assert plugin is not None  # noqa: S101  # invariant 5
         return plugin_answer(plugin, preference)
     assert settled.failure is not None  # noqa: S101  # every other final state has its reason
@@ -244,11 +246,11 @@ def _dry_run_answer(standing: AlreadyRegistered | Taken | None) -> Response:
 )
 async def get_plugin(
     plugin_id: str,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """A plugin never changes once it is registered."""
-    plugin = await run_in_threadpool(it.store.plugin, known_id(plugin_id))
+    plugin = await run_in_threadpool(services.store.plugin, known_id(plugin_id))
     if plugin is None:
         raise Problem("not-found", "There is no plugin of this id.")
     return as_json(plugin)
@@ -271,14 +273,14 @@ async def get_plugin(
 )
 async def list_plugins(
     request: Request,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     _token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[PluginQuery, Query()],
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
     refuse_repeats(request)
     found = await run_in_threadpool(
-        lambda: it.store.plugins(
+        lambda: services.store.plugins(
             limit=query.limit + 1, before=query.before("plugin"), filters=_lowered(query.filters)
         )
     )

@@ -15,7 +15,7 @@ from api.http.prefer import PREFER, Preference
 from api.http.problems import Problem, documented, problem_of
 from api.live.monitor import QueuePosition
 from api.live.waiting import outcome_of
-from api.services import Services, services
+from api.services import Services, services_of
 from shared.registration import PluginType, Registration, Status, Timestamp
 from shared.store.tokens import Token
 
@@ -128,16 +128,18 @@ class RegistrationQuery(PageQuery):
 async def get_registration(
     registration_id: str,
     request: Request,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """`Prefer: wait=N` holds the answer until the registration is final, for up to N seconds."""
-    registration = await known_registration(it, registration_id, token)
+    registration = await known_registration(services, registration_id, token)
     preference = Preference.parse(request.headers.getlist("Prefer"))
     if not registration.status.final:
-        settled, preference = await outcome_of(registration.id, it, request, token, preference, default_s=0)
-        registration = settled or await run_in_threadpool(it.store.registration, registration_id) or registration
-    place = await it.sight.place_of(registration)
+        settled, preference = await outcome_of(registration.id, services, request, token, preference, default_s=0)
+        registration = (
+            settled or await run_in_threadpool(services.store.registration, registration_id) or registration
+        )
+    place = await services.monitor.place_of(registration)
     return as_json(RegistrationView.of(registration, place), headers=preference.applied)
 
 
@@ -158,14 +160,14 @@ async def get_registration(
 )
 async def list_registrations(
     request: Request,
-    it: Annotated[Services, Depends(services)],
+    services: Annotated[Services, Depends(services_of)],
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[RegistrationQuery, Query()],
 ) -> Response:
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
     refuse_repeats(request)
     found = await run_in_threadpool(
-        lambda: it.store.registrations(
+        lambda: services.store.registrations(
             limit=query.limit + 1,
             before=query.before("registration"),
             filters=query.filters,
@@ -178,13 +180,13 @@ async def list_registrations(
     return as_json(RegistrationPage(items=items, nextCursor=cursor))
 
 
-async def known_registration(it: Services, registration_id: str, token: Token) -> Registration:
+async def known_registration(services: Services, registration_id: str, token: Token) -> Registration:
     """Return the registration of this id, if *token* may read it.
 
     Raises:
         Problem: 404, there is none; and where it is of a name that *token* is not for, it is told the same.
     """
-    registration = await run_in_threadpool(it.store.registration, known_id(registration_id))
+    registration = await run_in_threadpool(services.store.registration, known_id(registration_id))
     if registration is None or not token.may_use_name(registration.submission.name):
         raise Problem("not-found", "There is no registration of this id.")
     return registration

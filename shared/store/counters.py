@@ -17,10 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.registration import Status
 from shared.store.database import Database, NowMs
-from shared.store.tables import UNCOUNTED_SQL, MarkRow, PeriodRow, RegistrationRow, TallyRow
+from shared.store.tables import UNCOUNTED_SQL, CounterRow, MarkRow, PeriodRow, RegistrationRow
 
 Key = tuple[str, tuple[str, ...]]
-"""A tally's name and the values of its labels."""
+"""A counter's name and the values of its labels."""
 
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 """Upper bounds of the histograms, in seconds; beyond the last there is one more, without a bound."""
@@ -37,7 +37,7 @@ _periods = PeriodRow.__table__
 _NOW = NowMs()
 
 
-class Tallies:
+class Counters:
     """Counts what became final. Every method is one transaction and may raise `StoreUnavailable`."""
 
     def __init__(self, database: Database) -> None:
@@ -50,15 +50,15 @@ class Tallies:
             rows = connection.execute(
                 update(_registrations).where(_r.id.in_(uncounted)).values(counted=True).returning(_registrations)
             ).all()
-            add_tallies(connection, _tallies_of(rows))
+            add_counts(connection, _counts_of(rows))
             _add_periods(connection, _periods_of(rows))
         return len(rows)
 
     def add(self, counted: Mapping[Key, int]) -> None:
-        """Add *counted* to the tallies."""
+        """Add *counted* to the counters."""
         if counted:
             with self._database.write() as connection:
-                add_tallies(connection, counted)
+                add_counts(connection, counted)
 
     def mark(self, name: str) -> None:
         """Note that *name* ran just now."""
@@ -72,23 +72,23 @@ class Tallies:
             connection.execute(delete(_periods).where(_periods.c.begun_at < _NOW - PERIODS_KEPT_MS))
 
 
-def add_tallies(connection: Connection, counted: Mapping[Key, int]) -> None:
-    """Add *counted* to the tallies, in the caller's transaction."""
+def add_counts(connection: Connection, counted: Mapping[Key, int]) -> None:
+    """Add *counted* to the counters, in the caller's transaction."""
     rows = [
         {"name": name, "labels": json.dumps(labels), "value": value}
         for (name, labels), value in sorted(counted.items())  # in one order, so that two processes cannot deadlock
         if value
     ]
     if rows:
-        insert = _insert(connection, TallyRow.__table__)
+        insert = _insert(connection, CounterRow.__table__)
         more = insert.on_conflict_do_update(
             index_elements=["name", "labels"],
-            set_={"value": TallyRow.__table__.c.value + insert.excluded.value},
+            set_={"value": CounterRow.__table__.c.value + insert.excluded.value},
         )
         connection.execute(more, rows)
 
 
-def _tallies_of(rows: Iterable[Row[tuple[object, ...]]]) -> Counter[Key]:
+def _counts_of(rows: Iterable[Row[tuple[object, ...]]]) -> Counter[Key]:
     counted: Counter[Key] = Counter()
     for row in rows:
         failure = json.loads(row.failure) if row.failure is not None else {}

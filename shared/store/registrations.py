@@ -47,7 +47,7 @@ from shared.registration import (
     Terms,
     Waiting,
 )
-from shared.store.counters import add_tallies
+from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
 from shared.store.hot import Hot
 from shared.store.statements import (
@@ -471,7 +471,7 @@ class Store:
             )
             gone = connection.execute(delete(_registrations).where(_r.id.in_(oldest)).returning(_r.status)).all()
             by_status = Counter(row.status for row in gone)
-            add_tallies(connection, {("kept", (status,)): -number for status, number in by_status.items()})
+            add_counts(connection, {("kept", (status,)): -number for status, number in by_status.items()})
             return len(gone)
 
     # --- reading --------------------------------------------------------------------------------

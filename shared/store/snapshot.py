@@ -1,6 +1,6 @@
 """Overview: what somebody on call wants to know, read from the store in a few bounded statements.
 
-What is final was counted into the tallies; so a look costs what is in flight, not what the store holds.
+What is final was counted into the counters; so a look costs what is in flight, not what the store holds.
 """
 
 import json
@@ -69,7 +69,7 @@ class Upstream:
 
 
 @dataclass(frozen=True)
-class Overview:
+class StoreSnapshot:
     """The state of the registry at *taken_at*, by the store's clock."""
 
     taken_at: datetime
@@ -83,7 +83,7 @@ class Overview:
     """How many of those queued have failed before, by the cause of that."""
     kept: Mapping[str, int]
     """How many of each final status the store holds."""
-    tallies: Mapping[Key, int]
+    counters: Mapping[Key, int]
     """What has happened since the store was made; claims and leases lost of those in flight are in it."""
     downloads: Sequence[Registration]
     """Those being verified, the oldest claim first."""
@@ -124,19 +124,19 @@ class Overview:
         return (self.taken_at - seen).total_seconds() > STALLED_AFTER_S
 
 
-class Overviews:
-    """Takes overviews. Every method is one transaction and may raise `StoreUnavailable`."""
+class StoreSnapshots:
+    """Takes snapshots. Every method is one transaction and may raise `StoreUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self) -> Overview:
+    def take(self) -> StoreSnapshot:
         """Return the state of the registry."""
         with self._database.read() as connection:
             now_ms = connection.execute(select(_NOW)).scalar_one()
             now = moment(now_ms)
             queued, verifying, stalled, due_ms, retrying = _in_flight(connection)
-            tallies = _tallies(connection)
+            counters = _counters(connection)
             oldest, newest = _r.id.asc(), _r.id.desc()
             downloads = _page_of(connection, Status.VERIFYING, oldest, limit=DOWNLOADS_SHOWN)
             failures = [
@@ -144,15 +144,15 @@ class Overviews:
                 for status in (Status.REJECTED, Status.FAILED)
                 for each in _page_of(connection, status, newest, limit=FAILURES_SHOWN)
             ]
-            overview = Overview(
+            snapshot = StoreSnapshot(
                 taken_at=now,
                 queued=queued,
                 verifying=verifying,
                 all_stalled=stalled,
                 oldest_due_s=max(0.0, (now_ms - due_ms) / 1000) if due_ms is not None else None,
                 retrying=retrying,
-                kept={labels[0]: value for (name, labels), value in tallies.items() if name == "kept"},
-                tallies=tallies,
+                kept={labels[0]: value for (name, labels), value in counters.items() if name == "kept"},
+                counters=counters,
                 downloads=sorted(downloads, key=lambda each: each.claimed_at or now),
                 workers=_workers(connection, now_ms),
                 swept_at=_marked(connection, "sweep"),
@@ -160,7 +160,7 @@ class Overviews:
                 upstreams=[],
                 failures=sorted(failures, key=lambda each: each.id, reverse=True)[:FAILURES_SHOWN],
             )
-            return _with_upstreams(connection, overview, now_ms)
+            return _with_upstreams(connection, snapshot, now_ms)
 
     def ahead_of(self, registration: Registration) -> int:
         """Return how many queued registrations were submitted before *registration*."""
@@ -195,20 +195,20 @@ def _in_flight(connection: Connection) -> tuple[int, int, int, int | None, dict[
 
 
 # One statement, and so one moment: a registration is counted here or there, never twice and never not at all.
-_TALLIES = sql(
+_COUNTERS = sql(
     "WITH live AS (SELECT coalesce(sum(epoch), 0) AS claims, coalesce(sum(leases_lost), 0) AS lost FROM ("  # noqa: S608
     f"SELECT epoch, leases_lost FROM registrations WHERE {IN_FLIGHT_SQL} UNION ALL "
     f"SELECT epoch, leases_lost FROM registrations WHERE {UNCOUNTED_SQL}) AS uncounted) "
-    "SELECT name, labels, value FROM tallies "
+    "SELECT name, labels, value FROM counters "
     "UNION ALL SELECT 'claims', '[]', claims FROM live UNION ALL SELECT 'leases_lost', '[]', lost FROM live"
 )
 
 
-def _tallies(connection: Connection) -> dict[Key, int]:
-    tallies: Counter[Key] = Counter()
-    for name, labels, value in connection.execute(_TALLIES):
-        tallies[name, tuple(json.loads(labels))] += int(value)
-    return dict(tallies)
+def _counters(connection: Connection) -> dict[Key, int]:
+    counters: Counter[Key] = Counter()
+    for name, labels, value in connection.execute(_COUNTERS):
+        counters[name, tuple(json.loads(labels))] += int(value)
+    return dict(counters)
 
 
 def _page_of(connection: Connection, status: Status, order: ColumnElement[Any], *, limit: int) -> list[Registration]:
@@ -222,13 +222,13 @@ def _workers(connection: Connection, now_ms: int) -> list[WorkerSeen]:
     return [
         WorkerSeen(
             row.id,
-            row.threads,
+            row.max_downloads,
             holding.get(row.id, 0),
             moment(row.started_at),
             moment(row.seen_at),
             now_ms - row.seen_at < GONE_AFTER_S * 1000,
         )
-        for row in connection.execute(select(_w.id, _w.threads, _w.started_at, _w.seen_at).order_by(_w.id))
+        for row in connection.execute(select(_w.id, _w.max_downloads, _w.started_at, _w.seen_at).order_by(_w.id))
     ]
 
 
@@ -249,7 +249,7 @@ def _minutes(connection: Connection, now_ms: int) -> list[Minute]:
     return [Minute(moment(row.begun_at), int(row.registered), int(row.failed)) for row in rows]
 
 
-def _with_upstreams(connection: Connection, overview: Overview, now_ms: int) -> Overview:
+def _with_upstreams(connection: Connection, snapshot: StoreSnapshot, now_ms: int) -> StoreSnapshot:
     since = now_ms - now_ms % HOUR_MS - HOUR_MS
     sums = [func.sum(_p[each]).label(each) for each in ("settled", "failed", "verifying_ms")]
     worst = (
@@ -260,10 +260,10 @@ def _with_upstreams(connection: Connection, overview: Overview, now_ms: int) -> 
         .limit(HOSTS_SHOWN)
     )
     downloading, stalled = Counter[str](), Counter[str]()
-    for each in overview.downloads:
+    for each in snapshot.downloads:
         host = urlsplit(each.submission.artifact_url).netloc.lower()
         downloading[host] += 1
-        stalled[host] += overview.stalled(each)
+        stalled[host] += snapshot.stalled(each)
     settled = {row.label: row for row in connection.execute(worst)}
     found = [
         Upstream(
@@ -277,4 +277,4 @@ def _with_upstreams(connection: Connection, overview: Overview, now_ms: int) -> 
         for host in {*settled, *downloading}
     ]
     ranked = sorted(found, key=lambda each: (-each.stalled, -each.failed, -(each.verifying_s or 0), each.host))
-    return replace(overview, upstreams=ranked[:HOSTS_SHOWN])
+    return replace(snapshot, upstreams=ranked[:HOSTS_SHOWN])

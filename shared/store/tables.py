@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from shared.errors import Failure
 from shared.registration import Plugin, Registration, Status, Submission
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
@@ -91,7 +91,7 @@ class RegistrationRow(_Submitted, table=True):
     cause: str | None
     """The failure's cause, once more: to find and count by."""
     counted: bool = Field(sa_column_kwargs={"server_default": text("false")})
-    """Whether the tallies hold it; only a final one ever is."""
+    """Whether the counters hold it; only a final one ever is."""
 
 
 class PluginRow(_Submitted, table=True):
@@ -129,10 +129,10 @@ class TokenRow(SQLModel, table=True):
     revoked_at: int | None = Field(sa_type=_MILLISECONDS)
 
 
-class TallyRow(SQLModel, table=True):
+class CounterRow(SQLModel, table=True):
     """How often something happened since the store was made: what metrics are read from."""
 
-    __tablename__ = "tallies"
+    __tablename__ = "counters"
     __table__: ClassVar[Table]
 
     name: str = Field(primary_key=True)
@@ -163,7 +163,7 @@ class WorkerRow(SQLModel, table=True):
     __table__: ClassVar[Table]
 
     id: str = Field(primary_key=True)
-    threads: int
+    max_downloads: int
     started_at: int = Field(sa_type=_MILLISECONDS)
     seen_at: int = Field(sa_type=_MILLISECONDS)
     lost: bool = Field(sa_column_kwargs={"server_default": text("false")})

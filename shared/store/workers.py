@@ -1,4 +1,4 @@
-"""Census: which worker processes live. Each says so every few seconds; who has not for a while is gone."""
+"""Workers: which worker processes live. Each says so every few seconds; who has not for a while is gone."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shared.store.counters import add_tallies
+from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
 from shared.store.tables import RegistrationRow, WorkerRow
 
@@ -27,14 +27,14 @@ class WorkerSeen:
     """A worker process: how many downloads it may hold and holds, and when it was last heard of."""
 
     id: str
-    threads: int
+    max_downloads: int
     holding: int
     started_at: datetime
     seen_at: datetime
     alive: bool
 
 
-class Census:
+class Workers:
     """The workers. Every method is one transaction and may raise `StoreUnavailable`."""
 
     def __init__(self, database: Database) -> None:
@@ -43,13 +43,13 @@ class Census:
         self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW, lost=False, missed=0)
         self._seen = self._seen.on_conflict_do_update(
             index_elements=["id"],
-            set_={"seen_at": _NOW, "threads": self._seen.excluded.threads, "lost": False, "missed": 0},
+            set_={"seen_at": _NOW, "max_downloads": self._seen.excluded.max_downloads, "lost": False, "missed": 0},
         )
 
-    def here(self, worker: str, *, threads: int) -> None:
+    def here(self, worker: str, *, max_downloads: int) -> None:
         """Note that *worker* lives."""
         with self._database.write() as connection:
-            connection.execute(self._seen, {"id": worker, "threads": threads})
+            connection.execute(self._seen, {"id": worker, "max_downloads": max_downloads})
 
     def gone(self, worker: str) -> None:
         """Note that *worker* has left."""
@@ -68,7 +68,7 @@ class Census:
         with self._database.write() as connection:
             connection.execute(update(_workers).where(here).values(missed=_w.missed + 1))
             lost = connection.execute(update(_workers).where(here, _w.missed >= missed).values(lost=True)).rowcount
-            add_tallies(connection, {("workers_lost", ()): lost})
+            add_counts(connection, {("workers_lost", ()): lost})
         return lost
 
     def forget(self) -> None:

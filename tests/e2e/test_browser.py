@@ -93,7 +93,7 @@ def test_a_download_is_seen_to_move_and_is_canceled(
     # Half of it, but for a piece that is not full yet.
     until(lambda: 0.3 < _progress(page, submission["name"]) <= 0.5, what="almost half of it")
     assert until(lambda: "stalled" in str(_text(page, "downloads")), what="that it stalled")
-    assert "stalled" in str(_text(page, "trouble"))
+    assert "stalled" in str(_text(page, "alerts"))
     _press(page, f"downloads-cancel-{registration_id}")
     until(lambda: _text(page, "said") == "It is canceled.", what="what was done")
     until(lambda: registration_id not in str(_text(page, "downloads")), what="its end")

@@ -189,7 +189,7 @@ def test_whoever_may_read_all_finds_the_team_on_every_route_that_shows_registrat
         "FollowRegistration",
         "ListRegistrations",
         "ListActions",
-        "GetOverview",
+        "GetSnapshot",
     }
 
 
@@ -264,7 +264,7 @@ def every_page(registry: Registry, what: str, token: str, *, limit: int) -> list
 
 
 def test_what_shows_every_name_is_refused_and_says_why(registry: Registry, limited: str) -> None:
-    found = problem(registry.get("/api/v1/overview", token=limited), 403, "forbidden")
+    found = problem(registry.get("/api/v1/snapshot", token=limited), 403, "forbidden")
     assert "limited to: team-b*" in found["detail"]
     assert "without --names" in found["detail"]
     shown = registry.cli("queue", token=limited)

@@ -177,20 +177,20 @@ def test_a_queued_registration_tells_its_place(registry: Registry, artifact: Art
     assert registry.final(ids[2])["ahead"] is None
 
 
-def test_metrics_and_overview_agree_with_the_store(registry: Registry, artifact: Artifact) -> None:
+def test_metrics_and_snapshot_agree_with_the_store(registry: Registry, artifact: Artifact) -> None:
     registry.final(accepted(registry, artifact()[0]))
     page, _served = artifact(body=b"<!doctype html><html>", headers={"Content-Type": "text/html"})
     registry.final(accepted(registry, page | {"checksum": "sha256:" + "0" * 64}))
     statuses = ("queued", "verifying", "registered", "rejected", "failed", "canceled")
 
     def agreed() -> dict[tuple[str, frozenset[tuple[str, str]]], float] | None:
-        """Return the metrics, once they and the overview say what the store says: they may be a look behind."""
-        seen, overview = metrics(registry), registry.get("/api/v1/overview").json()["registrations"]
+        """Return the metrics, once they and the snapshot say what the store says: they may be a look behind."""
+        seen, snapshot = metrics(registry), registry.get("/api/v1/snapshot").json()["registrations"]
         stored = {each: _stored(registry, each) for each in statuses}
         told = {each: seen["registrations", frozenset({("status", each)})] for each in statuses}
-        return seen if told == overview == stored else None
+        return seen if told == snapshot == stored else None
 
-    seen = until(agreed, what="metrics and overview that agree with the store")
+    seen = until(agreed, what="metrics and snapshot that agree with the store")
     outcomes = {labels: value for (name, labels), value in seen.items() if name == "outcomes_total"}
     html = {"status": "rejected", "code": "digest-mismatch", "cause": "html-page", "fault": "submitter"}
     assert outcomes[frozenset(html.items())] >= 1
@@ -198,7 +198,7 @@ def test_metrics_and_overview_agree_with_the_store(registry: Registry, artifact:
     assert seen["workers_alive", frozenset()] == 1
     assert seen["broker_up", frozenset()] == seen["store_up", frozenset()] == 1
     route = {"method": "POST", "route": "/api/v1/plugins", "status": "202"}
-    assert seen["http_answers_total", frozenset(route.items())] >= 2
+    assert seen["http_requests_total", frozenset(route.items())] >= 2
 
 
 def _stored(registry: Registry, status: str) -> int:
@@ -245,7 +245,7 @@ def test_queue_shows_what_the_api_shows(registry: Registry, failed: dict[str, An
     def shows() -> bool:  # what was seen before it failed may be shown for a while
         done = registry.cli("queue", "--json")
         seen = json.loads(done.stdout)
-        assert done.returncode == (8 if seen["trouble"] else 0)
+        assert done.returncode == (8 if seen["alerts"] else 0)
         return failed["id"] in {each["id"] for each in seen["failures"]}
 
     until(shows, what="the failure")
@@ -258,7 +258,7 @@ def test_queue_ends_with_8_when_something_is_wrong(registry: Registry) -> None:
     broker = registry.child("valkey-server")
     broker.suspend()
     try:
-        until(lambda: _says(registry, "! The broker does not answer"), what="trouble")
+        until(lambda: _says(registry, "! The broker does not answer"), what="alerts")
     finally:
         broker.resume()
 

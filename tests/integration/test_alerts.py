@@ -12,11 +12,11 @@ import pytest
 from prometheus_client.core import Metric
 from ruamel.yaml import YAML
 
-from api.live.monitor import Sighting
+from api.live.monitor import Snapshot
 from api.routes.metrics import _metrics
 from shared.registration import Status
 from tests.running import PROJECT
-from tests.unit.test_sight import WELL
+from tests.unit.test_monitor import WELL
 
 RULES = PROJECT / "deploy" / "alerts.yml"
 DASHBOARD = PROJECT / "deploy" / "grafana.json"
@@ -36,7 +36,7 @@ WELL_SERIES = {
     "store_up": flat(1),
     "broker_up": flat(1),
     "workers_alive": flat(2),
-    "worker_threads": flat(512),
+    "worker_max_downloads": flat(512),
     "workers_lost_total": flat(1),
     "store_timestamp_seconds": rising(1000, 15),
     "sweep_last_run_timestamp_seconds": rising(998, 15),
@@ -63,7 +63,10 @@ FAULTS: dict[str, tuple[dict[str, str], set[str]]] = {
         {"StoreAway"},
     ),
     "the broker is away": ({"broker_up": flat(0)}, {"BrokerAway"}),
-    "no worker": ({"workers_alive": flat(0), "worker_threads": flat(0), "downloads_stalled": flat(0)}, {"NoWorkers"}),
+    "no worker": (
+        {"workers_alive": flat(0), "worker_max_downloads": flat(0), "downloads_stalled": flat(0)},
+        {"NoWorkers"},
+    ),
     "no worker, and work waits": (
         {
             **NOTHING_SETTLES,
@@ -78,7 +81,7 @@ FAULTS: dict[str, tuple[dict[str, str], set[str]]] = {
         {
             **NOTHING_SETTLES,
             "workers_alive": flat(0),
-            "worker_threads": flat(0),
+            "worker_max_downloads": flat(0),
             "downloads_stalled": flat(3),
             "oldest_due_seconds": rising(1, 15),
             "sweep_last_run_timestamp_seconds": flat(998),
@@ -249,6 +252,6 @@ def _dashboard_expressions() -> Iterator[str]:
 def _exposed() -> dict[str, set[str]]:
     """Return each name that `GET /metrics` can tell, and its labels."""
     outcome = (Status.REJECTED, "digest-mismatch", "html-page", "submitter")
-    tallies = {("outcomes", outcome): 1, ("http_answers", ("GET", "/", "200")): 1}
-    families: list[Metric] = list(_metrics(Sighting(replace(WELL, tallies=tallies, retrying={"truncated": 1}), 0)))
+    counters = {("outcomes", outcome): 1, ("http_requests", ("GET", "/", "200")): 1}
+    families: list[Metric] = list(_metrics(Snapshot(replace(WELL, counters=counters, retrying={"truncated": 1}), 0)))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}

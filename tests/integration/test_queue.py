@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 
 from api.live.bell import Bell
 from cli.embedded import _valkey
-from shared.queues import IDS_PER_BELL, QUEUE, bells_waiting, celery_app, ring
+from shared.queues import IDS_PER_BELL, QUEUE, celery_app, messages_waiting, ring
 from shared.registration import RegistrationId
 from shared.settings import Settings, read_settings
 from tests.running import until
@@ -53,12 +53,12 @@ def test_many_ids_ring_few_bells_and_they_are_counted(
     valkey: tuple[Settings, psutil.Process, redis.Redis],
 ) -> None:
     app = celery_app(valkey[0])
-    assert bells_waiting(app) == 0
+    assert messages_waiting(app) == 0
     ring(app, some_ids(2 * IDS_PER_BELL + 1))
-    assert bells_waiting(app) == 3
-    assert bells_waiting(app) == 3
+    assert messages_waiting(app) == 3
+    assert messages_waiting(app) == 3
     ring(app, [])
-    assert bells_waiting(app) == 3
+    assert messages_waiting(app) == 3
 
 
 def test_a_broker_that_is_not_there_fails_a_ring_soon() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, QUEUE, bells_waiting, celery_app, ring
+from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, QUEUE, celery_app, messages_waiting, ring
 from shared.registration import RegistrationId, Status
 from shared.settings import read_settings
 from shared.store.database import Database
@@ -37,9 +37,9 @@ def _delete_queues(app: Celery) -> None:
 
 
 def test_bells_wait_in_a_quorum_queue_and_are_counted(rabbitmq: Celery) -> None:
-    assert bells_waiting(rabbitmq) == 0
+    assert messages_waiting(rabbitmq) == 0
     ring(rabbitmq, [RegistrationId(f"registration-{n}") for n in range(2 * IDS_PER_BELL + 1)])
-    until(lambda: bells_waiting(rabbitmq) == 3, what="three bells")
+    until(lambda: messages_waiting(rabbitmq) == 3, what="three bells")
     declared = next(queue for queue in rabbitmq.conf.task_queues if queue.name == QUEUE)
     assert declared.queue_arguments == {"x-queue-type": "quorum"}
 

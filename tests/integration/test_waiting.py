@@ -7,7 +7,7 @@ import pytest
 
 from api.live import submissions as intake_module
 from api.live.outcomes import Outcomes
-from api.live.submissions import Intake
+from api.live.submissions import Submissions
 from shared.errors import StoreUnavailable
 from shared.registration import Accepted, Outcome, Registration, RegistrationId, Submission
 from shared.store.registrations import Store
@@ -63,7 +63,7 @@ def test_a_surprise_while_committing_is_told_to_its_group_alone(surprising: Surp
     bell = FakeBell()
 
     async def take_two() -> Outcome:
-        intake = Intake(surprising, bell)
+        intake = Submissions(surprising, bell)
         running = asyncio.create_task(intake.run())
         try:
             with pytest.raises(RuntimeError):
@@ -82,7 +82,7 @@ def test_what_the_store_does_not_take_in_time_is_given_up(store: Store, monkeypa
     bell = FakeBell()
 
     async def take() -> None:
-        intake = Intake(store, bell)
+        intake = Submissions(store, bell)
         with pytest.raises(StoreUnavailable):
             await intake.submit(a_parsed_submission(), "tests")  # nobody runs it
         monkeypatch.undo()

@@ -17,7 +17,7 @@ from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, PRUNE_TASK, QUEUE, SWEEP_TASK, bells_waiting, celery_app, ring
+from shared.queues import CLOCK_QUEUE, IDS_PER_BELL, PRUNE_TASK, QUEUE, SWEEP_TASK, celery_app, messages_waiting, ring
 from shared.registration import RegistrationId
 from shared.settings import read_settings
 from shared.store.database import Database
@@ -96,33 +96,33 @@ def test_whatever_is_rung_is_counted_and_counting_takes_nothing(
         ring(celery, some_ids(each))
     rung = bells(broker)
     assert len(rung) == sum(-(-each // IDS_PER_BELL) for each in counts)
-    assert bells_waiting(celery) == bells_waiting(celery) == len(rung)
+    assert messages_waiting(celery) == messages_waiting(celery) == len(rung)
     assert bells(broker) == rung
 
 
 def test_a_queue_that_does_not_exist_holds_no_bell(app: Celery, broker: redis.Redis) -> None:
-    assert bells_waiting(app) == 0
+    assert messages_waiting(app) == 0
 
 
 def test_a_bell_that_was_taken_waits_no_longer(app: Celery) -> None:
     ring(app, some_ids(3 * IDS_PER_BELL))
     with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as queue:
         queue.get(timeout=5).ack()
-        assert bells_waiting(app) == 2
+        assert messages_waiting(app) == 2
 
 
 def test_what_the_clock_sends_is_not_counted_among_the_bells(app: Celery, broker: redis.Redis) -> None:
     for task in (SWEEP_TASK, PRUNE_TASK):
         app.send_task(task)
     assert broker.llen(CLOCK_QUEUE) == 2
-    assert bells_waiting(app) == 0
+    assert messages_waiting(app) == 0
 
 
 # --- the sweep ----------------------------------------------------------------------------------
 
 
 def swept(app: Celery, store: Store) -> None:
-    sweep(store, waiting=lambda: bells_waiting(app), ring=lambda ids: ring(app, ids), max_attempts=5)
+    sweep(store, waiting=lambda: messages_waiting(app), ring=lambda ids: ring(app, ids), max_attempts=5)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_sweep_fills_the_queue_and_never_more_however_often_it_runs(
     impatient = Store(database, ring_again_after_s=0)  # for which all are due again at once
     for _ in range(5):
         swept(app, impatient)
-        assert bells_waiting(app) == 4
+        assert messages_waiting(app) == 4
 
 
 @pytest.mark.parametrize("waiting", [0, 1, 3, 4, 5, 9])

@@ -48,8 +48,8 @@ def tasks(store: SlowStore, offer: Any = lambda _ids: None) -> Any:
         app,
         offer=offer,
         store=lambda: cast("Store", store),
-        tallies=lambda: cast("Any", Nothing()),
-        census=lambda: cast("Any", Nothing()),
+        counters=lambda: cast("Any", Nothing()),
+        workers=lambda: cast("Any", Nothing()),
         max_attempts=5,
         keep_registrations_s=60,
         missed_sweeps=3,
@@ -59,7 +59,7 @@ def tasks(store: SlowStore, offer: Any = lambda _ids: None) -> Any:
 
 def test_two_sweeps_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would count the bells that wait, and ring for as many as there is room for (invariant 11)."""
-    monkeypatch.setattr("worker.tasks.bells_waiting", lambda _app: 0)
+    monkeypatch.setattr("worker.tasks.messages_waiting", lambda _app: 0)
     store = SlowStore()
     sweep = tasks(store)[SWEEP_TASK]
     first = threading.Thread(target=sweep)

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.http.counts import Answers
-from api.live.monitor import FRESH_S, Sight, Sighting
+from api.http.counts import RequestCounts
+from api.live.monitor import FRESH_S, Monitor, Snapshot
 from shared.errors import StoreUnavailable
-from shared.store.counters import Key, Tallies
-from shared.store.snapshot import Minute, Overview, Overviews, Upstream
+from shared.store.counters import Counters, Key
+from shared.store.snapshot import Minute, StoreSnapshot, StoreSnapshots, Upstream
 from shared.store.workers import WorkerSeen
 
 NOW = datetime(2026, 1, 15, 8, tzinfo=UTC)
-WELL = Overview(
+WELL = StoreSnapshot(
     taken_at=NOW,
     queued=0,
     verifying=0,
@@ -24,7 +24,7 @@ WELL = Overview(
     oldest_due_s=None,
     retrying={},
     kept={},
-    tallies={},
+    counters={},
     downloads=[],
     workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, True)],
     swept_at=NOW,
@@ -34,21 +34,21 @@ WELL = Overview(
 )
 
 
-class CountingOverviews(Overviews):
+class CountingSnapshots(StoreSnapshots):
     """Counts how often it is looked at; away while *away*."""
 
     def __init__(self) -> None:
         self.taken = 0
         self.away = False
 
-    def take(self) -> Overview:
+    def take(self) -> StoreSnapshot:
         self.taken += 1
         if self.away:
             raise StoreUnavailable("The store is away.")
         return WELL
 
 
-class NoTallies(Tallies):
+class NoCounters(Counters):
     """Notes what is added."""
 
     def __init__(self) -> None:
@@ -73,22 +73,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_fifty_viewers_cost_one_look(clock: list[float]) -> None:
-    overviews = CountingOverviews()
-    sight = Sight(overviews, NoTallies(), Answers(), lambda: 3)
+    snapshots = CountingSnapshots()
+    monitor = Monitor(snapshots, NoCounters(), RequestCounts(), lambda: 3)
 
-    async def view() -> Sighting | None:
-        async for seen in sight.sightings():
+    async def view() -> Snapshot | None:
+        async for seen in monitor.snapshots():
             return seen
         return None
 
-    async def all_of_them() -> list[Sighting | None]:
+    async def all_of_them() -> list[Snapshot | None]:
         return await asyncio.gather(*(view() for _ in range(50)))
 
     seen = asyncio.run(all_of_them())
-    assert overviews.taken == 1
+    assert snapshots.taken == 1
     assert len({id(each) for each in seen}) == 1, "and one rendering"
     assert seen[0] is not None
-    assert seen[0].bells == 3
+    assert seen[0].messages_waiting == 3
 
 
 def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
@@ -99,10 +99,10 @@ def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
         hang.wait()
         return 0
 
-    sight = Sight(CountingOverviews(), NoTallies(), Answers(), waiting)
+    monitor = Monitor(CountingSnapshots(), NoCounters(), RequestCounts(), waiting)
 
     async def look_twice() -> list[int | None]:
-        found = [await sight.bells(), await sight.bells()]
+        found = [await monitor.messages_waiting(), await monitor.messages_waiting()]
         hang.set()
         return found
 
@@ -111,33 +111,33 @@ def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
 
 
 def test_a_store_that_is_away_is_told_to_each_viewer_and_nothing_counted_is_lost(clock: list[float]) -> None:
-    overviews, tallies, answers = CountingOverviews(), NoTallies(), Answers()
-    sight = Sight(overviews, tallies, answers, lambda: 0)
+    snapshots, counters, answers = CountingSnapshots(), NoCounters(), RequestCounts()
+    monitor = Monitor(snapshots, counters, answers, lambda: 0)
 
-    async def look() -> Sighting | None:
-        async for seen in sight.sightings():
+    async def look() -> Snapshot | None:
+        async for seen in monitor.snapshots():
             return seen
         return None
 
-    overviews.away = tallies.away = True
+    snapshots.away = counters.away = True
     answers.count({"method": "GET"}, 200)
     assert asyncio.run(look()) is None
-    overviews.away = tallies.away = False
+    snapshots.away = counters.away = False
     assert asyncio.run(look()) is None, "for a second nobody asks again"
-    assert overviews.taken == 1
+    assert snapshots.taken == 1
     clock.append(FRESH_S)
     assert asyncio.run(look()) is not None
-    assert sum(tallies.added.values()) == 1
+    assert sum(counters.added.values()) == 1
 
 
 def test_a_store_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.live.monitor.STORE_WITHIN_S", 1.0)
-    overviews, hang = CountingOverviews(), threading.Event()
-    monkeypatch.setattr(overviews, "take", hang.wait)
-    sight = Sight(overviews, NoTallies(), Answers(), lambda: 0)
+    snapshots, hang = CountingSnapshots(), threading.Event()
+    monkeypatch.setattr(snapshots, "take", hang.wait)
+    monitor = Monitor(snapshots, NoCounters(), RequestCounts(), lambda: 0)
 
     async def look() -> list[object]:
-        found = await asyncio.gather(*(sight.now() for _ in range(20)), return_exceptions=True)
+        found = await asyncio.gather(*(monitor.now() for _ in range(20)), return_exceptions=True)
         hang.set()
         return list(found)
 
@@ -147,26 +147,26 @@ def test_a_store_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyP
 
 
 def test_what_nobody_foresaw_does_not_end_the_counting() -> None:
-    class Surprising(NoTallies):
+    class Surprising(NoCounters):
         def add(self, counted: object) -> None:
             raise RuntimeError("cannot start a thread")
 
-    answers = Answers()
+    answers = RequestCounts()
     answers.count({"method": "GET"}, 200)
-    Sight(CountingOverviews(), Surprising(), answers, lambda: 0).count_answers()
+    Monitor(CountingSnapshots(), Surprising(), answers, lambda: 0).count_answers()
     assert sum(answers.drain().values()) == 1, "it is counted later"
 
 
-def replaced(**changes: object) -> Sighting:
-    bells = changes.pop("bells", 0)
-    assert bells is None or isinstance(bells, int)
-    return Sighting(Overview(**{**vars(WELL), **changes}), bells)
+def replaced(**changes: object) -> Snapshot:
+    messages_waiting = changes.pop("messages_waiting", 0)
+    assert messages_waiting is None or isinstance(messages_waiting, int)
+    return Snapshot(StoreSnapshot(**{**vars(WELL), **changes}), messages_waiting)
 
 
 @pytest.mark.parametrize(
     ("seen", "word"),
     [
-        (replaced(bells=None), "broker"),
+        (replaced(messages_waiting=None), "broker"),
         (replaced(workers=[]), "No worker"),
         (replaced(workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, False)]), "No worker"),
         (replaced(swept_at=None), "sweep never ran"),
@@ -181,8 +181,8 @@ def replaced(**changes: object) -> Sighting:
         (replaced(retrying={"status-503": 4, "truncated": 1}), "5 wait to be tried again, 4 of them for status-503"),
     ],
 )
-def test_each_trouble_is_told_in_a_sentence_of_its_own(seen: Sighting, word: str) -> None:
-    (sentence,) = seen.trouble
+def test_each_alert_is_a_sentence_of_its_own(seen: Snapshot, word: str) -> None:
+    (sentence,) = seen.alerts
     assert word in sentence
 
 
@@ -196,5 +196,5 @@ def test_each_trouble_is_told_in_a_sentence_of_its_own(seen: Sighting, word: str
         replaced(minutes=[Minute(NOW - timedelta(minutes=10), 0, 99)]),
     ],
 )
-def test_where_nothing_is_wrong_nothing_is_said(seen: Sighting) -> None:
-    assert seen.trouble == []
+def test_where_nothing_is_wrong_nothing_is_said(seen: Snapshot) -> None:
+    assert seen.alerts == []

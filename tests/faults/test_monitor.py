@@ -41,8 +41,8 @@ class Shown:
             if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', given)).items()
         )
 
-    def overview(self) -> dict[str, Any]:
-        answer = requests.get(f"{self._cluster.address}/api/v1/overview", headers=self._bearer, timeout=PATIENCE_S)
+    def snapshot(self) -> dict[str, Any]:
+        answer = requests.get(f"{self._cluster.address}/api/v1/snapshot", headers=self._bearer, timeout=PATIENCE_S)
         document: dict[str, Any] = answer.json()
         return document
 
@@ -94,7 +94,7 @@ def test_failures_that_surge_are_told_with_cause_and_fault(cluster: Cluster, tru
     before = shown.metric("outcomes_total", cause="html-page", fault="submitter")
     html = Served(body=b"<!doctype html><html>Sign in", headers={"Content-Type": "text/html"})
     url = truth.origin.serve(html)
-    well = sum(each["registered"] for each in shown.overview()["minutes"][-4:])
+    well = sum(each["registered"] for each in shown.snapshot()["minutes"][-4:])
     wrong = [each | {"artifactUrl": url, "checksum": WRONG} for each in truth.submissions(well + 20)]
     ids = all_at_once(cluster.client.accepted, wrong)
     cluster.until_final()
@@ -158,9 +158,9 @@ def test_all_three_agree_with_the_store_after_a_storm(cluster: Cluster, truth: T
 
     until(lambda: counted("registered") == len(good), what="the registered ones")
     until(lambda: counted("rejected") == len(bad), what="the rejected ones")
-    seen = shown.overview()["registrations"]
+    seen = shown.snapshot()["registrations"]
     for status, number in seen.items():
         assert shown.metric("registrations", status=status) == number
         assert f'<dd id="count-{status}">{number}</dd>' in shown.page()
     assert f"{seen['registered']} registered" in shown.command()[1]
-    assert json.dumps(seen) == json.dumps(shown.overview()["registrations"])
+    assert json.dumps(seen) == json.dumps(shown.snapshot()["registrations"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.live.token_lookup import Callers
+from api.live.token_lookup import TokenLookup
 from shared.errors import StoreUnavailable
 from shared.store.database import Database, open_database
 from shared.store.tokens import Token, Tokens, mint
@@ -39,11 +39,11 @@ class Slow(Tokens):
         return super().authenticate_all(texts)
 
 
-async def ask(callers: Callers, tokens: Slow, texts: Sequence[str]) -> "list[Token | BaseException | None]":
-    first = asyncio.create_task(callers.whose(texts[0]))
+async def ask(token_lookup: TokenLookup, tokens: Slow, texts: Sequence[str]) -> "list[Token | BaseException | None]":
+    first = asyncio.create_task(token_lookup.whose(texts[0]))
     while not tokens.groups:
         await asyncio.sleep(0.01)
-    rest = [asyncio.create_task(callers.whose(text)) for text in texts[1:]]
+    rest = [asyncio.create_task(token_lookup.whose(text)) for text in texts[1:]]
     await asyncio.sleep(0.01)
     tokens.go.set()
     return await asyncio.gather(first, *rest, return_exceptions=True)
@@ -55,7 +55,7 @@ def test_those_that_come_while_one_look_goes_on_share_the_next_and_each_gets_its
     revoked, unknown = made[2], mint()
     tokens.revoke(revoked.id)
     asked = [made[0], made[1], revoked, unknown, made[3], made[1]]
-    found = asyncio.run(ask(Callers(tokens), tokens, [*(each.text for each in asked), "no token at all"]))
+    found = asyncio.run(ask(TokenLookup(tokens), tokens, [*(each.text for each in asked), "no token at all"]))
     labels = [each.label if isinstance(each, Token) else each for each in found]
     assert labels == ["token 0", "token 1", None, None, "token 3", "token 1", None]
     assert tokens.groups == [1, 6]
@@ -67,11 +67,11 @@ def test_all_hear_that_the_store_is_away_and_the_next_is_looked_up_again(databas
     tokens.error = StoreUnavailable("It is away.")
 
     async def both() -> "Token | None":
-        callers = Callers(tokens)
-        found = await ask(callers, tokens, [made.text] * 3)
+        token_lookup = TokenLookup(tokens)
+        found = await ask(token_lookup, tokens, [made.text] * 3)
         assert [type(each) for each in found] == [StoreUnavailable] * 3
         tokens.error = None
-        return await callers.whose(made.text)
+        return await token_lookup.whose(made.text)
 
     found = asyncio.run(both())
     assert found is not None
