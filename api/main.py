@@ -18,13 +18,11 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.dashboard import page
@@ -35,7 +33,7 @@ from api.http.limits import Throttle
 from api.http.openapi import openapi_document
 from api.http.places import Caps, Held
 from api.http.plain import PlainRequests
-from api.http.problems import Problem, answer_to, documented, problem_of, problem_response
+from api.http.problems import Problem, answer_to, problem_of, problem_response
 from api.http.protocol import Gate, over_our_wire
 from api.http.proxies import Proxies
 from api.http.shortcut import Shortcut
@@ -44,20 +42,26 @@ from api.live.following import Following
 from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
+from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
-from api.routes import metrics, operations, plugins, registrations
+from api.routes import health, metrics, operations, plugins, registrations
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
 from shared.queues import celery_app, messages_waiting, ring
 from shared.settings import BadSettings, Settings, read_settings
+from shared.store.changes import changes_of
 from shared.store.counters import Counters
-from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.database import SchemaMismatch, open_database
 from shared.store.registrations import Store
+from shared.store.schema import check_schema
 from shared.store.sessions import Sessions
 from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import Tokens
 from shared.tracing import TracingNotInstalled, start_tracing
+
+STORE_THREADS = 4
+"""One may be kept by a store that is slow to be looked at, and one by a broker that does not answer."""
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -71,7 +75,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         if settings.traces:
             start_tracing("api")
         database = open_database(settings.database_url)
-        database.check_schema()
+        check_schema(database)
     except (BadSettings, SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
         sys.exit(str(error))
 
@@ -84,26 +88,34 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     tokens = Tokens(database)
     sessions, counts = Sessions(database, tokens), RequestCounts()
+    ask = Threads(STORE_THREADS, name="store")
+    changes = changes_of(database)
+    proxies = Proxies(settings.trusted_proxies)
     services = Services(
-        settings,
-        store,
-        TokenLookup(tokens),
-        Throttle(bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute),
-        proxies := Proxies(settings.trusted_proxies),
-        Caps(settings, proxies),
-        Submissions(store, bell.ring),
-        Outcomes(store),
-        Following(store),
-        Monitor(
+        settings=settings,
+        store=store,
+        token_lookup=TokenLookup(tokens),
+        throttle=Throttle(
+            bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute
+        ),
+        proxies=proxies,
+        caps=Caps(settings, proxies),
+        submissions=Submissions(store, bell.ring),
+        outcomes=Outcomes(store, changes.version),
+        following=Following(store),
+        monitor=Monitor(
             StoreSnapshots(database),
             Counters(database),
             counts,
             lambda: messages_waiting(celery),
             sessions=sessions.good,
+            ask=ask,
         ),
-        bell.ring,
-        sessions,
-        CapacityLimiter(1),
+        ring=bell.ring,
+        sessions=sessions,
+        ask=ask,
+        parse=Threads(1, name="parsing"),
+        check_store=lambda: check_schema(database),
     )
 
     @asynccontextmanager
@@ -113,14 +125,14 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         bell.start()
         _when_told_to_stop(services.leave)
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(each.run())
-                for each in (services.submissions, services.outcomes, services.following, services.monitor)
-            ]
+            live = (changes, services.outcomes, services.following, services.monitor)
+            running = [tasks.create_task(each.run()) for each in live]
             yield
             for task in running:
                 task.cancel()
-        await run_in_threadpool(services.monitor.count_answers)
+        await ask(services.monitor.count_answers)
+        services.close()
+        changes.close()
         database.close()
 
     app = FastAPIOffline(
@@ -138,7 +150,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app.include_router(operations.router)
     app.include_router(metrics.router)
     app.include_router(page.router)
-    _add_health(app, database)
+    app.include_router(health.router)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
@@ -180,25 +192,6 @@ def _when_told_to_stop(leave: Callable[[], None]) -> None:
                 before(number, frame)
 
         signal.signal(number, stop)
-
-
-def _add_health(app: FastAPI, database: Database) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the process lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get(
-        "/readyz",
-        tags=["health"],
-        summary="Whether submissions can be taken",
-        responses=documented("store-unavailable"),
-    )
-    def readyz() -> Response:
-        try:
-            database.check_schema()
-        except SchemaMismatch as error:
-            raise Problem("store-unavailable", str(error), fault="registry", retryable=True) from error
-        return JSONResponse({"status": "ready"})
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from anyio import CapacityLimiter
 from fastapi import Request
 
 from api.http.limits import Throttle
@@ -13,6 +12,7 @@ from api.live.following import Following
 from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
+from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
 from shared.registration import RegistrationId
 from shared.settings import Settings
@@ -20,7 +20,7 @@ from shared.store.registrations import Store
 from shared.store.sessions import Sessions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """The collaborators of the routes."""
 
@@ -36,14 +36,23 @@ class Services:
     monitor: Monitor
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions
-    parsing: CapacityLimiter
-    """Who may parse a large body: one at a time."""
+    ask: Threads
+    """Calls of the store, for what is asked for seldom."""
+    parse: Threads
+    """Parses large bodies, one at a time."""
+    check_store: Callable[[], None]
+    """Raises where the store is away, or of another version."""
 
     def leave(self) -> None:
         """Let everyone go who waits for something: this process is about to stop."""
         self.outcomes.leave()
         self.following.leave()
         self.monitor.leave()
+
+    def close(self) -> None:
+        """End the threads, once each is done."""
+        for each in (self.submissions, self.token_lookup, self.outcomes, self.following, self.ask, self.parse):
+            each.close()
 
 
 async def services_of(request: Request) -> Services:

@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 
 from shared.store.database import open_database
+from shared.store.schema import migrate
 
 _SQLITE = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows)
@@ -24,7 +25,7 @@ _ID = "'{kind}-018bcfe5-6800-7000-8000-' || {serial}"
 def fill(url: str, rows: int) -> None:
     """Make a store at *url* that holds *rows* registrations and the plugins they became."""
     database = open_database(url)
-    database.migrate()
+    migrate(database)
     database.close()
     kind = "sqlite" if url.startswith("sqlite") else "postgresql"
     statements = [

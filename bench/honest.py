@@ -50,6 +50,7 @@ def measure(url: str, checksum: str, count: int) -> float:
     from shared.registration import Accepted, Submission  # noqa: PLC0415
     from shared.settings import read_settings  # noqa: PLC0415
     from shared.store.database import open_database  # noqa: PLC0415  # of the revision that is measured
+    from shared.store.schema import migrate  # noqa: PLC0415
     from worker.main import Running  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +61,7 @@ def measure(url: str, checksum: str, count: int) -> float:
             egress_allow_networks="127.0.0.1/32",
         )
         database = open_database(settings.database_url)
-        database.migrate()
+        migrate(database)
         running = Running(settings, database)
         ids = []
         for number in range(count + 1):

@@ -20,6 +20,7 @@ from bench.engines import process, until, valkey
 from bench.origin import small_checksum
 from bench.stand import Stand
 from shared.store.database import open_database
+from shared.store.schema import migrate
 from shared.store.tokens import SCOPES, Tokens
 
 _numbers = count(10**9)
@@ -48,7 +49,7 @@ def registry(
 ) -> Iterator[Registry]:
     """Run broker, api, beat and *workers* for the length of the block; without workers, no beat either."""
     database = open_database(store_url)
-    database.migrate()
+    migrate(database)
     token = Tokens(database).create("bench", SCOPES).text
     database.close()
     with ExitStack() as running, socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:

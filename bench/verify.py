@@ -22,6 +22,7 @@ from shared.logs import configure_logs
 from shared.registration import Accepted, Registration, RegistrationId, Submission
 from shared.settings import read_settings
 from shared.store.database import open_database
+from shared.store.schema import migrate
 from worker.main import Running
 
 HELD_S = 4.0
@@ -35,7 +36,7 @@ class Verifications:
             database_url=f"sqlite:///{folder}/registry.db", max_downloads_per_host=at_once, downloads=at_once
         )
         database = open_database(settings.database_url)
-        database.migrate()
+        migrate(database)
         self.running = Running(settings, database)
         self._checksum = checksum
         self._numbers = count()

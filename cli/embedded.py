@@ -23,6 +23,7 @@ from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store.database import SchemaMismatch, open_database
+from shared.store.schema import migrate
 from shared.store.tokens import SCOPES, Tokens
 
 log = get_logger(__name__)
@@ -144,7 +145,7 @@ def _address(listener: socket.socket) -> str:
 def _prepare_store(settings: Settings, state: StateFolder) -> None:
     try:
         with closing(open_database(settings.database_url)) as database:
-            database.migrate()
+            migrate(database)
             if Tokens(database).authenticate(state.token() or "") is None:  # none yet, or of a store that is gone
                 state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
     except (SchemaMismatch, StoreUnavailable) as error:

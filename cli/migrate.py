@@ -9,6 +9,7 @@ from cli.state import StateFolder
 from cli.terminal import say
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, read_settings
+from shared.store import schema
 from shared.store.database import SchemaMismatch, open_database
 
 
@@ -20,7 +21,7 @@ def migrate() -> None:
         if settings.embedded_store:
             StateFolder(settings.state_dir).make()
         with closing(open_database(settings.database_url)) as database:
-            database.migrate()
+            schema.migrate(database)
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:

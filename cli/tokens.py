@@ -13,6 +13,7 @@ from shared.errors import StoreUnavailable
 from shared.registration import rfc3339
 from shared.settings import BadSettings, read_settings
 from shared.store.database import SchemaMismatch, open_database
+from shared.store.schema import check_schema
 from shared.store.tokens import SCOPES, Scope, Token, Tokens
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
@@ -72,7 +73,7 @@ def _tokens(state: str | None) -> Iterator[Tokens]:
         if settings.default_store is not None and not settings.default_store.exists():
             raise Refusal(f"There is no store in {settings.state_dir} yet: start `plugin-registry up` there first.")
         with closing(open_database(settings.database_url)) as database:
-            database.check_schema()
+            check_schema(database)
             yield Tokens(database)
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error

@@ -243,6 +243,14 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """A registration that is final, and the plugin it became."""
+
+    registration: Registration
+    plugin: Plugin | None
+
+
+@dataclass(frozen=True)
 class Claim:
     """A worker's hold on a registration: a lease, fenced by *epoch* (invariant 4)."""
 

@@ -14,6 +14,7 @@ import pytest
 from shared.registration import Submission
 from shared.store.database import Database, open_database
 from shared.store.registrations import Store
+from shared.store.schema import migrate
 from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
@@ -75,7 +76,7 @@ def a_parsed_submission(**changes: str) -> Submission:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
-    database.migrate()
+    migrate(database)
     yield database
     database.close()
 

@@ -522,7 +522,7 @@ class StoreContract:
     def test_settled_tells_only_of_final_ones(self, store: Store) -> None:
         running, done = submit(store, a_parsed_submission()), submit(store, a_parsed_submission())
         reject(store, claim(store, done), WRONG)
-        (settled,) = store.settled([running.id, done.id])
+        (settled,) = (each.registration for each in store.settled([running.id, done.id]))
         assert settled.id == done.id
         assert settled.failure == WRONG
 

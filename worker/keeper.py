@@ -1,11 +1,10 @@
 """Keeper: what an engine asks of the store, as awaitable calls; all of them share the store thread's transactions."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from shared.registration import Claim, Progress, RegistrationId, Settlement, Status, Terms, Waiting
-from shared.store.batcher import StoreThread
+from shared.store.batcher import Batcher
 from shared.store.registrations import Asked, Look, Renewal, Store, Versions, Wish
 
 
@@ -36,8 +35,8 @@ class Keeper(Protocol):
 class StoreKeeper:
     """The keeper over a real store."""
 
-    def __init__(self, store: Store, terms: Terms, loop: asyncio.AbstractEventLoop) -> None:
-        self._thread: StoreThread[Asked, Any] = StoreThread(lambda asked: store.work(asked, terms), loop)
+    def __init__(self, store: Store, terms: Terms) -> None:
+        self._thread: Batcher[Asked, Any] = Batcher(lambda asked: store.work(asked, terms))
 
     async def look(self, registration_ids: Iterable[RegistrationId]) -> list[Waiting]:
         """Ask within a group."""

@@ -1,6 +1,5 @@
 """Composition root of the worker: ``celery -A worker.main worker --pool threads``."""
 
-import asyncio
 import contextlib
 import gc
 import math
@@ -26,6 +25,7 @@ from shared.settings import BadSettings, Settings, read_settings
 from shared.store.counters import Counters
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
+from shared.store.schema import check_schema
 from shared.store.workers import GONE_AFTER_S, Workers
 from shared.tracing import TracingNotInstalled, start_tracing
 from worker.digest.explain import Diagnosis
@@ -68,7 +68,7 @@ class Running:
         Raises:
             SchemaMismatch, StoreUnavailable: the store is not one to work with.
         """
-        database.check_schema()
+        check_schema(database)
         self.store = a_store(settings, database)
         self._settings = settings
         self._resolve = resolve
@@ -116,9 +116,9 @@ class Running:
         return self.engine.begin_no_more()
 
     async def _build(self, downloads: int) -> Engine:
-        settings, store, loop = self._settings, self.store, asyncio.get_running_loop()
+        settings, store = self._settings, self.store
         terms = Terms(worker_name(), settings.lease_s, settings.max_attempts)
-        self._keeper = StoreKeeper(store, terms, loop)
+        self._keeper = StoreKeeper(store, terms)
         self._closers.append(self._keeper.close)
         self._lanes = Lanes()
         self._closers.append(self._lanes.close)
@@ -269,7 +269,7 @@ def create_app() -> Celery:
             with contextlib.closing(
                 open_database(settings.database_url)
             ) as database:  # a fork would inherit an open one
-                database.check_schema()
+                check_schema(database)
             if settings.traces:
                 start_tracing("worker")
         except (SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -84,7 +83,7 @@ class Visitor:
 async def visitor(request: Request, services: Annotated[Services, Depends(services_of)]) -> Visitor | None:
     """Return who looks, if somebody signed in whose token is still good, and may see every name."""
     secret = request.cookies.get(COOKIE, "")
-    token = await run_in_threadpool(services.sessions.whose, secret) if secret else None
+    token = await services.ask(services.sessions.whose, secret) if secret else None
     if token is None or token.names:
         return None
     services.caps.request(request.scope, token.id)
@@ -152,7 +151,7 @@ async def sign_in(request: Request, services: Here, sent: Form) -> Response:
     answer = RedirectResponse("/operations", 303, headers=_HEADERS)
     answer.set_cookie(
         COOKIE,
-        await run_in_threadpool(services.sessions.open, token),
+        await services.ask(services.sessions.open, token),
         max_age=int(LIFETIME_S),
         path="/operations",
         secure=services.proxies.over_tls(request.scope),
@@ -167,7 +166,7 @@ async def sign_out(services: Here, who: Someone, sent: Form) -> Response:
     """End the session."""
     if who is not None:
         _require_ours(who, sent)
-        await run_in_threadpool(services.sessions.close, who.secret)
+        await services.ask(services.sessions.close, who.secret)
     answer = RedirectResponse("/operations", 303, headers=_HEADERS)
     answer.delete_cookie(COOKIE, path="/operations")
     return answer
@@ -245,7 +244,7 @@ async def _retry_all(services: Services, token: Token, cause: str) -> str:
     """Have all tried again that failed for *cause*, page by page, but for a bounded number of pages."""
     before, new = None, 0
     for _page_number in range(PAGES_RETRIED):
-        found = await run_in_threadpool(_failures, services, cause, before)
+        found = await services.ask(_failures, services, cause, before)
         ended = [each for each in found if each.status in RETRYABLE]
         new += sum(getattr(each, "new", False) for each in await retry(services, ended, token))
         if len(found) < RETRIED_AT_ONCE:
@@ -263,8 +262,8 @@ async def _operations(
 ) -> Response:
     try:
         seen = await services.monitor.now()
-        found = await run_in_threadpool(_search, services, q.strip()) if q.strip() else []
-        actions = await run_in_threadpool(lambda: services.store.actions(limit=ACTIONS_SHOWN))
+        found = await services.ask(_search, services, q.strip()) if q.strip() else []
+        actions = await services.ask(lambda: services.store.actions(limit=ACTIONS_SHOWN))
     except StoreUnavailable as error:
         seen, found, actions = None, [], []
         said, status = said or error.detail, 503

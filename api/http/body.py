@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anyio import to_thread
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -38,7 +37,7 @@ async def submission(request: Request, services: Services, token: Token) -> Subm
     _require_json(request)
     if len(body) <= PARSED_AT_ONCE_BYTES:
         return _parsed(body, token, services.settings.egress)
-    return await to_thread.run_sync(_parsed, body, token, services.settings.egress, limiter=services.parsing)
+    return await services.parse(_parsed, body, token, services.settings.egress)
 
 
 def _parsed(body: bytes, token: Token, egress: Egress) -> Submission:

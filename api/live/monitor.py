@@ -6,10 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from fastapi.concurrency import run_in_threadpool
-
 from api.http.counts import RequestCounts
 from api.live.alerts import alerts
+from api.live.threads import Threads
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.registration import Registration, Status
@@ -17,6 +16,8 @@ from shared.store.counters import Counters
 from shared.store.snapshot import StoreSnapshot, StoreSnapshots
 
 log = get_logger(__name__)
+THREADS = 3
+"""One for the store, one for the broker, one for places in the queue."""
 FRESH_S = 1.0
 """How old a snapshot may be that is shown."""
 SHARE = 10
@@ -71,7 +72,13 @@ class Monitor:
         counts: RequestCounts,
         count_messages: Callable[[], int],
         sessions: Callable[[], frozenset[str]] = frozenset,
+        *,
+        ask: Threads | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """Look at the store through *ask*, and by *clock*, in seconds."""
+        self._ask_store = ask or Threads(THREADS, name="monitor")
+        self._clock = clock
         self._snapshots = snapshots
         self._counters = counters
         self._counts = counts
@@ -91,7 +98,7 @@ class Monitor:
             StoreUnavailable: the store did not answer.
         """
         async with self._looking:
-            if monotonic() >= self._fresh_until:
+            if self._clock() >= self._fresh_until:
                 self._last, self._fresh_until = await self._take()
             if self._last is None:
                 raise StoreUnavailable("The store does not answer in time.")
@@ -106,17 +113,17 @@ class Monitor:
             self._seeing = asyncio.create_task(self._see())
         done, _pending = await asyncio.wait({self._seeing}, timeout=STORE_WITHIN_S)
         seen, took_s = self._seeing.result() if done else (None, 0.0)
-        return seen, monotonic() + max(FRESH_S, SHARE * took_s)
+        return seen, self._clock() + max(FRESH_S, SHARE * took_s)
 
     async def _see(self) -> tuple[Snapshot | None, float]:
-        begun = monotonic()
+        begun = self._clock()
         asking = asyncio.create_task(self._messages())
         try:
-            store, sessions = await run_in_threadpool(self._look)
+            store, sessions = await self._ask_store(self._look)
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may go well, and many wait for this one
             log.warning("store not seen", reason=str(error) or type(error).__name__)
             return None, 0.0
-        took_s = monotonic() - begun
+        took_s = self._clock() - begun
         return Snapshot(store, await asking, sessions), took_s
 
     async def place_of(self, registration: Registration) -> QueuePosition | None:
@@ -125,7 +132,7 @@ class Monitor:
             return None
         try:
             rate = (await self.now()).store.settled_a_second
-            ahead = await run_in_threadpool(self._snapshots.ahead_of, registration)
+            ahead = await self._ask_store(self._snapshots.ahead_of, registration)
         except StoreUnavailable:
             return None
         return QueuePosition(ahead, round((ahead + 1) / rate, 1) if rate else None)
@@ -148,7 +155,7 @@ class Monitor:
         """Keep the store's count of answers up to date, though nobody looks, for as long as the process lives."""
         while True:
             await asyncio.sleep(COUNTED_EVERY_S)
-            await run_in_threadpool(self.count_answers)
+            await self._ask_store(self.count_answers)
 
     async def messages_waiting(self) -> int | None:
         """Return how many messages wait in the broker, whether or not the store answers."""
@@ -178,5 +185,5 @@ class Monitor:
 
     async def _ask(self) -> int | None:
         with suppress(Exception):  # whatever the broker's client raises: it does not answer
-            return await run_in_threadpool(self._count_messages)
+            return await self._ask_store(self._count_messages)
         return None

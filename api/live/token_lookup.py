@@ -1,9 +1,8 @@
 """Whose token is it? Requests that arrive together share one look at the store; nothing is kept between them."""
 
-import asyncio
+from collections.abc import Sequence
 
-from fastapi.concurrency import run_in_threadpool
-
+from shared.store.batcher import Batcher
 from shared.store.tokens import Token, Tokens
 
 
@@ -12,8 +11,7 @@ class TokenLookup:
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._waiting: list[tuple[str, asyncio.Future[Token | None]]] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._batcher = Batcher(self._look, name="tokens")
 
     async def whose(self, text: str) -> Token | None:
         """Return the token that *text* proves now, if it does.
@@ -21,23 +19,14 @@ class TokenLookup:
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        answer: asyncio.Future[Token | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((text, answer))
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-        return await answer
+        return await self._batcher.ask(text)
 
-    async def _look(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            try:
-                found = await run_in_threadpool(self._tokens.authenticate_all, [text for text, _ in group])
-            except Exception as error:  # noqa: BLE001  # each of the group is told; none may wait for ever
-                for _, answer in group:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), token in zip(group, found, strict=True):
-                if not answer.done():  # its client may have gone
-                    answer.set_result(token)
-        self._looking = None
+    def close(self) -> None:
+        """Look no more up."""
+        self._batcher.close()
+
+    def _look(self, texts: Sequence[str]) -> Sequence[Token | None]:
+        """Look each up once, however many show it."""
+        distinct = list(dict.fromkeys(texts))
+        found = dict(zip(distinct, self._tokens.authenticate_all(distinct), strict=True))
+        return [found[text] for text in texts]

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from api.http.prefer import Preference
 from api.services import Services
-from shared.registration import Registration, RegistrationId
+from shared.registration import RegistrationId, Settled
 from shared.store.tokens import Token
 
 
@@ -18,7 +18,7 @@ async def outcome_of(
     preference: Preference,
     *,
     default_s: float,
-) -> tuple[Registration | None, Preference]:
+) -> tuple[Settled | None, Preference]:
     """Return the registration once it is final, or None; and what of *preference* was honoured.
 
     Where no place is free it is not waited for, and not refused either: what was asked for is done already.

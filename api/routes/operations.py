@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -212,7 +211,7 @@ async def retry(services: Services, registrations: Sequence[Registration], token
             raise Problem(
                 "wrong-state", f"It is {each.status}: only what failed, was rejected or canceled is tried again."
             )
-    outcomes = await run_in_threadpool(services.store.retry, registrations, Operator(token.label, token.id))
+    outcomes = await services.ask(services.store.retry, registrations, Operator(token.label, token.id))
     services.ring([each.registration.id for each in outcomes if isinstance(each, Accepted) and each.new])
     return outcomes
 
@@ -223,9 +222,9 @@ async def cancel(services: Services, registration: Registration, token: Token) -
     Raises:
         Problem: 409, it was final before.
     """
-    canceled = await run_in_threadpool(services.store.cancel, registration.id, Operator(token.label, token.id))
+    canceled = await services.ask(services.store.cancel, registration.id, Operator(token.label, token.id))
     if canceled is None:
-        canceled = await run_in_threadpool(services.store.registration, registration.id) or registration
+        canceled = await services.ask(services.store.registration, registration.id) or registration
         if canceled.status is not Status.CANCELED:
             raise Problem("wrong-state", f"It is {canceled.status} already, and that never changes.")
     return canceled
@@ -264,7 +263,7 @@ async def retry_registrations(
 ) -> Response:
     """Those in flight again, and those registered by now, are left alone; so it does no harm to ask twice."""
     refuse_repeats(request)
-    found = await run_in_threadpool(
+    found = await services.ask(
         lambda: services.store.registrations(
             limit=query.limit + 1,
             before=query.before("registration"),
@@ -325,7 +324,7 @@ async def list_actions(
 ) -> Response:
     """Who had what tried again or canceled, and when."""
     refuse_repeats(request)
-    found = await run_in_threadpool(
+    found = await services.ask(
         lambda: services.store.actions(
             limit=query.limit + 1,
             before=query.before("action"),

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
@@ -24,7 +23,7 @@ from shared.registration import (
     Plugin,
     PluginType,
     Registration,
-    Status,
+    Settled,
     Submission,
     Taken,
 )
@@ -144,7 +143,7 @@ async def register_plugin(request: Request) -> Response:
     submitted = await submission(request, services, token)
     dry_run = await _wants_dry_run(request)
     if dry_run:
-        return _dry_run_answer(await run_in_threadpool(services.store.preview, submitted))
+        return _dry_run_answer(await services.ask(services.store.preview, submitted))
     with span("RegisterPlugin", parent=request.headers.get("traceparent"), role="server") as trace:
         outcome = await services.submissions.submit(submitted, token.submitter, trace=trace)
         return await _answer(services, outcome, request, token)
@@ -182,18 +181,17 @@ async def _answer(services: Services, outcome: Outcome, request: Request, token:
     if settled is None:
         current = None
         if honoured.wait_s(default_s):  # it may have come further meanwhile
-            current = await run_in_threadpool(services.store.registration, outcome.registration.id)
+            current = await services.ask(services.store.registration, outcome.registration.id)
         return accepted_answer(current or outcome.registration, honoured)
-    return await _settled_answer(services, settled, honoured)
+    return _settled_answer(settled, honoured)
 
 
-async def _settled_answer(services: Services, settled: Registration, preference: Preference) -> Response:
-    if settled.status is Status.REGISTERED and settled.plugin_id is not None:
-        plugin = await run_in_threadpool(services.store.plugin, settled.plugin_id)
-        assert plugin is not None  # noqa: S101  # invariant 5
-        return plugin_answer(plugin, preference)
-    assert settled.failure is not None  # noqa: S101  # every other final state has its reason
-    raise problem_of(settled.failure, settled.id)
+def _settled_answer(settled: Settled, preference: Preference) -> Response:
+    if settled.plugin is not None:
+        return plugin_answer(settled.plugin, preference)
+    failure = settled.registration.failure
+    assert failure is not None  # noqa: S101  # every other final state has its reason
+    raise problem_of(failure, settled.registration.id)
 
 
 def over_quota(outcome: OverQuota) -> Problem:
@@ -250,7 +248,7 @@ async def get_plugin(
     _token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
 ) -> Response:
     """A plugin never changes once it is registered."""
-    plugin = await run_in_threadpool(services.store.plugin, known_id(plugin_id))
+    plugin = await services.ask(services.store.plugin, known_id(plugin_id))
     if plugin is None:
         raise Problem("not-found", "There is no plugin of this id.")
     return as_json(plugin)
@@ -279,7 +277,7 @@ async def list_plugins(
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
     refuse_repeats(request)
-    found = await run_in_threadpool(
+    found = await services.ask(
         lambda: services.store.plugins(
             limit=query.limit + 1, before=query.before("plugin"), filters=_lowered(query.filters)
         )

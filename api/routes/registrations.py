@@ -4,7 +4,6 @@ import re
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
@@ -136,9 +135,11 @@ async def get_registration(
     preference = Preference.parse(request.headers.getlist("Prefer"))
     if not registration.status.final:
         settled, preference = await outcome_of(registration.id, services, request, token, preference, default_s=0)
-        registration = (
-            settled or await run_in_threadpool(services.store.registration, registration_id) or registration
-        )
+        if settled is not None:
+            registration = settled.registration
+        elif preference.wait_s(0):  # it may have come further meanwhile
+            current = await services.ask(services.store.registration, registration_id)
+            registration = current or registration
     place = await services.monitor.place_of(registration)
     return as_json(RegistrationView.of(registration, place), headers=preference.applied)
 
@@ -166,7 +167,7 @@ async def list_registrations(
 ) -> Response:
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
     refuse_repeats(request)
-    found = await run_in_threadpool(
+    found = await services.ask(
         lambda: services.store.registrations(
             limit=query.limit + 1,
             before=query.before("registration"),
@@ -186,7 +187,7 @@ async def known_registration(services: Services, registration_id: str, token: To
     Raises:
         Problem: 404, there is none; and where it is of a name that *token* is not for, it is told the same.
     """
-    registration = await run_in_threadpool(services.store.registration, known_id(registration_id))
+    registration = await services.ask(services.store.registration, known_id(registration_id))
     if registration is None or not token.may_use_name(registration.submission.name):
         raise Problem("not-found", "There is no registration of this id.")
     return registration

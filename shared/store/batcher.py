@@ -1,8 +1,9 @@
-"""The store thread: one thread keeps the store for all tasks of an event loop.
+"""The batcher: one thread asks the store for all tasks of an event loop.
 
 A task asks and awaits its answer. Whatever waits when the thread is free is one group, and a group is one call of the
 store: one transaction, one wait for the disk. While that is under way the next group gathers, so groups grow with the
-load and nobody who is alone waits for company.
+load and nobody who is alone waits for company. A worker has one for all that it asks; an api has one for submissions
+and one for tokens, which wait for no commit.
 
     tasks ── ask ──► waiting ──► group ──► call ──► answers ──► tasks
                         └──── the next gathers ────┘
@@ -10,9 +11,11 @@ load and nobody who is alone waits for company.
 Where the last group was not small, more are on their way, and the thread lets them come for a moment (`LINGER_S`):
 the price of a transaction is shared by more of them, and what they wait is less than what it would cost them.
 
+Who has given up before a group was made is not in it: what was told to have failed is not done afterwards. An answer
+to a task that went away later is dropped: who must not lose one, as a claim, may not be cancelled while it waits.
+
 If the call fails with a `RegistryError`, which is the store's word on the whole, each of the group is told. After
-anything else each is asked for by itself, so that one takes no other along. An answer to a task that is gone is
-dropped: who must not lose one, as a claim, may not be cancelled while it waits.
+anything else each is asked for by itself, so that one takes no other along.
 """
 
 import asyncio
@@ -36,26 +39,37 @@ BUSY_FROM = 8
 """A group of so many is not small."""
 
 
-class StoreThread(Generic[Asked, Answer]):
-    """Makes *call* for the tasks of *loop*. It takes what is asked for, the first to ask first, and answers each."""
+class Batcher(Generic[Asked, Answer]):
+    """Makes *call* for the tasks of a loop. It takes what is asked for, the first to ask first, and answers each."""
 
-    def __init__(self, call: Callable[[Sequence[Asked]], Sequence[Answer]], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        call: Callable[[Sequence[Asked]], Sequence[Answer]],
+        *,
+        name: str = "store",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._call = call
-        self._loop = loop
+        self._sleep = sleep
         self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
         self._idle = True
         """Whether the thread sleeps. Only the loop changes it, so only one of the two wakes the thread."""
         self._awake = threading.Semaphore(0)
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def ask(self, asked: Asked) -> Answer:
         """Return the answer to *asked*, or raise what was raised for it."""
-        answer: asyncio.Future[Answer] = self._loop.create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, answer))
         self._wake()
         return await answer
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the next group."""
+        return len(self._waiting)
 
     def close(self) -> None:
         """End the thread, once it has answered what it is at; not waiting for a store that is away for long."""
@@ -78,12 +92,14 @@ class StoreThread(Generic[Asked, Answer]):
             if time.monotonic() - slept_from > QUIET_S:
                 size = 0  # that was another load
             if BUSY_FROM <= size < MAX_GROUP:
-                time.sleep(LINGER_S)
-            group = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
+                self._sleep(LINGER_S)
+            taken = [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
+            loop = taken[0][1].get_loop()
+            group = [each for each in taken if not each[1].done()]
             size = len(group)
-            answered = self._answers([asked for asked, _ in group])
+            answered = self._answers([asked for asked, _ in group]) if group else []
             try:
-                self._loop.call_soon_threadsafe(self._deliver, [answer for _, answer in group], answered)
+                loop.call_soon_threadsafe(self._deliver, [answer for _, answer in group], answered)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
 

@@ -71,6 +71,12 @@ _HOT = {
         f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}}",
         "SELECT id, artifact_url, submitted_by FROM {found}",
     ),
+    "settled": _Hot(
+        {"of_id": "text"},
+        f"id = of_id AND NOT {_IN_FLIGHT}",
+        "SELECT registrations.*, (SELECT registered_at FROM plugins WHERE plugins.id = registrations.plugin_id)"
+        " AS registered_at FROM {found}",
+    ),
     # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.
     "claim": _Hot(
         {"of_id": "text"},

@@ -40,6 +40,7 @@ from shared.registration import (
     Progress,
     Registration,
     RegistrationId,
+    Settled,
     Settlement,
     Status,
     Submission,
@@ -47,6 +48,7 @@ from shared.registration import (
     Terms,
     Waiting,
 )
+from shared.store.changes import tell
 from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
 from shared.store.hot import Hot
@@ -70,6 +72,7 @@ from shared.store.tables import (
     moment,
     plugin_of,
     registration_of,
+    settled_of,
     submission_columns,
     submission_of,
 )
@@ -221,7 +224,7 @@ class Store:
         for place, each in enumerate(asked):
             kinds[type(each)].append((place, each))
         looks_only = not kinds.keys() - {Look, Versions}  # who reads waits for nobody who writes
-        with self._database.read() if looks_only else self._database.write_group() as connection:
+        with self._database.read() if looks_only else self._database.write() as connection:
             for kind, do in (
                 (Settlement, self._settle),
                 (Renewal, partial(self._renew, lease_s=terms.lease_s)),
@@ -304,6 +307,8 @@ class Store:
         verified = {_key(each.claim): each for each in settlements if each.digest is not None}
         ended = {_key(each.claim): each for each in settlements if each.digest is None}
         became = self._register(connection, verified) | self._end(connection, ended)
+        if any(status.final for status in became.values()):
+            tell(connection)
         return [became.get(_key(each.claim)) for each in settlements]
 
     def _end(self, connection: Connection, ended: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
@@ -379,6 +384,7 @@ class Store:
             if row is None:
                 return None
             _record(connection, by, "cancel", {registration_id: None})
+            tell(connection)
         return registration_of(row._mapping)
 
     def actions(
@@ -433,10 +439,13 @@ class Store:
         )
         used_up = AttemptsUsedUp("Every worker that tried this artifact stopped before it could say how it went.")
         with self._database.write() as connection:
-            return [
+            failed = [
                 *self._fail(connection, due.where(self._max_leases_lost <= LEASES_LOST), lost),
                 *self._fail(connection, due.where(max_attempts <= ATTEMPTS_SPENT), used_up),
             ]
+            if failed:
+                tell(connection)
+        return failed
 
     def _fail(self, connection: Connection, which: Select[tuple[Any]], error: AttemptsUsedUp) -> list[RegistrationId]:
         rows = connection.execute(
@@ -491,9 +500,11 @@ class Store:
         """Return those of *registration_ids* that there are."""
         return self._select_registrations(_r.id.in_(list(registration_ids)))
 
-    def settled(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
+    def settled(self, registration_ids: Iterable[RegistrationId]) -> list[Settled]:
         """Return those of *registration_ids* that have reached a final state."""
-        return self._select_registrations(_r.id.in_(list(registration_ids)), _r.status.not_in([*IN_FLIGHT]))
+        ids = [(each,) for each in registration_ids]
+        with self._database.read() as connection:
+            return [settled_of(row._mapping) for row in self._hot.run(connection, "settled", ids)] if ids else []
 
     def registrations(
         self,

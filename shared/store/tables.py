@@ -5,6 +5,7 @@ not validate; what enters was parsed before it came here.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from sqlalchemy import BigInteger, Index, RowMapping, Table, Text, UniqueConstra
 from sqlmodel import Field, SQLModel
 
 from shared.errors import Failure
-from shared.registration import Plugin, Registration, Status, Submission
+from shared.registration import Plugin, Registration, Settled, Status, Submission
 
 SCHEMA_VERSION = "0005"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
@@ -252,10 +253,16 @@ def registration_of(row: RowMapping) -> Registration:
     )
 
 
-def plugin_of(row: RowMapping) -> Plugin:
+def plugin_of(row: Mapping[str, Any] | RowMapping) -> Plugin:
     """Return the plugin in a row."""
     fields = {name: row[name] for name in Plugin.model_fields}
     return Plugin.model_construct(**{**fields, "registered_at": moment(row["registered_at"])})
+
+
+def settled_of(row: RowMapping) -> Settled:
+    """Return what is in the row of a registration that is final, with its plugin's `registered_at` beside it."""
+    plugin = plugin_of({**row, "id": row["plugin_id"]}) if row["registered_at"] is not None else None
+    return Settled(registration_of(row), plugin)
 
 
 def failure_columns(failure: Failure) -> dict[str, str]:

@@ -50,6 +50,7 @@ from shared.registration import (
 )
 from shared.store.database import Database, open_database
 from shared.store.registrations import MAX_LEASES_LOST, Store
+from shared.store.schema import migrate
 from shared.store.statements import queueing
 from tests.conftest import a_parsed_submission
 
@@ -349,7 +350,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store, migrated once, to be copied for every example."""
     path = tmp_path_factory.mktemp("template") / "registry.db"
     database = open_database(f"sqlite:///{path}")
-    database.migrate()
+    migrate(database)
     database.close()
     assert not path.with_name("registry.db-wal").exists()
     return path

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from api.main import create_app
 from shared.settings import Settings
 from shared.store.database import open_database
+from shared.store.schema import migrate
 from shared.store.tokens import Tokens
 from tests.fuzz.examples import TOKEN
 
@@ -100,7 +101,7 @@ def served() -> Served:
         requests_a_minute=0,
     )
     database = open_database(settings.database_url)
-    database.migrate()
+    migrate(database)
     bearer = Tokens(database).create("fuzz", ["register", "read", "operate"]).text
     database.close()
     return Served(create_app(settings), bearer)

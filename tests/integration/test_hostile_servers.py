@@ -29,6 +29,7 @@ import trustme
 from shared.registration import Registration, Status
 from shared.settings import Settings, read_settings
 from shared.store.database import open_database
+from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.hostile_server import (
@@ -140,7 +141,7 @@ class Workbench:
         authority.cert_pem.write_to_path(str(self._ca_file))
         self._database_url = f"sqlite:///{folder / 'registry.db'}"
         self.database = open_database(self._database_url)
-        self.database.migrate()
+        migrate(self.database)
         self._verifiers: dict[Settings, Verifying] = {}
         self._others: list[Verifying] = []
 

@@ -14,6 +14,7 @@ from shared.errors import ArtifactMissing
 from shared.registration import Progress, Settlement
 from shared.store.database import Database, open_database
 from shared.store.registrations import Look, Store, Wish
+from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import digest_of, postpone, register, reject, submit
 from tests.engines import fresh_database
@@ -25,7 +26,7 @@ class Plans:
 
     def __init__(self, database: Database) -> None:
         self.steps: dict[str, list[str]] = {}
-        event.listen(database._engine, "before_cursor_execute", self._explain)
+        event.listen(database.engine, "before_cursor_execute", self._explain)
 
     def _explain(self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if statement.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE", "INSERT"}:
@@ -42,7 +43,7 @@ class Plans:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = open_database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.migrate()
+    migrate(database)
     yield database
     database.close()
 
@@ -96,7 +97,7 @@ def touched(database: Database, backlog: int, group: int) -> dict[str, list[str]
                 step.removeprefix("->  ") for step in plan if re.search("(?<!Subquery )Scan .*on registrations", step)
             ]
 
-    event.listen(database._engine, "before_cursor_execute", explain)
+    event.listen(database.engine, "before_cursor_execute", explain)
     claims = store.work([Wish(each) for each in ids], terms())
     assert all(claims)
     store.work([Look(tuple(ids))], terms())
@@ -113,7 +114,7 @@ def test_postgresql_looks_a_groups_rows_up_by_their_ids_without_statistics_too(
 ) -> None:
     """With a plain ``status`` it took the index of all that is in flight: 9 ms for 32 claims, with 3,000 queued."""
     with fresh_database(postgresql_url) as url, closing(open_database(url)) as database:
-        database.migrate()
+        migrate(database)
         found = touched(database, 3000, group)
     assert found.keys() == {"claim", "waiting", "renew", "register", "write_plugins", "end"}
     for name, steps in found.items():
@@ -132,10 +133,10 @@ def test_renewing_costs_the_same_for_each_however_many_there_are(
         else:
             url = stack.enter_context(fresh_database(request.getfixturevalue("postgresql_url")))
         database = stack.enter_context(closing(open_database(url)))
-        database.migrate()
+        migrate(database)
         store, statements = Store(database), list[str]()
         event.listen(
-            database._engine,
+            database.engine,
             "before_cursor_execute",
             lambda _connection, _cursor, statement, *_: statements.append(statement),
         )

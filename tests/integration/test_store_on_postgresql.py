@@ -14,6 +14,7 @@ from shared.errors import ArtifactMissing
 from shared.registration import Accepted, Claim, Progress, Settlement, Status
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
+from shared.store.schema import check_schema, migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import (
     OperatorContract,
@@ -36,7 +37,7 @@ from tests.running import until
 def database(postgresql_url: str) -> Iterator[Database]:
     with fresh_database(postgresql_url) as url:
         database = open_database(url)
-        database.migrate()
+        migrate(database)
         yield database
         database.close()
 
@@ -78,9 +79,9 @@ def test_two_migrations_at_once_are_one(postgresql_url: str) -> None:
     with fresh_database(postgresql_url) as url:
         databases = [open_database(url) for _ in range(4)]
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda each: each.migrate(), databases))
+            list(pool.map(migrate, databases))
         for each in databases:
-            each.check_schema()
+            check_schema(each)
             each.close()
 
 
@@ -88,7 +89,7 @@ def test_a_database_without_tables_is_refused(postgresql_url: str) -> None:
     with fresh_database(postgresql_url) as url:
         database = open_database(url)
         with pytest.raises(SchemaMismatch, match="no tables yet"):
-            database.check_schema()
+            check_schema(database)
         database.close()
 
 

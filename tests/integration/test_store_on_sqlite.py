@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ from sqlmodel import SQLModel
 
 from shared.errors import StoreUnavailable
 from shared.store import database as database_module
+from shared.store import schema as schema_module
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
+from shared.store.schema import check_schema, migrate
+from shared.store.snapshot import StoreSnapshots
 from shared.store.tables import SCHEMA_VERSION
+from shared.store.workers import Workers
 from tests.conftest import a_parsed_submission
 from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
 
@@ -38,13 +43,27 @@ def test_migrations_and_tables_say_the_same(database: Database) -> None:
 
 
 def test_the_newest_migration_is_the_schema_version() -> None:
-    versions = Path(database_module.__file__).parent / "migrations" / "versions"
+    versions = Path(schema_module.__file__).parent / "migrations" / "versions"
     assert max(path.name[:4] for path in versions.glob("*.py")) == SCHEMA_VERSION
 
 
+def test_what_sqlite_rolled_back_by_itself_is_not_told_as_committed(database: Database) -> None:
+    """As it does when the disk is full: the transaction is gone, and a commit would succeed."""
+    with pytest.raises(StoreUnavailable), database.write() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def test_threads_that_write_at_the_same_time_all_have_their_turn(database: Database) -> None:
+    workers = Workers(database)
+    with ThreadPoolExecutor(8) as pool:
+        for each in [pool.submit(workers.here, f"worker-{n}", max_downloads=1) for n in range(40)]:
+            each.result()
+    assert len(StoreSnapshots(database).take().workers) == 40
+
+
 def test_migrating_twice_changes_nothing(database: Database) -> None:
-    database.migrate()
-    database.check_schema()
+    migrate(database)
+    check_schema(database)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +79,7 @@ def test_a_store_that_does_not_fit_is_refused_in_a_sentence(
             connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
     connection.close()
     with pytest.raises(SchemaMismatch, match=sentence):
-        database.check_schema()
+        check_schema(database)
 
 
 def test_a_newer_store_is_not_migrated(database: Database, tmp_path: Path) -> None:
@@ -68,7 +87,7 @@ def test_a_newer_store_is_not_migrated(database: Database, tmp_path: Path) -> No
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(SchemaMismatch, match="newer plugin-registry"):
-        database.migrate()
+        migrate(database)
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "oracle+x://h"])
@@ -142,7 +161,7 @@ def test_an_embedded_store_is_copied_before_it_is_migrated(
 ) -> None:
     registration = store.submit([(a_parsed_submission(), "tests")])
     scripts = tmp_path / "migrations"
-    shutil.copytree(database_module.MIGRATIONS, scripts)
+    shutil.copytree(schema_module.MIGRATIONS, scripts)
     next_version = f"{int(SCHEMA_VERSION) + 1:04}"
     (scripts / "versions" / f"{next_version}_next.py").write_text(
         f"revision, down_revision = {next_version!r}, {SCHEMA_VERSION!r}\n"
@@ -150,13 +169,13 @@ def test_an_embedded_store_is_copied_before_it_is_migrated(
         "    from alembic import op\n"
         "    op.execute('DELETE FROM registrations')\n"
     )
-    monkeypatch.setattr(database_module, "MIGRATIONS", scripts)
-    monkeypatch.setattr(database_module, "SCHEMA_VERSION", next_version)
-    database.migrate()
-    database.check_schema()
+    monkeypatch.setattr(schema_module, "MIGRATIONS", scripts)
+    monkeypatch.setattr(schema_module, "SCHEMA_VERSION", next_version)
+    migrate(database)
+    check_schema(database)
     assert store.registrations(limit=1) == []
-    monkeypatch.setattr(database_module, "SCHEMA_VERSION", SCHEMA_VERSION)
+    monkeypatch.setattr(schema_module, "SCHEMA_VERSION", SCHEMA_VERSION)
     copy = open_database(f"sqlite:///{tmp_path / f'registry.db.schema-{SCHEMA_VERSION}.bak'}")
-    copy.check_schema()
+    check_schema(copy)
     assert len(Store(copy).registrations(limit=10)) == len(registration)
     copy.close()

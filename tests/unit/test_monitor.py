@@ -65,16 +65,14 @@ class NoCounters(Counters):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Have looks grow old by a clock that stands still until the test adds to it."""
-    passed = [1000.0]
-    monkeypatch.setattr("api.live.monitor.monotonic", lambda: sum(passed))
-    return passed
+def clock() -> list[float]:
+    """The sum of these is what a clock says that stands still until the test adds to it."""
+    return [1000.0]
 
 
 def test_fifty_viewers_cost_one_look(clock: list[float]) -> None:
     snapshots = CountingSnapshots()
-    monitor = Monitor(snapshots, NoCounters(), RequestCounts(), lambda: 3)
+    monitor = Monitor(snapshots, NoCounters(), RequestCounts(), lambda: 3, clock=lambda: sum(clock))
 
     async def view() -> Snapshot | None:
         async for seen in monitor.snapshots():
@@ -112,7 +110,7 @@ def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
 
 def test_a_store_that_is_away_is_told_to_each_viewer_and_nothing_counted_is_lost(clock: list[float]) -> None:
     snapshots, counters, answers = CountingSnapshots(), NoCounters(), RequestCounts()
-    monitor = Monitor(snapshots, counters, answers, lambda: 0)
+    monitor = Monitor(snapshots, counters, answers, lambda: 0, clock=lambda: sum(clock))
 
     async def look() -> Snapshot | None:
         async for seen in monitor.snapshots():

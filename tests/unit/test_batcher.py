@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import StoreUnavailable
-from shared.store.batcher import BUSY_FROM, MAX_GROUP, StoreThread
+from shared.store.batcher import BUSY_FROM, MAX_GROUP, Batcher
 
 
 class Store:
@@ -18,6 +18,7 @@ class Store:
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
+        self.lingered: list[float] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self.entered = threading.Event()
@@ -31,9 +32,9 @@ class Store:
         return [2 * each for each in group]
 
 
-def run(store: Store, story: Callable[["StoreThread[int, int]"], Coroutine[Any, Any, None]]) -> None:
+def run(store: Store, story: Callable[["Batcher[int, int]"], Coroutine[Any, Any, None]]) -> None:
     async def told() -> None:
-        thread: StoreThread[int, int] = StoreThread(store, asyncio.get_running_loop())
+        thread: Batcher[int, int] = Batcher(store, sleep=store.lingered.append)
         try:
             await story(thread)
         finally:
@@ -43,7 +44,7 @@ def run(store: Store, story: Callable[["StoreThread[int, int]"], Coroutine[Any, 
     asyncio.run(told())
 
 
-async def hold(store: Store, thread: "StoreThread[int, int]") -> "asyncio.Task[int]":
+async def hold(store: Store, thread: "Batcher[int, int]") -> "asyncio.Task[int]":
     """Have the thread be in the middle of a call, for a 0."""
     store.go_on.clear()
     store.entered.clear()
@@ -55,7 +56,7 @@ async def hold(store: Store, thread: "StoreThread[int, int]") -> "asyncio.Task[i
 def test_who_is_alone_is_a_group_of_its_own() -> None:
     store = Store()
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         for number in range(3):
             assert await thread.ask(number) == 2 * number
 
@@ -66,7 +67,7 @@ def test_who_is_alone_is_a_group_of_its_own() -> None:
 def test_what_waits_while_the_store_is_busy_is_the_next_group_in_its_order() -> None:
     store = Store()
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         rest = [asyncio.create_task(thread.ask(number)) for number in range(1, 6)]
         await asyncio.sleep(0)
@@ -80,7 +81,7 @@ def test_what_waits_while_the_store_is_busy_is_the_next_group_in_its_order() -> 
 def test_a_group_has_an_end() -> None:
     store = Store()
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         rest = [asyncio.create_task(thread.ask(number)) for number in range(2 * MAX_GROUP + 1)]
         await asyncio.sleep(0)
@@ -92,22 +93,18 @@ def test_a_group_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(("size", "lingers"), [(BUSY_FROM - 1, False), (BUSY_FROM, True)])
-def test_after_a_group_that_is_not_small_more_are_let_come(
-    monkeypatch: pytest.MonkeyPatch, size: int, lingers: bool
-) -> None:
-    lingered: list[float] = []
-    monkeypatch.setattr("shared.store.batcher.time.sleep", lingered.append)
+def test_after_a_group_that_is_not_small_more_are_let_come(size: int, lingers: bool) -> None:
     store = Store()
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         rest = [asyncio.create_task(thread.ask(number)) for number in range(size)]
         await asyncio.sleep(0)
         store.go_on.set()
         await asyncio.gather(first, *rest)
-        assert lingered == []
+        assert store.lingered == []
         await thread.ask(0)
-        assert bool(lingered) is lingers
+        assert bool(store.lingered) is lingers
 
     run(store, story)
 
@@ -118,7 +115,7 @@ def test_a_store_that_is_away_is_told_to_each_and_asked_once() -> None:
     def away(_group: Sequence[int]) -> None:
         raise StoreUnavailable("It is away.")
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         store.fails = away
         rest = [asyncio.create_task(thread.ask(number)) for number in (1, 2)]
@@ -140,7 +137,7 @@ def test_one_that_fails_takes_no_other_along() -> None:
         if 2 in group:
             raise ValueError("two")
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         store.fails = dislike_two
         rest = [asyncio.create_task(thread.ask(number)) for number in (1, 2, 3)]
@@ -158,7 +155,7 @@ def test_one_that_fails_takes_no_other_along() -> None:
 def test_who_does_not_wait_any_more_is_in_nobodys_way() -> None:
     store = Store()
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         first = await hold(store, thread)
         gone, stays = (asyncio.create_task(thread.ask(number)) for number in (1, 2))
         await asyncio.sleep(0)
@@ -169,17 +166,18 @@ def test_who_does_not_wait_any_more_is_in_nobodys_way() -> None:
         assert await stays == 4
 
     run(store, story)
+    assert store.groups == [[0], [2]], "what was given up is not done afterwards"
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 5), max_size=40))
 def test_everybody_is_answered(pauses: list[int]) -> None:
-    async def one(thread: "StoreThread[int, int]", number: int, pause: int) -> int:
+    async def one(thread: "Batcher[int, int]", number: int, pause: int) -> int:
         for _turn in range(pause):
             await asyncio.sleep(0)
         return await thread.ask(number)
 
-    async def story(thread: "StoreThread[int, int]") -> None:
+    async def story(thread: "Batcher[int, int]") -> None:
         answers = await asyncio.gather(*(one(thread, number, pause) for number, pause in enumerate(pauses)))
         assert answers == [2 * number for number in range(len(pauses))]
 

@@ -1,0 +1,121 @@
+"""The poller: one question to the store serves everybody who waits for something in it, and none holds a thread.
+
+    interest(key) ──► interested ──► round: fetch(all keys) ──► found: they are told
+                          └──────────── the next round ◄── not found
+
+**A round is made when it may find something**: somebody is newly interested, or the store has changed. `version` says
+the latter without asking the store for anything (`shared/store/changes.py`); it is a hint, so a round is made every
+few seconds even so. While nobody is interested nothing at all is done.
+
+**No news is lost.** Interest is registered before the question is asked, and answered by rounds that began later; the
+version is read before the question, so what is committed while that is under way is a change that is still to come.
+
+**Nobody is asked for too often.** Between two rounds lies a pause, and never less than a few times what the last one
+took: however many wait, most of the time is left to those who work.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import Generic, TypeVar
+
+from shared.logs import get_logger
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
+
+TICK_S = 0.003
+"""How often the version is looked at while somebody waits: it costs microseconds."""
+DOUBT_S = 5.0
+"""How long a version that stays the same is believed."""
+AGAIN_S = 0.1
+"""When a question is asked again that was not answered."""
+SHARE = 3
+"""A pause is at least so many times as long as the round before it."""
+
+log = get_logger(__name__)
+
+
+class Poller(Generic[Key, Found]):
+    """Asks *fetch* for the keys somebody waits for; what there is nothing to tell of is not in its answer."""
+
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Found]]],
+        version: Callable[[], int],
+        *,
+        pause_s: float = 0.0,
+    ) -> None:
+        self._fetch = fetch
+        self._version = version
+        self._pause_s = pause_s
+        self._interested: defaultdict[Key, list[asyncio.Future[Found | None]]] = defaultdict(list)
+        self._newly = asyncio.Event()
+        self._leaving = False
+
+    def interest(self, key: Key) -> "asyncio.Future[Found | None]":
+        """Return what the first round that begins after this, and finds any, will tell of *key*; None if we leave.
+
+        Who loses interest cancels the future.
+        """
+        answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+        if self._leaving:
+            answer.set_result(None)
+        else:
+            self._interested[key].append(answer)
+            self._newly.set()
+        return answer
+
+    def leave(self) -> None:
+        """Let everybody go: this process is about to stop."""
+        self._leaving = True
+        interested, self._interested = self._interested, defaultdict(list)
+        for answers in interested.values():
+            _tell(answers, None)
+
+    async def run(self) -> None:
+        """Make rounds for as long as the process lives."""
+        while True:
+            await self._newly.wait()
+            while self._interested:
+                version, begun = self._version(), monotonic()
+                well = await self._round()
+                await asyncio.sleep(max(self._pause_s, SHARE * (monotonic() - begun)))
+                if well:
+                    await self._something(version)
+                else:
+                    await asyncio.sleep(AGAIN_S)
+            self._newly.clear()
+
+    async def _round(self) -> bool:
+        """Ask, and tell; return whether the question was answered."""
+        self._newly.clear()
+        asked, self._interested = self._interested, defaultdict(list)
+        found: Mapping[Key, Found] = {}
+        well = False
+        try:
+            found = await self._fetch(list(asked))
+            well = True
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next round may go well, and all wait for it
+            log.warning("store not asked", reason=str(error) or type(error).__name__)
+        for key, answers in asked.items():
+            if key in found:
+                _tell(answers, found[key])
+            elif self._leaving:
+                _tell(answers, None)
+            elif still := [each for each in answers if not each.done()]:
+                self._interested[key] += still
+        return well
+
+    async def _something(self, version: int) -> None:
+        """Wait until a round may find something."""
+        until = monotonic() + DOUBT_S
+        while not self._newly.is_set() and self._version() == version and monotonic() < until:
+            await asyncio.sleep(TICK_S)
+
+
+def _tell(answers: Sequence["asyncio.Future[Found | None]"], found: Found | None) -> None:
+    for answer in answers:
+        if not answer.done():
+            answer.set_result(found)
