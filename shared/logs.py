@@ -4,6 +4,7 @@ Whatever is logged, by us or by a library, leaves without the query and userinfo
 shown and does nothing else: what is hidden in it stands there by its number.
 """
 
+import json
 import logging
 import re
 import sys
@@ -39,7 +40,7 @@ def configure_logs(*, service: str) -> None:
         add_service,
         structlog.processors.format_exc_info,
         without_secrets,
-        *(for_people if sys.stderr.isatty() else [structlog.processors.JSONRenderer()]),
+        *(for_people if sys.stderr.isatty() else [structlog.processors.JSONRenderer(_as_json)]),
     ]
     structlog.configure(
         processors=[*before, *last],
@@ -69,6 +70,13 @@ def configure_logs(*, service: str) -> None:
         "kombu",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+_json = json.JSONEncoder(default=str)
+
+
+def _as_json(event: EventDict, **_options: Any) -> str:
+    return _json.encode(event)  # `json.dumps` with any option makes an encoder for each line
 
 
 class _Stderr:

@@ -7,6 +7,7 @@ outside itself is looked up, not followed (decision 0020).
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,8 @@ from api.http.strict_json import loads_strictly
 
 MAX_CHARACTERS = 256 * 1024
 """So much is looked at in a moment, whatever bodies are let in."""
+REMEMBERED, REMEMBERED_CHARACTERS = 512, 8 * 1024
+"""How many schemas are remembered, and how long each may be: 4 MiB of them at most, as most have the same few."""
 MAX_DEPTH = 100
 MAX_BLAMED = 1000
 """How many subschemas are looked at to say what is wrong."""
@@ -54,7 +57,16 @@ class _Fault(Exception):
 
 
 def fault_in_schema(text: str) -> str | None:
-    """Return what is wrong with *text* as a JSON Schema, or None."""
+    """Return what is wrong with *text* as a JSON Schema, or None. What was asked lately is remembered, by its text."""
+    return _remembered(text) if len(text) <= REMEMBERED_CHARACTERS else _fault_in(text)
+
+
+@lru_cache(REMEMBERED)
+def _remembered(text: str) -> str | None:
+    return _fault_in(text)
+
+
+def _fault_in(text: str) -> str | None:
     try:
         schema = _parsed(text)
         if isinstance(schema, dict):

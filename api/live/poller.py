@@ -10,8 +10,8 @@ few seconds even so. While nobody is interested nothing at all is done.
 **No news is lost.** Interest is registered before the question is asked, and answered by rounds that began later; the
 version is read before the question, so what is committed while that is under way is a change that is still to come.
 
-**Nobody is asked for too often.** Between two rounds lies a pause, and never less than a few times what the last one
-took: however many wait, most of the time is left to those who work.
+**Nobody is asked for too often.** Between two rounds lies a pause, and never less than what the last one took:
+however many wait, half of the time is left to those who work.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ DOUBT_S = 5.0
 """How long a version that stays the same is believed."""
 AGAIN_S = 0.1
 """When a question is asked again that was not answered."""
-SHARE = 3
-"""A pause is at least so many times as long as the round before it."""
+SHARE = 1
+"""A pause is at least so many times as long as the round before it: half of the time is left to those who work."""
 
 log = get_logger(__name__)
 

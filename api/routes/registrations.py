@@ -1,7 +1,7 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
@@ -51,10 +51,10 @@ class RegistrationView(BaseModel):
     plugin_runtime: str
 
     @classmethod
-    def of(cls, registration: Registration, place: QueuePosition | None = None) -> Self:
+    def of(cls, registration: Registration, place: QueuePosition | None = None) -> "RegistrationView":
         """Return the view of *registration*, and of its *place* in the queue where that is known."""
         failure = registration.failure
-        return cls(
+        return cls.model_construct(  # it was parsed when it was submitted
             id=registration.id,
             status=registration.status,
             attempts=registration.attempts,
@@ -68,7 +68,7 @@ class RegistrationView(BaseModel):
             ahead=place.ahead if place else None,
             estimated_wait_s=place.estimated_wait_s if place else None,
             problem=problem_of(failure, registration.id).document if failure else None,
-            **registration.submission.model_dump(by_alias=False),
+            **vars(registration.submission),
         )
 
 

@@ -24,6 +24,8 @@ from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED
 
 _SUBMITTED = ", ".join(SUBMITTED)
 _OF_A_CLAIM = ", ".join(("id", "epoch", "attempts", "trace", "submitted_by", *Submission.model_fields))
+QUEUED = (*SUBMITTED, "id", "submitted_by", "retry_of", "trace")
+"""The columns of a row that is queued: what was submitted, its fingerprint first, by which rows are in one order."""
 _IN_FLIGHT = IN_FLIGHT_SQL.replace("status", "(status || '')")
 _TYPES = {"text": "text", "int": "bigint"}
 
@@ -49,14 +51,15 @@ A worker that lives and could not renew, for the store was away, is no reason to
 class _Hot:
     """A statement about the rows of `j`, which have *columns*, with their types.
 
-    ``{found}`` in it stands for those beside their registrations, as far as *condition* holds; ``{held}``, in an
-    UPDATE of registrations, for the same, locked.
+    ``{given}`` in it stands for those rows; ``{found}`` for those beside the rows of *table* for which *condition*
+    holds; ``{held}``, in an UPDATE of registrations, for the same, locked.
     """
 
     columns: Mapping[str, str]
     condition: str
     sentence: str
     lock: str = ""
+    table: str = "registrations"
 
 
 _CLAIMABLE = (
@@ -66,6 +69,24 @@ _CLAIMABLE = (
 _FENCE = "id = of_id AND (status || '') = 'verifying' AND epoch = at_epoch"
 """Invariant 4."""
 _HOT = {
+    # An identical one in flight stands in the way of a row, and nothing else does: which of them is looked up then.
+    "queue": _Hot(
+        {f"new_{name}": "text" for name in QUEUED},
+        "",
+        f"""INSERT INTO registrations ({", ".join(QUEUED)}, status, epoch, attempts, due_at, ring_at,
+            bytes_downloaded, created_at, updated_at, leases_lost, counted)
+        SELECT {", ".join(f"new_{name}" for name in QUEUED)}, 'queued', 0, 0, {{now}}, {{now}} + :ring_again_ms, 0,
+            {{now}}, {{now}}, 0, false
+        FROM {{given}} WHERE true
+        ON CONFLICT (fingerprint) WHERE {IN_FLIGHT_SQL} DO NOTHING
+        RETURNING id, created_at""",
+    ),
+    "standing": _Hot(
+        {"of_key": "text", "of_version": "text"},
+        "name_key = of_key AND version = of_version",
+        "SELECT plugins.* FROM {found}",
+        table="plugins",
+    ),
     "waiting": _Hot(
         {"of_id": "text"},
         f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}}",
@@ -152,7 +173,7 @@ class Hot:
         self, connection: Connection, name: str, rows: Iterable[Sequence[Any]], **terms: object
     ) -> Sequence[Row[Any]]:
         """Run the statement called *name* on *rows*, whose values stand as its columns do; return what it returns."""
-        in_order = sorted(rows, key=itemgetter(0))  # of their ids, so that whoever else locks several cannot deadlock
+        in_order = sorted(rows, key=itemgetter(0))  # so that whoever else locks several cannot deadlock
         if self._sqlite:
             bound: dict[str, object] = {"rows": json.dumps(in_order)}
         else:
@@ -172,7 +193,8 @@ def _sqlite(hot: _Hot) -> dict[str, str]:
     picked = (f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(hot.columns))
     j = f"(SELECT {', '.join(picked)} FROM json_each(:rows)) AS j"
     return {
-        "{found}": f"{j} CROSS JOIN registrations WHERE {hot.condition}",
+        "{given}": j,
+        "{found}": f"{j} CROSS JOIN {hot.table} WHERE {hot.condition}",
         "{held}": f"{j} WHERE {hot.condition}",
         "{in_order}": "",
     }
@@ -186,9 +208,10 @@ def _postgresql(hot: _Hot) -> dict[str, str]:
     """
     arrays = (f"CAST(:{name} AS {_TYPES[kind]}[])" for name, kind in hot.columns.items())
     j = f"unnest({', '.join(arrays)}) AS j({', '.join(hot.columns)})"
-    rows = f"FROM registrations WHERE {hot.condition} OFFSET 0 {hot.lock}"
+    rows = f"FROM {hot.table} WHERE {hot.condition} OFFSET 0 {hot.lock}"
     return {
-        "{found}": f"{j} CROSS JOIN LATERAL (SELECT * {rows}) AS registrations",
+        "{given}": j,
+        "{found}": f"{j} CROSS JOIN LATERAL (SELECT * {rows}) AS {hot.table}",
         "{held}": f"{j} CROSS JOIN LATERAL (SELECT id AS held {rows}) AS live WHERE id = held",
         "{in_order}": " ORDER BY name_key, version",
     }

@@ -9,7 +9,8 @@ commit's reply was lost, asking again gives the same answer.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +24,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import text as sql
-from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils import uuid7
 
 from shared.errors import AttemptsUsedUp, Canceled, Conflict
@@ -61,8 +61,6 @@ from shared.store.statements import (
     in_flight_of,
     named_like,
     page,
-    queueing,
-    standing_in_the_way,
 )
 from shared.store.tables import (
     ActionRow,
@@ -73,8 +71,8 @@ from shared.store.tables import (
     plugin_of,
     registration_of,
     settled_of,
-    submission_columns,
     submission_of,
+    submitted,
 )
 
 MAX_LEASES_LOST = 2
@@ -139,9 +137,7 @@ class Store:
         self._database = database
         self._max_in_flight = max_in_flight
         self._max_leases_lost = max_leases_lost
-        upsert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._ring_again_ms = int(ring_again_after_s * 1000)
-        self._queue = queueing(upsert, self._ring_again_ms)
         self._hot = Hot(database.dialect)
         # SQLite is told which index to use: without statistics it would take the one by status, and sort a backlog.
         source = "registrations INDEXED BY to_ring" if database.dialect == "sqlite" else "registrations"
@@ -172,7 +168,7 @@ class Store:
     def preview(self, submission: Submission) -> AlreadyRegistered | Taken | None:
         """Return what stands in the way of *submission*, if anything does; change nothing."""
         with self._database.read() as connection:
-            return standing_in_the_way(connection, [submission]).get(submission.fingerprint)
+            return self._standing(connection, [submission]).get(submission.fingerprint)
 
     def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"], quota: int) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
@@ -184,30 +180,45 @@ class Store:
         """Return the outcome of each of *wanted*, but for one that was in flight and ended just now."""
         # First the rows, then the look at the plugins. The other way round, on PostgreSQL, an identical
         # registration that settles between the two statements would be seen by neither.
-        rows = {place: each.columns for place, each in wanted.items()}
-        in_order = sorted(rows.values(), key=lambda row: row["fingerprint"])  # so that two processes cannot deadlock
-        inserted = {row.id: row for row in connection.execute(self._queue, in_order)}
-        standing = standing_in_the_way(connection, [each.submission for each in wanted.values()])
-        unwanted = [row["id"] for row in rows.values() if row["id"] in inserted and row["fingerprint"] in standing]
-        new = [row for row in rows.values() if row["id"] in inserted and row["id"] not in unwanted]
+        rows = [each.row for each in wanted.values()]
+        queued = self._hot.run(connection, "queue", rows, ring_again_ms=self._ring_again_ms)
+        queued_at = {row.id: row.created_at for row in queued}
+        standing = self._standing(connection, [each.submission for each in wanted.values()])
+        inserted = [each for each in wanted.values() if each.id in queued_at]
+        unwanted = [each.id for each in inserted if each.fingerprint in standing]
+        new = [each for each in inserted if each.fingerprint not in standing]
         refused = _beyond(connection, quota, new) if quota else set()
         if unwanted or refused:
             connection.execute(delete(_registrations).where(_r.id.in_([*unwanted, *refused])))
-        others = {row["fingerprint"] for row in rows.values() if row["id"] not in inserted} - standing.keys()
+        others = {each.fingerprint for each in wanted.values() if each.id not in queued_at} - standing.keys()
         found = connection.execute(JOINED, {"fingerprints": [*others]}) if others else ()
         joined = {row.fingerprint: row for row in found}
         outcomes: dict[int, Outcome] = {}
-        for place, row in rows.items():
-            fingerprint = row["fingerprint"]
-            if fingerprint in standing:
-                outcomes[place] = standing[fingerprint]
-            elif row["id"] in refused:
+        for place, each in wanted.items():
+            if each.fingerprint in standing:
+                outcomes[place] = standing[each.fingerprint]
+            elif each.id in refused:
                 outcomes[place] = OverQuota(quota)
-            elif row["id"] in inserted:
-                outcomes[place] = Accepted(registration_of(inserted[row["id"]]._mapping), new=True)
-            elif fingerprint in joined:
-                outcomes[place] = Accepted(registration_of(joined[fingerprint]._mapping), new=False)
+            elif each.id in queued_at:
+                outcomes[place] = Accepted(each.queued(moment(queued_at[each.id])), new=True)
+            elif each.fingerprint in joined:
+                outcomes[place] = Accepted(registration_of(joined[each.fingerprint]._mapping), new=False)
         return outcomes
+
+    def _standing(
+        self, connection: Connection, submissions: Iterable[Submission]
+    ) -> dict[str, AlreadyRegistered | Taken]:
+        """Return the plugins that stand where *submissions* want to, by the fingerprint of these."""
+        wanted = {each.fingerprint: (each.name_key, each.version) for each in submissions}
+        found = self._hot.run(connection, "standing", set(wanted.values()))
+        rows = {(row.name_key, row.version): row for row in found}
+        return {
+            fingerprint: (AlreadyRegistered if rows[name].fingerprint == fingerprint else Taken)(
+                plugin_of(rows[name]._mapping)
+            )
+            for fingerprint, name in wanted.items()
+            if name in rows
+        }
 
     # --- verifying ------------------------------------------------------------------------------
 
@@ -341,7 +352,7 @@ class Store:
 
     def _refuse_taken(self, connection: Connection, claim: Claim) -> None:
         """Reject what would have become a plugin, had its name not been taken meanwhile (invariant 2)."""
-        standing = standing_in_the_way(connection, [claim.submission])[claim.submission.fingerprint].plugin
+        standing = self._standing(connection, [claim.submission])[claim.submission.fingerprint].plugin
         conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
         connection.execute(
             update(_registrations)
@@ -550,32 +561,47 @@ class Store:
         return [registration_of(row._mapping) for row in rows]
 
 
-@dataclass(frozen=True)
 class _Wanted:
-    """A registration to be: what was submitted, by whom, and why."""
+    """A registration to be: what was submitted, by whom, and why; with an id of its own."""
 
-    submission: Submission
-    by: str
-    retry_of: RegistrationId | None = None
-    trace: str | None = None
+    def __init__(
+        self, submission: Submission, by: str, *, retry_of: RegistrationId | None = None, trace: str | None = None
+    ) -> None:
+        self.submission = submission
+        self.by = by
+        self.id = RegistrationId(f"registration-{uuid7()}")
+        self.fingerprint = submission.fingerprint
+        self._retry_of = retry_of
+        self._trace = trace
 
-    @cached_property
-    def columns(self) -> dict[str, Any]:
-        """Its row, with an id of its own."""
-        return {
-            "id": f"registration-{uuid7()}",
-            "submitted_by": self.by,
-            "retry_of": self.retry_of,
-            "trace": self.trace,
-            **submission_columns(self.submission),
-        }
+    @property
+    def row(self) -> tuple[str | None, ...]:
+        """Its values, as `QUEUED` names them."""
+        return (*submitted(self.submission), self.id, self.by, self._retry_of, self._trace)
+
+    def queued(self, at: datetime) -> Registration:
+        """Return it as it is once it is queued."""
+        return Registration(
+            id=self.id,
+            submission=self.submission,
+            status=Status.QUEUED,
+            attempts=0,
+            bytes_downloaded=0,
+            artifact_bytes=None,
+            created_at=at,
+            updated_at=at,
+            next_attempt_at=at,
+            plugin_id=None,
+            failure=None,
+            retry_of=self._retry_of,
+        )
 
 
-def _beyond(connection: Connection, quota: int, new: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the ids of those *new* rows that are more than *quota* lets their submitters have in flight."""
+def _beyond(connection: Connection, quota: int, new: Sequence[_Wanted]) -> set[str]:
+    """Return the ids of those *new* ones that are more than *quota* lets their submitters have in flight."""
     beyond: set[str] = set()
-    for submitter in {row["submitted_by"] for row in new}:
-        ids = [row["id"] for row in new if row["submitted_by"] == submitter]
+    for submitter in {each.by for each in new}:
+        ids = [each.id for each in new if each.by == submitter]
         surplus = in_flight_of(connection, submitter, at_most=quota + len(ids)) - quota
         beyond.update(ids[len(ids) - max(0, surplus) :])
     return beyond

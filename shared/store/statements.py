@@ -3,7 +3,7 @@
 Private to `shared/store/registrations.py` and what stands beside it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -19,10 +19,10 @@ from sqlalchemy import (
 )
 from sqlalchemy import text as sql
 
-from shared.registration import AlreadyRegistered, Status, Submission, Taken, normalised
+from shared.registration import normalised
 from shared.store.database import NowMs
 from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
-from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED, PluginRow, RegistrationRow, plugin_of
+from shared.store.tables import IN_FLIGHT_SQL, PluginRow, RegistrationRow
 
 _registrations = RegistrationRow.__table__
 _plugins = PluginRow.__table__
@@ -36,50 +36,9 @@ def in_flight() -> Any:
     return sql(IN_FLIGHT_SQL)  # in the words of the partial indexes, so that they are used
 
 
-def queueing(insert: Callable[[Table], Any], ring_again_ms: int) -> Any:
-    """Return the statement that queues registrations, but for those of which an identical one is in flight."""
-    return (
-        insert(_registrations)
-        .values(
-            status=Status.QUEUED,
-            epoch=0,
-            attempts=0,
-            due_at=_NOW,
-            ring_at=_NOW + ring_again_ms,
-            bytes_downloaded=0,
-            created_at=_NOW,
-            updated_at=_NOW,
-            leases_lost=0,
-            counted=False,
-            **{column: bindparam(column) for column in ("id", "submitted_by", "retry_of", "trace", *SUBMITTED)},
-        )
-        .on_conflict_do_nothing(index_elements=["fingerprint"], index_where=sql(IN_FLIGHT_SQL))
-        .returning(_registrations)
-    )
-
-
 LEASES_LOST = literal_column(LEASES_LOST_SQL, Integer)
 ATTEMPTS_SPENT = literal_column(ATTEMPTS_SPENT_SQL, Integer)
 JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
-# Not pairs in a list of pairs: for those SQLite looks at every plugin there is.
-_PLUGINS_AT = select(_plugins).where(
-    _p.name_key.in_(bindparam("names", expanding=True)), _p.version.in_(bindparam("versions", expanding=True))
-)
-
-
-def standing_in_the_way(
-    connection: Connection, submissions: Iterable[Submission]
-) -> dict[str, AlreadyRegistered | Taken]:
-    """Return the plugins that stand where *submissions* want to, by the fingerprint of these."""
-    wanted = {submission.fingerprint: (submission.name_key, submission.version) for submission in submissions}
-    names, versions = ({name[part] for name in wanted.values()} for part in (0, 1))
-    found = connection.execute(_PLUGINS_AT, {"names": [*names], "versions": [*versions]}).mappings().all()
-    rows = {(row["name_key"], row["version"]): row for row in found}
-    return {
-        fingerprint: (AlreadyRegistered if rows[name]["fingerprint"] == fingerprint else Taken)(plugin_of(rows[name]))
-        for fingerprint, name in wanted.items()
-        if name in rows
-    }
 
 
 def in_flight_of(connection: Connection, submitter: str, *, at_most: int) -> int:

@@ -211,19 +211,9 @@ class SessionRow(SQLModel, table=True):
     expires_at: int = Field(sa_type=_MILLISECONDS)
 
 
-def submission_columns(submission: Submission) -> dict[str, Any]:
-    """Return the columns that registrations and plugins share."""
-    return {
-        "fingerprint": submission.fingerprint,
-        "name": submission.name,
-        "name_key": submission.name_key,
-        "version": submission.version,
-        "plugin_type": submission.plugin_type,
-        "artifact_url": submission.artifact_url,
-        "checksum": submission.checksum,
-        "config_schema": submission.config_schema,
-        "plugin_runtime": submission.plugin_runtime,
-    }
+def submitted(submission: Submission) -> tuple[str, ...]:
+    """Return the values of `SUBMITTED`, the columns that registrations and plugins share."""
+    return tuple(getattr(submission, name) for name in SUBMITTED)
 
 
 def submission_of(row: RowMapping) -> Submission:

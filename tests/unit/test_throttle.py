@@ -44,3 +44,10 @@ def test_requests_are_counted_by_token() -> None:
 def test_a_limit_of_zero_is_none(who: str) -> None:
     throttle = Throttle(bad_tokens_a_minute=0, requests_a_minute=0)
     assert not any(refused(throttle, **{who: "x"}) for _ in range(1000))
+
+
+def test_many_requests_are_counted_in_portions_and_the_limit_holds() -> None:
+    throttle = Throttle(bad_tokens_a_minute=0, requests_a_minute=6000)
+    taken = sum(not refused(throttle, token="a") for _ in range(6100))
+    assert taken == 6000
+    assert not refused(throttle, token="b"), "each token has portions of its own"
