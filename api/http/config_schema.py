@@ -57,7 +57,7 @@ class _Fault(Exception):
 
 
 def fault_in_schema(text: str) -> str | None:
-    """Return what is wrong with *text* as a JSON Schema, or None. What was asked lately is remembered, by its text."""
+    """Return what is wrong with *text* as a JSON Schema, or None; what was asked lately is remembered by its text."""
     return _remembered(text) if len(text) <= REMEMBERED_CHARACTERS else _fault_in(text)
 
 

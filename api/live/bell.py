@@ -11,7 +11,7 @@ from shared.registration import RegistrationId
 
 MAX_UNRUNG = 10_000
 """Ids kept for a broker that is slow; beyond that the oldest are left to the sweep."""
-BELLS_A_SECOND = 40
+BELLS_A_SECOND = 100
 """Of one process, under load. A message costs a worker as much as an artifact does, however many it carries."""
 BELLS_AT_ONCE = 8
 """So many are rung as they come, before those that follow gather."""
