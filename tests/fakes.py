@@ -18,7 +18,7 @@ async def go_on(_attempt: Attempt) -> None:
 
 
 class FakeFetch:
-    """A `worker.fetch.hops.Fetch` without a network: URL -> bytes, or the error that is met there."""
+    """A `worker.fetch.port.Fetch` without a network: URL -> bytes, or the error that is met there."""
 
     def __init__(self, artifacts: dict[str, bytes | RegistryError] | None = None) -> None:
         self.artifacts = artifacts or {}

@@ -13,7 +13,7 @@ from shared.tracing import note, span
 from worker.attempt import Attempt, LeaseLost, Released
 from worker.digest.explain import Explainer
 from worker.digest.intake import Intake
-from worker.fetch.hops import Fetch
+from worker.fetch.port import Fetch
 from worker.keeper import Keeper
 from worker.retry import RetryPolicy, next_delay_s
 from worker.slots import Busy, Slot

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import closing
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Protocol
 from urllib.parse import urldefrag, urljoin
 
 from shared.egress import Egress, Target
@@ -33,20 +32,6 @@ MAX_RESTARTS = 2
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429, *range(500, 600)})
 log = get_logger(__name__)
-
-
-class Fetch(Protocol):
-    """How the bytes at a URL are had."""
-
-    async def __call__(self, url: str, attempt: Attempt, slot: Slot, intake: Intake, /) -> None:
-        """Put what is at *url* into *intake*, to its end, holding the *slot* of whom is connected to.
-
-        Raises:
-            Rejected: what is there, or where it is, rules the artifact out.
-            Unavailable: it could not be had this time.
-            Busy: there is no slot for where a redirect leads.
-        """
-        ...
 
 
 class Fetcher:
