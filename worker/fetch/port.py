@@ -1,4 +1,4 @@
-"""The port: how whoever verifies has the bytes at a URL. It knows no socket; `hops.py` does, and a test has its own."""
+"""The port: how whoever verifies has the bytes at a URL. It knows no socket; `hops.py` does, a test has its own."""
 
 from typing import Protocol
 
