@@ -96,11 +96,12 @@ def _peers(stand: Stand, url: str) -> dict[str, Callable[[], Measured]]:
     found: dict[str, Callable[[], Measured]] = {}
     for name, hasher in ((OPENSSL, "openssl dgst -sha256"), (SHA256SUM, "sha256sum")):
         if not {"curl", hasher.split(maxsplit=1)[0]} & stand.lacking:
-            found[name] = _pipe(url, checksum, ca_file, hasher)
+            found[name] = pipe(url, checksum, ca_file, hasher)
     return {**found, "requests": library("requests"), "pooch": library("pooch")}
 
 
-def _pipe(url: str, checksum: str, ca_file: Path, hasher: str) -> Callable[[], Measured]:
+def pipe(url: str, checksum: str, ca_file: Path, hasher: str) -> Callable[[], Measured]:
+    """Return what has curl download and *hasher* hash."""
     line = f"curl -sS --noproxy '*' --cacert {shlex.quote(str(ca_file))} {shlex.quote(url)} | {hasher}"
 
     def run_pipe() -> Measured:

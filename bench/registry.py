@@ -141,12 +141,21 @@ def _warm_up(stand: Stand, it: Registry, broker: redis.Redis) -> None:
 def register(stand: Stand, it: Registry, *, path: str = "small") -> float:
     """Register one more small artifact and wait for it; return the seconds that took. *path* says how it is sent."""
     number = next(_numbers)
+    return _registered(it, number, f"{stand.artifacts.small}/{path}/{number}", small_checksum(number))
+
+
+def register_large(stand: Stand, it: Registry) -> float:
+    """Register the large artifact once more and wait for it; return the seconds that took."""
+    return _registered(it, next(_numbers), stand.artifacts.http, stand.artifacts.large_checksum)
+
+
+def _registered(it: Registry, number: int, url: str, checksum: str) -> float:
     body = {
         "name": f"waited for {number}",
         "version": "1.0.0",
         "pluginType": "log",
-        "artifactUrl": f"{stand.artifacts.small}/{path}/{number}",
-        "checksum": small_checksum(number),
+        "artifactUrl": url,
+        "checksum": checksum,
     }
     headers = {"Authorization": f"Bearer {it.token}"}
     started = time.perf_counter()

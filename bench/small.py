@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.accepting import shim
 from bench.engines import POSTGRESQL, SQLITE, counting, process, store, suspended, valkey
 from bench.figures import OURS, Goal, Section, Table, turn
 from bench.profiling import CpuTimes, interpreting
@@ -23,13 +24,18 @@ from tests.engines import postgresql
 
 NAME = "small"
 BIN = PEERS_PYTHON.parent
+RQ_FAST = ("--worker-class", "rq.worker.SimpleWorker")
+"""It forks no process for each job, as its default worker does."""
 PEERS = {
     "celery": ("celery", "-A", "bench.peers.celery_job", "-q", "worker", "-l", "ERROR", "--concurrency"),
     "huey": ("huey_consumer", "bench.peers.huey_job.huey", "--quiet", "--worker-type", "process", "--workers"),
     "dramatiq": ("dramatiq", "bench.peers.dramatiq_job", "--processes"),
     "taskiq": ("taskiq", "worker", "bench.peers.taskiq_job:broker", "--log-level", "ERROR", "--workers"),
-    "rq": ("rq", "worker-pool", "--quiet", "--config", "bench.peers.rq_job", "--num-workers"),
+    "rq": ("rq", "worker-pool", "--quiet", "--config", "bench.peers.rq_job", *RQ_FAST, "--num-workers"),
 }
+SHIM = "naive shim and its Celery job"
+SHIM_WORKER = ("celery", "-A", "bench.peers.shim:celery", "-q", "worker", "-l", "ERROR", "--concurrency")
+ROUTE_GOAL = 8.0
 BACKLOG_GOAL = {SQLITE: 6.0, POSTGRESQL: 4.0}
 WARM_UP = 50
 PATIENCE_S = 15
@@ -61,7 +67,9 @@ def run(stand: Stand) -> Section:
         "Ours is asked over HTTP with `respond-async` and 64 connections, and commits every submission before it "
         "answers. The peers' jobs are put straight into their queues, without any API before them. Their job is "
         "the usual one (`bench/peers/job.py`): no lease, no fence, no egress checks. *Backlog* has the same "
-        "submissions accepted or queued while the workers are stopped, and times how long they then take.",
+        "submissions accepted or queued while the workers are stopped, and times how long they then take. *The whole "
+        "route* compares the same work: the shim that one would write (`bench/peers/shim.py`) is asked over HTTP as "
+        "ours is, and its Celery job does what the peers' does.",
     )
     rounds, count = (1, 400) if stand.quick else (3, 2000)
     with postgresql() as maintenance_url:
@@ -77,15 +85,37 @@ def run(stand: Stand) -> Section:
                         live[who].append(_live(it, 0, count))
                         if not stand.quick:
                             backlog[who].append(_backlog(it, count, count))
+            _route(stand, section, kind, maintenance_url, rounds, count, live[OURS])
             _note(section, f"{kind}, submission to record", live, at_least=3.0)
             if left_out:
                 section.notes.append(f"{kind}: left out of a quick run: {', '.join(sorted(left_out))}.")
             if not stand.quick:
                 _note(section, f"{kind}, backlog", backlog, at_least=BACKLOG_GOAL[kind])
-                if not all(goal.met for goal in section.goals[-2:]):
+                if not all(goal.met for goal in section.goals[-3:]):
                     doing(f"small artifacts on {kind}: what limits ours")
                     section.notes += _limits(stand, kind, maintenance_url)
     return section
+
+
+def _route(
+    stand: Stand,
+    section: Section,
+    kind: str,
+    maintenance_url: str,
+    rounds: int,
+    count: int,
+    ours: list[float],
+) -> None:
+    """Measure the shim and its job, of fewer artifacts: it takes long."""
+    runs = []
+    for number in range(rounds):
+        doing(f"small artifacts on {kind}, round {number + 1} of {rounds}: {SHIM}")
+        with _contender(stand, SHIM, kind, maintenance_url) as it:
+            runs.append(_live(it, 0, count // 2))
+    table = Table(f"{kind}, the whole route over HTTP", "records/s", {OURS: ours, SHIM: runs})
+    section.tables.append(table)
+    ratio = table.ratio(OURS, SHIM)
+    section.goals.append(Goal(f"{kind}, the whole route, of the naive one's", "at least", ROUTE_GOAL, ratio))
 
 
 def _note(section: Section, title: str, runs: dict[str, list[float]], *, at_least: float) -> None:
@@ -173,7 +203,11 @@ def _contender(stand: Stand, who: str, kind: str, maintenance_url: str) -> Itera
             "RQ_REDIS_URL": broker_url,
         }
 
+        port = running.enter_context(shim(folder, environment)) if who == SHIM else 0
+
         def submit(first: int, count: int) -> list[str]:
+            if port:
+                return _asking(stand, port, first, count)
             jobs = (stand.artifacts.small, str(first), str(count))
             return [str(PEERS_PYTHON), "-m", "bench.peers.send", who, *jobs]
 
@@ -184,12 +218,18 @@ def _contender(stand: Stand, who: str, kind: str, maintenance_url: str) -> Itera
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        program, *options = PEERS[who]
+        program, *options = SHIM_WORKER if who == SHIM else PEERS[who]
         command = (str(BIN / program), *options, str(cores()))
-        worker = running.enter_context(process(who, command, environment, folder))
+        worker = running.enter_context(process("peer", command, environment, folder))
         it = Contender(store_url, "records", [worker], submit, environment)
         _live(it, 10**8, WARM_UP)
         yield it
+
+
+def _asking(stand: Stand, port: int, first: int, count: int) -> list[str]:
+    """Return the command that submits over HTTP, to ours and to the shim alike."""
+    where = ("--port", str(port), "--artifacts", stand.artifacts.small, "--connections", "64")
+    return [sys.executable, "-m", "bench.load", *where, "--first", str(first), "--count", str(count), "--declare"]
 
 
 @contextmanager
@@ -202,9 +242,7 @@ def _ours(stand: Stand, folder: Path, kind: str, maintenance_url: str) -> Iterat
             it = running.enter_context(registry(stand, folder, store_url, workers=cores()))
 
         def submit(first: int, count: int) -> list[str]:
-            where = ("--port", str(it.port), "--artifacts", stand.artifacts.small, "--connections", "64")
-            what = ("--first", str(first), "--count", str(count), "--declare")
-            return [sys.executable, "-m", "bench.load", *where, *what]
+            return _asking(stand, it.port, first, count)
 
         environment = stand.environment(BENCH_TOKEN=it.token)
         yield Contender(it.store_url, "plugins", it.workers, submit, environment, it.processes)

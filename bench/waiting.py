@@ -12,9 +12,10 @@ import requests
 
 from bench.engines import POSTGRESQL, SQLITE, store
 from bench.figures import OURS, Goal, Section
+from bench.large import OPENSSL, pipe
 from bench.origin import SMALL_BYTES
 from bench.progress import doing
-from bench.registry import embedded, register, registry
+from bench.registry import Registry, embedded, register, register_large, registry
 from bench.stand import Stand
 from shared.store.database import open_database
 from shared.store.registrations import Store
@@ -24,6 +25,7 @@ NAME = "waiting"
 BARE = "bare download"
 APART = "ours, from a host that sends head and body apart"
 EXTRA_MS = 10.0
+LARGE_GOAL = 0.58
 STARTS_S = {"api": 1.2, "worker-1": 1.2, "beat": 0.5}
 _numbers = count(2 * 10**9)
 
@@ -62,10 +64,28 @@ def run(stand: Stand) -> Section:
                 runs[OURS].append(register(stand, it) * 1000)
             runs[APART] += [register(stand, it, path="apart") * 1000 for _ in range(rounds)]
             section.notes.append(f"{kind}, {_stages(it.store_url, begun, runs[OURS])}.")
+            if kind == SQLITE and not {"curl", "openssl"} & stand.lacking:
+                _large(stand, section, it)
         table = section.table(f"{kind}, one small artifact", "ms", runs)
         extra = table.median(OURS) - table.median(BARE)
         section.goals.append(Goal(f"{kind}: median above the bare download's", "at most", EXTRA_MS, extra, "ms"))
     return section
+
+
+def _large(stand: Stand, section: Section, it: Registry) -> None:
+    """A synchronous POST of a large artifact over http, beside `curl | openssl`."""
+    piped = pipe(
+        stand.artifacts.http, stand.artifacts.large_checksum, stand.artifacts.ca_file, "openssl dgst -sha256"
+    )
+    runs: dict[str, list[float]] = {OURS: [], OPENSSL: []}
+    for number in range(2 if stand.quick else 7):
+        doing(f"waiting for a large artifact, round {number + 1}")
+        large = register_large(stand, it)
+        runs[OURS] += [large] if number else []  # what happens once in a worker's life is not counted
+        runs[OPENSSL].append(piped()["wall_s"])
+    table = section.table(f"{stand.artifacts.large_mib} MiB over http, from the POST to its 200", "s", runs)
+    ratio = table.ratio(OURS, OPENSSL)
+    section.goals.append(Goal("a large artifact, POST to 200, of `curl | openssl`", "at most", LARGE_GOAL, ratio))
 
 
 def _stages(store_url: str, begun: Sequence[float], took_ms: Sequence[float]) -> str:

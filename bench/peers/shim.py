@@ -1,4 +1,7 @@
-"""The shim one would write: FastAPI, SQLModel, one commit and one ``apply_async`` for each request."""
+"""The shim one would write: FastAPI, SQLModel, one commit and one ``apply_async`` for each request.
+
+And the job behind it: it reads the registration, does what every peer's job does, and marks it as registered.
+"""
 
 import os
 from datetime import UTC, datetime
@@ -8,7 +11,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlmodel import Field, Session, SQLModel
 
-from bench.peers.job import engine
+from bench.peers import job
+from bench.peers.job import engine, engine_of
 
 
 class Asked(BaseModel):
@@ -38,13 +42,22 @@ class Registration(SQLModel, table=True):
 
 celery = Celery("shim", broker=os.environ["BENCH_BROKER_URL"])
 celery.conf.task_ignore_result = True
+celery.conf.worker_prefetch_multiplier = 64
 app = FastAPI()
-SQLModel.metadata.create_all(engine())
+_first = engine_of(os.environ["BENCH_STORE_URL"])  # not the one that is used: Celery forks after this
+SQLModel.metadata.create_all(_first)
+_first.dispose()
 
 
 @celery.task
 def verify(registration_id: int) -> None:
-    raise RuntimeError(f"no worker runs while accepting is measured, yet here is {registration_id}")
+    with Session(engine()) as session:
+        registration = session.get(Registration, registration_id)
+        assert registration is not None
+        job.verify(registration.name, registration.url, registration.checksum)
+        registration.status = "registered"
+        session.add(registration)
+        session.commit()
 
 
 @app.post("/api/v1/plugins", status_code=202)
