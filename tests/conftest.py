@@ -14,10 +14,10 @@ import pytest
 from shared.registration import Submission
 from shared.store.database import Database, open_database
 from shared.store.registrations import Store
-from shared.store.schema import migrate
 from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
+from tests.stores import sqlite_store
 
 RING_AGAIN_AFTER_S = 60.0
 _numbers = count(1)
@@ -75,8 +75,7 @@ def a_parsed_submission(**changes: str) -> Submission:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path / 'registry.db'}")
-    migrate(database)
+    database = open_database(sqlite_store(tmp_path / "registry.db"))
     yield database
     database.close()
 
@@ -135,5 +134,5 @@ def postgresql_url() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    with postgresql() as url:
+    with postgresql(durable=False) as url:
         yield url

@@ -11,12 +11,12 @@ import re
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
@@ -34,6 +34,9 @@ from shared.registration import ID, RETRYABLE, Registration, rfc3339
 from shared.store.sessions import LIFETIME_S, form_token, name_of
 from shared.store.snapshot import StoreSnapshot
 from shared.store.tokens import Token
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 router = APIRouter(include_in_schema=False)
 
@@ -58,13 +61,20 @@ _SAID = {
     "retry-more": "The newest 4,000 are tried again; `plugin-registry retry --cause` takes all there are.",
     "nothing": "There is nothing to try again: it is registered, or in flight, by now.",
 }
-_templates = Environment(
-    loader=PackageLoader("api", "dashboard/templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+
+
+@cache
+def _templates() -> "Environment":
+    """Return the templates. They are loaded for the first who looks: an api that nobody looks at needs none."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    return Environment(
+        loader=PackageLoader("api", "dashboard/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ async def static(name: str) -> Response:
     """The page's style and script."""
     if name not in _STATIC:
         raise Problem("not-found", "There is nothing of this name.")
-    source, _filename, _fresh = _templates.loader.get_source(_templates, name)  # type: ignore[union-attr]  # it has one
+    source, _filename, _fresh = _templates().loader.get_source(_templates(), name)  # type: ignore[union-attr]  # it has one
     return Response(source, media_type=_STATIC[name], headers=_HEADERS | {"Cache-Control": "no-cache"})
 
 
@@ -295,16 +305,20 @@ def _live(seen: Snapshot | None, *, operator: bool) -> str:
     """Return the part of the page that changes, rendered once for all who look at the same time."""
     if seen is not None and operator in seen.rendered:
         return seen.rendered[operator]
-    rendered = _templates.get_template("live.html").render(
-        seen=seen,
-        operator=operator,
-        time=_time,
-        size=_size,
-        speed=_speed,
-        host=_host,
-        quiet_s=_quiet_s,
-        causes=_causes,
-        chart=chart,
+    rendered = (
+        _templates()
+        .get_template("live.html")
+        .render(
+            seen=seen,
+            operator=operator,
+            time=_time,
+            size=_size,
+            speed=_speed,
+            host=_host,
+            quiet_s=_quiet_s,
+            causes=_causes,
+            chart=chart,
+        )
     )
     if seen is not None:
         seen.rendered[operator] = rendered
@@ -312,7 +326,7 @@ def _live(seen: Snapshot | None, *, operator: bool) -> str:
 
 
 def _page(template: str, *, status: int = 200, **values: Any) -> Response:
-    rendered = _templates.get_template(template).render(**values)
+    rendered = _templates().get_template(template).render(**values)
     return Response(rendered, status, headers=_HEADERS, media_type="text/html")
 
 

@@ -73,11 +73,12 @@ _HOT = {
     "queue": _Hot(
         {f"new_{name}": "text" for name in QUEUED},
         "",
-        f"""INSERT INTO registrations ({", ".join(QUEUED)}, status, epoch, attempts, due_at, ring_at,
+        f"""WITH clock AS (SELECT {{now}} AS at)
+        INSERT INTO registrations ({", ".join(QUEUED)}, status, epoch, attempts, due_at, ring_at,
             bytes_downloaded, created_at, updated_at, leases_lost, counted)
-        SELECT {", ".join(f"new_{name}" for name in QUEUED)}, 'queued', 0, 0, {{now}}, {{now}} + :ring_again_ms, 0,
-            {{now}}, {{now}}, 0, false
-        FROM {{given}} WHERE true
+        SELECT {", ".join(f"new_{name}" for name in QUEUED)}, 'queued', 0, 0, at, at + :ring_again_ms, 0,
+            at, at, 0, false
+        FROM clock CROSS JOIN {{given}} WHERE true
         ON CONFLICT (fingerprint) WHERE {IN_FLIGHT_SQL} DO NOTHING
         RETURNING id, created_at""",
     ),

@@ -23,7 +23,6 @@ from celery import Celery
 from cli.supervise import Child
 from shared.queues import QUEUE, VERIFY_TASK
 from shared.store.database import open_database
-from shared.store.schema import migrate
 from shared.store.tokens import SCOPES, Tokens
 from tests.conftest import a_submission, open_loopback
 from tests.faults.brokers import Broker, Valkey
@@ -159,7 +158,6 @@ class Cluster:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         database = open_database(database_url)
-        migrate(database)
         self.token = Tokens(database).create("faults", SCOPES).text
         database.close()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import amqp_url
-from tests.engines import fresh_database
 from tests.faults.brokers import OwnRabbitMQ, RabbitMQ, rabbitmq_script
 from tests.faults.cluster import Cluster, Truth
 from tests.faults.history import History
@@ -16,6 +15,7 @@ from tests.faults.postgres import Postgres, own_postgresql
 from tests.faults.proxy import Proxy, proxy_to_port
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.origin import Origin
+from tests.stores import postgresql_store, sqlite_store
 
 LONG = "faults_long"
 WORKERS = ("worker-1", "worker-2")
@@ -58,7 +58,7 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def many_machines(server: Postgres, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """PostgreSQL, Valkey over TCP, an api, beat, and two workers."""
-    with fresh_database(server.url) as url:
+    with postgresql_store(server.url) as url:
         cluster = Cluster(tmp_path_factory.mktemp("many"), url, truth)
         try:
             cluster.start(*WORKERS)
@@ -76,7 +76,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
 @pytest.fixture(scope="session")
 def one_machine(disk: SmallDisk, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The same over SQLite, on a disk of its own that is small."""
-    url = f"sqlite:///{disk.folder / 'registry.db'}"
+    url = sqlite_store(disk.folder / "registry.db")
     cluster = Cluster(tmp_path_factory.mktemp("one"), url, truth)
     try:
         cluster.start(*WORKERS)
@@ -109,7 +109,7 @@ def rabbitmq_machines(
 ) -> Iterator[Cluster]:
     """PostgreSQL, RabbitMQ, an api, beat, and two workers."""
     folder, through = tmp_path_factory.mktemp("rabbitmq"), rabbitmq.through(rabbitmq_link.port)
-    with fresh_database(server.url) as url:
+    with postgresql_store(server.url) as url:
         cluster = Cluster(folder, url, truth, broker=rabbitmq, REGISTRY_BROKER_URL=through)
         try:
             cluster.start(*WORKERS)

@@ -49,8 +49,8 @@ from shared.registration import (
 )
 from shared.store.database import Database, open_database
 from shared.store.registrations import MAX_LEASES_LOST, Store
-from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
+from tests.stores import migrated_file
 
 SHORT_S, LONG_S = 0.003, 300.0
 MAX_ATTEMPTS = 3
@@ -343,15 +343,10 @@ def _quick_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, migrated once, to be copied for every example."""
-    path = tmp_path_factory.mktemp("template") / "registry.db"
-    database = open_database(f"sqlite:///{path}")
-    migrate(database)
-    database.close()
-    assert not path.with_name("registry.db-wal").exists()
-    return path
+@pytest.fixture
+def template() -> Path:
+    """An empty store, to be copied for every example."""
+    return migrated_file()
 
 
 def run(machine: type[Machine], *, examples: int, shrink: bool = True, derandomize: bool = False) -> None:

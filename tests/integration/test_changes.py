@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,9 @@ from shared.store import changes as changes_module
 from shared.store.changes import Changes, PostgresqlChanges, changes_of
 from shared.store.database import Database, open_database
 from shared.store.registrations import Store
-from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import WRONG, claim, digest_of, register, reject, submit
-from tests.engines import fresh_database
+from tests.stores import a_store, emptied_postgresql_store, sqlite_store
 
 ENDS: dict[str, Callable[[Store, Store], object]] = {
     "registered": lambda store, _: _registered(store),
@@ -34,21 +33,12 @@ def _registered(store: Store) -> None:
     register(store, claimed, digest_of(claimed.submission))
 
 
-@contextmanager
-def a_store(kind: str, folder: Path, maintenance_url: str) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'registry.db'}"
-        return
-    with fresh_database(maintenance_url) as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, postgresql_url: str) -> Iterator[str]:
-    with a_store(request.param, tmp_path, postgresql_url) as url:
-        database = open_database(url)
-        migrate(database)
-        database.close()
+    if request.param == "sqlite":
+        yield sqlite_store(tmp_path / "registry.db")
+        return
+    with emptied_postgresql_store(postgresql_url) as url:
         yield url
 
 
@@ -112,11 +102,8 @@ def test_while_nothing_happens_there_is_no_change(ours: Database) -> None:
 
 @pytest.fixture
 def on_postgresql(postgresql_url: str) -> Iterator[Database]:
-    with fresh_database(postgresql_url) as url:
-        database = open_database(url)
-        migrate(database)
+    with a_store("postgresql", Path(), postgresql_url) as database:
         yield database
-        database.close()
 
 
 def test_where_what_is_told_does_not_arrive_the_clock_says_maybe(

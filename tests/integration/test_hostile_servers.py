@@ -29,7 +29,6 @@ import trustme
 from shared.registration import Registration, Status
 from shared.settings import Settings, read_settings
 from shared.store.database import open_database
-from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import now, submit
 from tests.hostile_server import (
@@ -102,6 +101,7 @@ from tests.hostile_server import (
     without_status_line,
 )
 from tests.running import PATIENCE_S, until
+from tests.stores import sqlite_store
 from tests.verifying import Verifying
 from worker.attempt import LeaseLost
 from worker.fetch.parser import MAX_HEAD_BYTES
@@ -139,9 +139,8 @@ class Workbench:
     def __init__(self, folder: Path, authority: trustme.CA) -> None:
         self._ca_file = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(self._ca_file))
-        self._database_url = f"sqlite:///{folder / 'registry.db'}"
+        self._database_url = sqlite_store(folder / "registry.db")
         self.database = open_database(self._database_url)
-        migrate(self.database)
         self._verifiers: dict[Settings, Verifying] = {}
         self._others: list[Verifying] = []
 

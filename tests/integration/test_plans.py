@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from sqlalchemy import event
 
 from shared.errors import ArtifactMissing
 from shared.registration import Progress, Settlement
-from shared.store.database import Database, open_database
+from shared.store.database import Database
 from shared.store.registrations import Look, Store, Wish
-from shared.store.schema import migrate
 from tests.conftest import a_parsed_submission
 from tests.contracts import digest_of, postpone, register, reject, submit
-from tests.engines import fresh_database
+from tests.stores import a_store
 from tests.verifying import terms
 
 
@@ -29,7 +27,7 @@ class Plans:
         event.listen(database.engine, "before_cursor_execute", self._explain)
 
     def _explain(self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE", "INSERT"}:
+        if statement.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE", "INSERT", "WITH"}:
             plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             self.steps[statement] = [step[3] for step in plan]
 
@@ -42,10 +40,8 @@ class Plans:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path / 'store.db'}")
-    migrate(database)
-    yield database
-    database.close()
+    with a_store("sqlite", tmp_path, "") as database:
+        yield database
 
 
 BY_ID = "INDEX sqlite_autoindex_registrations_1 (id=?)"
@@ -127,8 +123,7 @@ def test_postgresql_looks_a_groups_rows_up_by_their_ids_without_statistics_too(
     postgresql_url: str, group: int
 ) -> None:
     """With a plain ``status`` it took the index of all that is in flight: 9 ms for 32 claims, with 3,000 queued."""
-    with fresh_database(postgresql_url) as url, closing(open_database(url)) as database:
-        migrate(database)
+    with a_store("postgresql", Path(), postgresql_url) as database:
         found = touched(database, 3000, group)
     assert found.keys() == READ.keys()
     for name, steps in found.items():
@@ -145,13 +140,7 @@ def test_renewing_costs_the_same_for_each_however_many_there_are(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     """Lists of cases made it grow with the square, 93 ms for 500 claims: the text must be as long for any number."""
-    with ExitStack() as stack:
-        if kind == "sqlite":
-            url = f"sqlite:///{tmp_path / 'renewed.db'}"
-        else:
-            url = stack.enter_context(fresh_database(request.getfixturevalue("postgresql_url")))
-        database = stack.enter_context(closing(open_database(url)))
-        migrate(database)
+    with a_store(kind, tmp_path, request.getfixturevalue("postgresql_url")) as database:
         store, statements = Store(database), list[str]()
         event.listen(
             database.engine,

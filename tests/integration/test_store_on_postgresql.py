@@ -31,15 +31,13 @@ from tests.contracts import (
 )
 from tests.engines import fresh_database
 from tests.running import until
+from tests.stores import emptied_postgresql_store
 
 
 @pytest.fixture
 def database(postgresql_url: str) -> Iterator[Database]:
-    with fresh_database(postgresql_url) as url:
-        database = open_database(url)
-        migrate(database)
+    with emptied_postgresql_store(postgresql_url) as url, closing(open_database(url)) as database:
         yield database
-        database.close()
 
 
 class TestPostgreSQL(StoreContract, OperatorContract, TokenContract, SessionContract):

@@ -9,18 +9,16 @@ import pytest
 
 from api.live.token_lookup import TokenLookup
 from shared.errors import StoreUnavailable
-from shared.store.database import Database, open_database
-from shared.store.schema import migrate
+from shared.store.database import Database
 from shared.store.tokens import Token, Tokens, mint
 from tests.running import PATIENCE_S
+from tests.stores import a_store
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path / 'store.db'}")
-    migrate(database)
-    yield database
-    database.close()
+    with a_store("sqlite", tmp_path, "") as database:
+        yield database
 
 
 class Slow(Tokens):
