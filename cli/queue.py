@@ -2,13 +2,13 @@
 
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from cli.client import Client, client_from_environment, refusal_of
 from cli.refusal import ALERTS, UNREACHABLE, Refusal
 from cli.terminal import clear, say, say_json
+from shared.registration import host_of
 
 EVERY_S = 1.0
 DOWNLOADS_SHOWN = 10
@@ -100,7 +100,7 @@ def _worker(worker: dict[str, Any]) -> str:
 def _download(download: dict[str, Any]) -> str:
     done, total = download["bytesDownloaded"] / 2**20, download["artifactBytes"]
     size = f"{done:.1f} of {total / 2**20:.1f} MiB" if total else f"{done:.1f} MiB"
-    host = urlsplit(download["artifactUrl"]).netloc
+    host = host_of(download["artifactUrl"])
     return f"{download['name']} {download['version']}  {size}  {host}  {download['id']}"
 
 

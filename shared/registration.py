@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, NewType, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from shared.characters import NO_HIDDEN, refuse_hidden
-from shared.errors import Failure
+from shared.errors import Conflict, Failure
 
 PluginType = Literal["log", "metric", "trace"]
 RegistrationId = NewType("RegistrationId", str)
@@ -199,6 +200,11 @@ class Submission(_Value):
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
+def host_of(url: str) -> str:
+    """Return the host and port in *url*, as operators read them."""
+    return urlsplit(url).netloc.lower()
+
+
 def normalised(name: str) -> str:
     """Return *name* in lower case with each run of separators as one ``-``."""
     return _SEPARATORS.sub("-", name.lower())
@@ -371,6 +377,11 @@ class Taken:
     """A submission whose name and version belong to a plugin with other content."""
 
     plugin: Plugin
+
+    @property
+    def conflict(self) -> Conflict:
+        """The error that says so."""
+        return Conflict.with_plugin(self.plugin.id, self.plugin.checksum)
 
 
 @dataclass(frozen=True)

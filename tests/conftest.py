@@ -20,6 +20,8 @@ from tests.running import Registry, running_registry
 from tests.stores import sqlite_store
 
 RING_AGAIN_AFTER_S = 60.0
+SHARED = ("one_machine", "rabbitmq_machines", "many_machines", "rabbitmq", "registry")
+"""What is started once and used by many tests."""
 _numbers = count(1)
 
 
@@ -39,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+    for item in items:  # a running registry is shared by all tests of one process, and only one process has each
+        for shared in SHARED:
+            if shared in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(shared))
+                break
 
 
 def _listening(host: str, port: int) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -26,11 +26,11 @@ from api.http.body import read_body
 from api.http.origin import from_our_page
 from api.http.problems import Problem
 from api.live.monitor import Snapshot
-from api.routes.operations import cancel, retry
+from api.routes.operations import RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
 from api.services import Services, services_of
 from shared.errors import StoreUnavailable
-from shared.registration import ID, RETRYABLE, Registration, rfc3339
+from shared.registration import ID, Registration, host_of, rfc3339
 from shared.store.sessions import LIFETIME_S, form_token, name_of
 from shared.store.snapshot import StoreSnapshot
 from shared.store.tokens import Token
@@ -252,19 +252,14 @@ async def _do(services: Services, token: Token, what: str, which: str) -> str:
 
 async def _retry_all(services: Services, token: Token, cause: str) -> str:
     """Have all tried again that failed for *cause*, page by page, but for a bounded number of pages."""
-    before, new = None, 0
+    cursor, new = None, 0
     for _page_number in range(PAGES_RETRIED):
-        found = await services.ask(_failures, services, cause, before)
-        ended = [each for each in found if each.status in RETRYABLE]
-        new += sum(getattr(each, "new", False) for each in await retry(services, ended, token))
-        if len(found) < RETRIED_AT_ONCE:
+        page = await retry_page(services, RetryQuery(cause=cause, limit=RETRIED_AT_ONCE, cursor=cursor), token)
+        new += len(page.retried)
+        cursor = page.next_cursor
+        if cursor is None:
             return "retry-cause" if new else "nothing"
-        before = found[-1].id
     return "retry-more"
-
-
-def _failures(services: Services, cause: str, before: str | None) -> list[Registration]:
-    return services.store.registrations(limit=RETRIED_AT_ONCE, before=before, filters={"cause": cause})
 
 
 async def _operations(
@@ -351,7 +346,7 @@ def _quiet_s(snapshot: StoreSnapshot, download: Registration) -> float:
 
 
 def _host(download: Registration) -> str:
-    return urlsplit(download.submission.artifact_url).netloc
+    return host_of(download.submission.artifact_url)
 
 
 def _causes(snapshot: StoreSnapshot) -> list[str]:

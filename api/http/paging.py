@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Request
@@ -59,11 +59,19 @@ class PageQuery(BaseModel):
         return {column: str(value) for column, value in given.items()}
 
 
-def a_page(found: Sequence[Listed], limit: int) -> tuple[list[Listed], str | None]:
-    """Return the page and its next cursor, from one item more than the page has, where there is one."""
-    if len(found) <= limit:
-        return list(found), None
-    return list(found[:limit]), cursor_of(found[limit - 1].id)
+async def a_page(
+    ask: Callable[..., Awaitable[Sequence[Listed]]],
+    fetch: Callable[..., Sequence[Listed]],
+    query: PageQuery,
+    kind: str,
+) -> tuple[list[Listed], str | None]:
+    """Return the page of *kind* that *query* asks for, and the cursor of the next, where there is one.
+
+    *fetch* takes ``limit`` and ``before``, and *ask* calls it: it is asked for one more than the page has.
+    """
+    found = await ask(fetch, limit=query.limit + 1, before=query.before(kind))
+    shown = list(found[: query.limit])
+    return shown, cursor_of(shown[-1].id) if len(found) > query.limit else None
 
 
 def cursor_of(item_id: str) -> str:

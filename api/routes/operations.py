@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -17,7 +18,6 @@ from api.live.monitor import Snapshot
 from api.routes.plugins import accepted_answer, plugin_answer
 from api.routes.registrations import RegistrationView, as_json, known_registration
 from api.services import Services, services_of
-from shared.errors import Conflict
 from shared.registration import (
     RETRYABLE,
     Accepted,
@@ -179,7 +179,7 @@ async def retry_registration(
         return plugin_answer(outcome.plugin)
     assert not isinstance(outcome, OverQuota)  # noqa: S101  # what an operator has retried is not counted
     if isinstance(outcome, Taken):
-        raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
+        raise outcome.conflict
     return accepted_answer(outcome.registration)
 
 
@@ -263,25 +263,21 @@ async def retry_registrations(
 ) -> Response:
     """Those in flight again, and those registered by now, are left alone; so it does no harm to ask twice."""
     refuse_repeats(request)
-    found = await services.ask(
-        lambda: services.store.registrations(
-            limit=query.limit + 1,
-            before=query.before("registration"),
-            filters={"cause": query.cause},
-            names=token.names,
-        )
-    )
-    shown, cursor = a_page(found, query.limit)
+    return as_json(await retry_page(services, query, token))
+
+
+async def retry_page(services: Services, query: RetryQuery, token: Token) -> Retried:
+    """Have the page of failures tried again that *query* asks for, as far as *token* may read them."""
+    registrations = partial(services.store.registrations, filters={"cause": query.cause}, names=token.names)
+    shown, cursor = await a_page(services.ask, registrations, query, "registration")
     outcomes = await retry(services, [each for each in shown if each.status in RETRYABLE], token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]
-    return as_json(
-        Retried(
-            retried=list(new),
-            joined=len(accepted) - len(new),
-            standing=len(outcomes) - len(accepted),
-            next_cursor=cursor,
-        )
+    return Retried(
+        retried=list(new),
+        joined=len(accepted) - len(new),
+        standing=len(outcomes) - len(accepted),
+        next_cursor=cursor,
     )
 
 
@@ -324,15 +320,8 @@ async def list_actions(
 ) -> Response:
     """Who had what tried again or canceled, and when."""
     refuse_repeats(request)
-    found = await services.ask(
-        lambda: services.store.actions(
-            limit=query.limit + 1,
-            before=query.before("action"),
-            registration_id=query.registration,
-            names=token.names,
-        )
-    )
-    shown, cursor = a_page(found, query.limit)
+    actions = partial(services.store.actions, registration_id=query.registration, names=token.names)
+    shown, cursor = await a_page(services.ask, actions, query, "action")
     return as_json(ActionPage(items=[_action_view(each) for each in shown], nextCursor=cursor))
 
 

@@ -1,5 +1,6 @@
 """Routes of plugins: RegisterPlugin, and reading what is registered."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,7 +16,6 @@ from api.http.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.live.waiting import outcome_of
 from api.routes.registrations import RegistrationView, as_json
 from api.services import Services, services_of
-from shared.errors import Conflict
 from shared.registration import (
     AlreadyRegistered,
     Outcome,
@@ -169,7 +169,7 @@ async def _answer(services: Services, outcome: Outcome, request: Request, token:
     if isinstance(outcome, AlreadyRegistered):
         return plugin_answer(outcome.plugin)
     if isinstance(outcome, Taken):
-        raise Conflict.with_plugin(outcome.plugin.id, outcome.plugin.checksum)
+        raise outcome.conflict
     if isinstance(outcome, OverQuota):
         raise over_quota(outcome)
     note({"registration": outcome.registration.id})
@@ -229,7 +229,7 @@ def _dry_run_answer(standing: AlreadyRegistered | Taken | None) -> Response:
     if isinstance(standing, AlreadyRegistered):
         return plugin_answer(standing.plugin)
     if isinstance(standing, Taken):
-        raise Conflict.with_plugin(standing.plugin.id, standing.plugin.checksum)
+        raise standing.conflict
     return Response(status_code=204)
 
 
@@ -277,12 +277,8 @@ async def list_plugins(
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
     refuse_repeats(request)
-    found = await services.ask(
-        lambda: services.store.plugins(
-            limit=query.limit + 1, before=query.before("plugin"), filters=_lowered(query.filters)
-        )
-    )
-    shown, cursor = a_page(found, query.limit)
+    plugins = partial(services.store.plugins, filters=_lowered(query.filters))
+    shown, cursor = await a_page(services.ask, plugins, query, "plugin")
     return as_json(PluginPage(items=shown, nextCursor=cursor))
 
 

@@ -1,6 +1,7 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
 import re
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -167,16 +168,10 @@ async def list_registrations(
 ) -> Response:
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
     refuse_repeats(request)
-    found = await services.ask(
-        lambda: services.store.registrations(
-            limit=query.limit + 1,
-            before=query.before("registration"),
-            filters=query.filters,
-            since_ms=query.since_ms,
-            names=token.names,
-        )
+    registrations = partial(
+        services.store.registrations, filters=query.filters, since_ms=query.since_ms, names=token.names
     )
-    shown, cursor = a_page(found, query.limit)
+    shown, cursor = await a_page(services.ask, registrations, query, "registration")
     items = [RegistrationView.of(each) for each in shown]
     return as_json(RegistrationPage(items=items, nextCursor=cursor))
 

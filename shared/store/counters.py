@@ -9,15 +9,14 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Row, Table, delete, select, update
 from sqlalchemy import text as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shared.registration import Status
+from shared.registration import Status, host_of
 from shared.store.database import Database, NowMs
-from shared.store.tables import UNCOUNTED_SQL, CounterRow, MarkRow, PeriodRow, RegistrationRow
+from shared.store.tables import UNCOUNTED_SQL, counters, marks, periods, registrations
 
 Key = tuple[str, tuple[str, ...]]
 """A counter's name and the values of its labels."""
@@ -31,9 +30,7 @@ PERIODS_KEPT_MS = 24 * HOUR_MS
 HOSTS = "host"
 STATUSES = "status"
 
-_registrations = RegistrationRow.__table__
-_r = _registrations.c
-_periods = PeriodRow.__table__
+_r = registrations.c
 _NOW = NowMs()
 
 
@@ -48,7 +45,7 @@ class Counters:
         uncounted = select(_r.id).where(sql(UNCOUNTED_SQL)).limit(at_most).with_for_update(skip_locked=True)
         with self._database.write() as connection:
             rows = connection.execute(
-                update(_registrations).where(_r.id.in_(uncounted)).values(counted=True).returning(_registrations)
+                update(registrations).where(_r.id.in_(uncounted)).values(counted=True).returning(registrations)
             ).all()
             add_counts(connection, _counts_of(rows))
             _add_periods(connection, _periods_of(rows))
@@ -63,13 +60,13 @@ class Counters:
     def mark(self, name: str) -> None:
         """Note that *name* ran just now."""
         with self._database.write() as connection:
-            row = _insert(connection, MarkRow.__table__).values(name=name, at=_NOW)
+            row = _insert(connection, marks).values(name=name, at=_NOW)
             connection.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": _NOW}))
 
     def forget(self) -> None:
         """Delete the periods that no chart shows any more."""
         with self._database.write() as connection:
-            connection.execute(delete(_periods).where(_periods.c.begun_at < _NOW - PERIODS_KEPT_MS))
+            connection.execute(delete(periods).where(periods.c.begun_at < _NOW - PERIODS_KEPT_MS))
 
 
 def add_counts(connection: Connection, counted: Mapping[Key, int]) -> None:
@@ -80,10 +77,10 @@ def add_counts(connection: Connection, counted: Mapping[Key, int]) -> None:
         if value
     ]
     if rows:
-        insert = _insert(connection, CounterRow.__table__)
+        insert = _insert(connection, counters)
         more = insert.on_conflict_do_update(
             index_elements=["name", "labels"],
-            set_={"value": CounterRow.__table__.c.value + insert.excluded.value},
+            set_={"value": counters.c.value + insert.excluded.value},
         )
         connection.execute(more, rows)
 
@@ -123,7 +120,7 @@ def _periods_of(rows: Iterable[Row[tuple[object, ...]]]) -> dict[tuple[str, int,
         minute, hour = (row.updated_at - row.updated_at % each for each in (MINUTE_MS, HOUR_MS))
         keys = [(STATUSES, minute, row.status)]
         if row.status != Status.CANCELED:
-            keys.append((HOSTS, hour, urlsplit(row.artifact_url).netloc.lower()))
+            keys.append((HOSTS, hour, host_of(row.artifact_url)))
         for key in keys:
             period = periods[key]
             period.settled += 1
@@ -133,17 +130,17 @@ def _periods_of(rows: Iterable[Row[tuple[object, ...]]]) -> dict[tuple[str, int,
     return periods
 
 
-def _add_periods(connection: Connection, periods: Mapping[tuple[str, int, str], _Period]) -> None:
+def _add_periods(connection: Connection, settled: Mapping[tuple[str, int, str], _Period]) -> None:
     rows = [
         {"kind": kind, "begun_at": begun_at, "label": label, **vars(period)}
-        for (kind, begun_at, label), period in sorted(periods.items(), key=lambda each: each[0])
+        for (kind, begun_at, label), period in sorted(settled.items(), key=lambda each: each[0])
     ]
     if rows:
-        insert = _insert(connection, _periods)
+        insert = _insert(connection, periods)
         sums: Sequence[str] = ("settled", "failed", "bytes", "verifying_ms")
         more = insert.on_conflict_do_update(
             index_elements=["kind", "begun_at", "label"],
-            set_={each: _periods.c[each] + insert.excluded[each] for each in sums},
+            set_={each: periods.c[each] + insert.excluded[each] for each in sums},
         )
         connection.execute(more, rows)
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 from uuid_utils import uuid7
 
-from shared.errors import AttemptsUsedUp, Canceled, Conflict
+from shared.errors import AttemptsUsedUp, Canceled
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
@@ -63,13 +63,13 @@ from shared.store.statements import (
     page,
 )
 from shared.store.tables import (
-    ActionRow,
-    PluginRow,
-    RegistrationRow,
+    actions,
     failure_columns,
     moment,
     plugin_of,
+    plugins,
     registration_of,
+    registrations,
     settled_of,
     submission_of,
     submitted,
@@ -81,11 +81,8 @@ MAX_LEASES_LOST = 2
 MAX_VERSIONS = 200
 """How many versions of a plugin are told, the newest first."""
 
-_registrations = RegistrationRow.__table__
-_plugins = PluginRow.__table__
-_actions = ActionRow.__table__
-_r = _registrations.c
-_p = _plugins.c
+_r = registrations.c
+_p = plugins.c
 _NOW = NowMs()
 
 
@@ -189,7 +186,7 @@ class Store:
         new = [each for each in inserted if each.fingerprint not in standing]
         refused = _beyond(connection, quota, new) if quota else set()
         if unwanted or refused:
-            connection.execute(delete(_registrations).where(_r.id.in_([*unwanted, *refused])))
+            connection.execute(delete(registrations).where(_r.id.in_([*unwanted, *refused])))
         others = {each.fingerprint for each in wanted.values() if each.id not in queued_at} - standing.keys()
         found = connection.execute(JOINED, {"fingerprints": [*others]}) if others else ()
         joined = {row.fingerprint: row for row in found}
@@ -303,7 +300,7 @@ class Store:
         return [[waiting[each] for each in look.registration_ids if each in waiting] for look in looks]
 
     def _versions(self, connection: Connection, asked: Sequence["Versions"]) -> list[dict[str, str]]:
-        pages = (page(_plugins, MAX_VERSIONS, None, {"name": each.name}) for each in asked)
+        pages = (page(plugins, MAX_VERSIONS, None, {"name": each.name}) for each in asked)
         return [{row.checksum: row.version for row in connection.execute(each)} for each in pages]
 
     def _renew(self, connection: Connection, renewals: Sequence["Renewal"], *, lease_s: float) -> list[bool]:
@@ -352,10 +349,10 @@ class Store:
 
     def _refuse_taken(self, connection: Connection, claim: Claim) -> None:
         """Reject what would have become a plugin, had its name not been taken meanwhile (invariant 2)."""
-        standing = self._standing(connection, [claim.submission])[claim.submission.fingerprint].plugin
-        conflict = Conflict.with_plugin(standing.id, standing.checksum).failure()
+        standing = self._standing(connection, [claim.submission])[claim.submission.fingerprint]
+        conflict = Taken(standing.plugin).conflict.failure()
         connection.execute(
-            update(_registrations)
+            update(registrations)
             .where(_r.id == claim.registration_id)
             .values(status=Status.REJECTED, plugin_id=None, **failure_columns(conflict))
         )
@@ -387,10 +384,10 @@ class Store:
         failure = Canceled("An operator canceled this registration. The same submission may be sent again.").failure()
         with self._database.write() as connection:
             row = connection.execute(
-                update(_registrations)
+                update(registrations)
                 .where(_r.id == registration_id, in_flight())
                 .values(status=Status.CANCELED, updated_at=_NOW, **failure_columns(failure))
-                .returning(_registrations)
+                .returning(registrations)
             ).first()
             if row is None:
                 return None
@@ -410,13 +407,13 @@ class Store:
 
         With *names*, patterns as a token has them, only what was done to registrations of such names, and not pruned.
         """
-        found = select(_actions).order_by(_actions.c.id.desc()).limit(limit)
+        found = select(actions).order_by(actions.c.id.desc()).limit(limit)
         if names:
-            found = found.where(select(_r.id).where(_r.id == _actions.c.registration_id, named_like(names)).exists())
+            found = found.where(select(_r.id).where(_r.id == actions.c.registration_id, named_like(names)).exists())
         if before is not None:
-            found = found.where(_actions.c.id < before)
+            found = found.where(actions.c.id < before)
         if registration_id is not None:
-            found = found.where(_actions.c.registration_id == registration_id)
+            found = found.where(actions.c.registration_id == registration_id)
         with self._database.read() as connection:
             rows = connection.execute(found).all()
         return [Action(row.id, moment(row.at), row.by, row.what, row.registration_id, row.became) for row in rows]
@@ -433,7 +430,7 @@ class Store:
         overdue = self._overdue.order_by(literal_column("ring_at")).limit(limit)
         with self._database.write() as connection:
             rows = connection.execute(
-                update(_registrations)
+                update(registrations)
                 .where(_r.id.in_(overdue.with_for_update(skip_locked=True)))
                 .values(ring_at=_NOW + self._ring_again_ms)
                 .returning(_r.id)
@@ -460,7 +457,7 @@ class Store:
 
     def _fail(self, connection: Connection, which: Select[tuple[Any]], error: AttemptsUsedUp) -> list[RegistrationId]:
         rows = connection.execute(
-            update(_registrations)
+            update(registrations)
             .where(_r.id.in_(which.with_for_update(skip_locked=True)))
             .values(
                 status=Status.FAILED,
@@ -489,7 +486,7 @@ class Store:
                 .order_by(_r.id)
                 .limit(limit)
             )
-            gone = connection.execute(delete(_registrations).where(_r.id.in_(oldest)).returning(_r.status)).all()
+            gone = connection.execute(delete(registrations).where(_r.id.in_(oldest)).returning(_r.status)).all()
             by_status = Counter(row.status for row in gone)
             add_counts(connection, {("kept", (status,)): -number for status, number in by_status.items()})
             return len(gone)
@@ -532,7 +529,7 @@ class Store:
         submitted before *since_ms*, milliseconds since the epoch. All are named like one of *names*, patterns as a
         token has them.
         """
-        found = page(_registrations, limit, before, filters)
+        found = page(registrations, limit, before, filters)
         if names:
             found = found.where(named_like(names))
         if since_ms is not None:
@@ -544,7 +541,7 @@ class Store:
     def plugin(self, plugin_id: str) -> Plugin | None:
         """Return one plugin."""
         with self._database.read() as connection:
-            row = connection.execute(select(_plugins).where(_p.id == plugin_id)).first()
+            row = connection.execute(select(plugins).where(_p.id == plugin_id)).first()
         return plugin_of(row._mapping) if row else None
 
     def plugins(
@@ -552,12 +549,12 @@ class Store:
     ) -> list[Plugin]:
         """Return a page of plugins, as `registrations` does."""
         with self._database.read() as connection:
-            rows = connection.execute(page(_plugins, limit, before, filters)).all()
+            rows = connection.execute(page(plugins, limit, before, filters)).all()
         return [plugin_of(row._mapping) for row in rows]
 
     def _select_registrations(self, *conditions: Any) -> list[Registration]:
         with self._database.read() as connection:
-            rows = connection.execute(select(_registrations).where(*conditions)).all()
+            rows = connection.execute(select(registrations).where(*conditions)).all()
         return [registration_of(row._mapping) for row in rows]
 
 
@@ -632,4 +629,4 @@ def _record(connection: Connection, by: Operator, what: str, became: Mapping[Reg
         for registration_id, new_id in became.items()
     ]
     if rows:
-        connection.execute(insert(_actions).values(at=_NOW), rows)
+        connection.execute(insert(actions).values(at=_NOW), rows)

@@ -11,15 +11,13 @@ import secrets
 from sqlalchemy import delete, insert, or_, select
 
 from shared.store.database import Database, NowMs
-from shared.store.tables import SessionRow, TokenRow
+from shared.store.tables import sessions, tokens
 from shared.store.tokens import Token, Tokens
 
 LIFETIME_S = 12 * 3600.0
 
-_sessions = SessionRow.__table__
-_s = _sessions.c
-_tokens = TokenRow.__table__
-_t = _tokens.c
+_s = sessions.c
+_t = tokens.c
 _NOW = NowMs()
 
 
@@ -35,9 +33,9 @@ class Sessions:
         """Return the secret of a new session of *token*."""
         secret = secrets.token_urlsafe(32)
         with self._database.write() as connection:
-            connection.execute(delete(_sessions).where(_s.expires_at <= _NOW))
+            connection.execute(delete(sessions).where(_s.expires_at <= _NOW))
             connection.execute(
-                insert(_sessions).values(
+                insert(sessions).values(
                     secret_sha256=name_of(secret), token_id=token.id, expires_at=_NOW + self._lifetime_ms
                 )
             )
@@ -56,7 +54,7 @@ class Sessions:
         with self._database.read() as connection:
             found = connection.execute(
                 select(_s.secret_sha256)
-                .join(_tokens, _t.id == _s.token_id)
+                .join(tokens, _t.id == _s.token_id)
                 .where(
                     _s.expires_at > _NOW, _t.revoked_at.is_(None), or_(_t.expires_at.is_(None), _t.expires_at > _NOW)
                 )
@@ -66,7 +64,7 @@ class Sessions:
     def close(self, secret: str) -> None:
         """End a session."""
         with self._database.write() as connection:
-            connection.execute(delete(_sessions).where(_s.secret_sha256 == name_of(secret)))
+            connection.execute(delete(sessions).where(_s.secret_sha256 == name_of(secret)))
 
 
 def form_token(secret: str) -> str:

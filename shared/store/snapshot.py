@@ -9,24 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlalchemy import text as sql
 
-from shared.registration import Registration, Status
+from shared.registration import Registration, Status, host_of
 from shared.store.counters import HOSTS, HOUR_MS, MINUTE_MS, STATUSES, Key
 from shared.store.database import Database, NowMs
 from shared.store.statements import in_flight
 from shared.store.tables import (
     IN_FLIGHT_SQL,
     UNCOUNTED_SQL,
-    MarkRow,
-    PeriodRow,
-    RegistrationRow,
-    WorkerRow,
+    marks,
     moment,
+    periods,
     registration_of,
+    registrations,
+    workers,
 )
 from shared.store.workers import GONE_AFTER_S, WorkerSeen
 
@@ -38,10 +37,9 @@ RATE_OVER_MINUTES = 3
 STALLED_AFTER_S = 5.0
 """A download of which no byte has arrived for so long is said to have stalled."""
 
-_registrations = RegistrationRow.__table__
-_r = _registrations.c
-_p = PeriodRow.__table__.c
-_w = WorkerRow.__table__.c
+_r = registrations.c
+_p = periods.c
+_w = workers.c
 _NOW = NowMs()
 
 
@@ -212,7 +210,7 @@ def _counters(connection: Connection) -> dict[Key, int]:
 
 
 def _page_of(connection: Connection, status: Status, order: ColumnElement[Any], *, limit: int) -> list[Registration]:
-    found = select(_registrations).where(_r.status == status).order_by(order).limit(limit)
+    found = select(registrations).where(_r.status == status).order_by(order).limit(limit)
     return [registration_of(row._mapping) for row in connection.execute(found)]
 
 
@@ -233,8 +231,7 @@ def _workers(connection: Connection, now_ms: int) -> list[WorkerSeen]:
 
 
 def _marked(connection: Connection, name: str) -> datetime | None:
-    marks = MarkRow.__table__.c
-    at = connection.execute(select(marks.at).where(marks.name == name)).scalar()
+    at = connection.execute(select(marks.c.at).where(marks.c.name == name)).scalar()
     return moment(at) if at is not None else None
 
 
@@ -261,7 +258,7 @@ def _with_upstreams(connection: Connection, snapshot: StoreSnapshot, now_ms: int
     )
     downloading, stalled = Counter[str](), Counter[str]()
     for each in snapshot.downloads:
-        host = urlsplit(each.submission.artifact_url).netloc.lower()
+        host = host_of(each.submission.artifact_url)
         downloading[host] += 1
         stalled[host] += snapshot.stalled(each)
     settled = {row.label: row for row in connection.execute(worst)}

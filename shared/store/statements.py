@@ -22,12 +22,10 @@ from sqlalchemy import text as sql
 from shared.registration import normalised
 from shared.store.database import NowMs
 from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
-from shared.store.tables import IN_FLIGHT_SQL, PluginRow, RegistrationRow
+from shared.store.tables import IN_FLIGHT_SQL, plugins, registrations
 
-_registrations = RegistrationRow.__table__
-_plugins = PluginRow.__table__
-_r = _registrations.c
-_p = _plugins.c
+_r = registrations.c
+_p = plugins.c
 _NOW = NowMs()
 
 
@@ -38,7 +36,7 @@ def in_flight() -> Any:
 
 LEASES_LOST = literal_column(LEASES_LOST_SQL, Integer)
 ATTEMPTS_SPENT = literal_column(ATTEMPTS_SPENT_SQL, Integer)
-JOINED = select(_registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
+JOINED = select(registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
 
 
 def in_flight_of(connection: Connection, submitter: str, *, at_most: int) -> int:

@@ -211,6 +211,17 @@ class SessionRow(SQLModel, table=True):
     expires_at: int = Field(sa_type=_MILLISECONDS)
 
 
+registrations = RegistrationRow.__table__
+plugins = PluginRow.__table__
+tokens = TokenRow.__table__
+counters = CounterRow.__table__
+periods = PeriodRow.__table__
+workers = WorkerRow.__table__
+marks = MarkRow.__table__
+actions = ActionRow.__table__
+sessions = SessionRow.__table__
+
+
 def submitted(submission: Submission) -> tuple[str, ...]:
     """Return the values of `SUBMITTED`, the columns that registrations and plugins share."""
     return tuple(getattr(submission, name) for name in SUBMITTED)

@@ -22,7 +22,7 @@ from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 from shared.characters import refuse_hidden
 from shared.registration import normalised
 from shared.store.database import Database, NowMs
-from shared.store.tables import TokenRow, moment
+from shared.store.tables import moment, tokens
 
 Scope = Literal["register", "read", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -34,7 +34,6 @@ _PATTERN = re.compile(r"[A-Za-z0-9 ._*?-]+")
 MAX_PATTERNS = 100
 """Of one token: a list that it reads is filtered by all of them."""
 _NOBODY = hashlib.sha256(secrets.token_bytes()).hexdigest()
-_tokens = TokenRow.__table__
 _NOW = NowMs()
 
 
@@ -124,7 +123,7 @@ class Tokens:
         credential = mint()
         with self._database.write() as connection:
             connection.execute(
-                insert(_tokens).values(
+                insert(tokens).values(
                     id=credential.id,
                     label=label,
                     secret_sha256=_sha256(credential.secret),
@@ -161,22 +160,22 @@ class Tokens:
     def list(self) -> list[Token]:
         """Return every token, the oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(select(_tokens).order_by(_tokens.c.created_at, _tokens.c.id)).mappings()
+            rows = connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.id)).mappings()
             return [_token(row) for row in rows]
 
     def revoke(self, token_id: str) -> bool:
         """Revoke a token at once and for good; return whether there is one of that id."""
         with self._database.write() as connection:
             found = connection.execute(
-                update(_tokens)
-                .where(_tokens.c.id == token_id)
-                .values(revoked_at=func.coalesce(_tokens.c.revoked_at, _NOW))
+                update(tokens)
+                .where(tokens.c.id == token_id)
+                .values(revoked_at=func.coalesce(tokens.c.revoked_at, _NOW))
             )
             return found.rowcount > 0
 
 
-_KNOWN = select(_tokens, (_tokens.c.expires_at <= _NOW).label("expired")).where(
-    _tokens.c.id.in_(bindparam("ids", expanding=True))
+_KNOWN = select(tokens, (tokens.c.expires_at <= _NOW).label("expired")).where(
+    tokens.c.id.in_(bindparam("ids", expanding=True))
 )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
-from shared.store.tables import RegistrationRow, WorkerRow
+from shared.store.tables import registrations, workers
 
 SEEN_EVERY_S = 2.0
 GONE_AFTER_S = 7.0
@@ -16,9 +16,8 @@ GONE_AFTER_S = 7.0
 FORGOTTEN_AFTER_S = 3600.0
 """Until then a worker that is gone without a word is still shown, as gone."""
 
-_workers = WorkerRow.__table__
-_w = _workers.c
-_r = RegistrationRow.__table__.c
+_w = workers.c
+_r = registrations.c
 _NOW = NowMs()
 
 
@@ -40,7 +39,7 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
         insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
-        self._seen = insert(_workers).values(started_at=_NOW, seen_at=_NOW, lost=False, missed=0)
+        self._seen = insert(workers).values(started_at=_NOW, seen_at=_NOW, lost=False, missed=0)
         self._seen = self._seen.on_conflict_do_update(
             index_elements=["id"],
             set_={"seen_at": _NOW, "max_downloads": self._seen.excluded.max_downloads, "lost": False, "missed": 0},
@@ -54,7 +53,7 @@ class Workers:
     def gone(self, worker: str) -> None:
         """Note that *worker* has left."""
         with self._database.write() as connection:
-            connection.execute(delete(_workers).where(_w.id == worker))
+            connection.execute(delete(workers).where(_w.id == worker))
 
     def count_lost(self, *, missed: int) -> int:
         """Note that a sweep looks; count those that *missed* sweeps in a row have not heard of, each once.
@@ -66,12 +65,12 @@ class Workers:
         """
         here = _w.lost.is_(False)
         with self._database.write() as connection:
-            connection.execute(update(_workers).where(here).values(missed=_w.missed + 1))
-            lost = connection.execute(update(_workers).where(here, _w.missed >= missed).values(lost=True)).rowcount
+            connection.execute(update(workers).where(here).values(missed=_w.missed + 1))
+            lost = connection.execute(update(workers).where(here, _w.missed >= missed).values(lost=True)).rowcount
             add_counts(connection, {("workers_lost", ()): lost})
         return lost
 
     def forget(self) -> None:
         """Delete those that went without a word long ago."""
         with self._database.write() as connection:
-            connection.execute(delete(_workers).where(_w.seen_at < _NOW - int(FORGOTTEN_AFTER_S * 1000)))
+            connection.execute(delete(workers).where(_w.seen_at < _NOW - int(FORGOTTEN_AFTER_S * 1000)))

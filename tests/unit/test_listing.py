@@ -1,6 +1,9 @@
 """Lists by page: a cursor leads to where it was made, and nothing else is one."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,11 +21,24 @@ class Item:
     id: str
 
 
+def page_of(found: list[Item], limit: int) -> tuple[list[Item], str | None]:
+    """Return the first page of a store that holds *found*."""
+
+    async def ask(fetch: Callable[..., list[Item]], **asked: Any) -> list[Item]:
+        return fetch(**asked)
+
+    def fetch(*, limit: int, before: str | None) -> list[Item]:
+        assert before is None
+        return found[:limit]
+
+    return asyncio.run(a_page(ask, fetch, PageQuery(limit=limit), "plugin"))
+
+
 @settings(deadline=None)
 @given(st.sampled_from(["plugin", "registration"]), st.uuids(), st.integers(1, 200))
 def test_a_cursor_leads_back_to_the_last_id_of_its_page(kind: str, number: object, limit: int) -> None:
     last = f"{kind}-{number}"
-    shown, cursor = a_page([Item(ID)] * (limit - 1) + [Item(last), Item(ID)], limit)
+    shown, cursor = page_of([Item(ID)] * (limit - 1) + [Item(last), Item(ID)], limit)
     assert [each.id for each in shown][-1] == last
     assert cursor is not None
     assert PageQuery(cursor=cursor).before(kind) == last
@@ -37,7 +53,7 @@ def test_a_cursor_needs_no_escaping_in_a_query() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 49, 50])
 def test_a_page_that_nothing_follows_is_the_last(count: int) -> None:
-    assert a_page([Item(ID)] * count, 50) == ([Item(ID)] * count, None)
+    assert page_of([Item(ID)] * count, 50) == ([Item(ID)] * count, None)
 
 
 @pytest.mark.parametrize("text", ["", "plugin-", "plugin-none", f"{ID}\x00", f"{ID} ", ID.upper()])
