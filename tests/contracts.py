@@ -79,7 +79,7 @@ def let_pass(store: Store, seconds: float) -> None:
 
     What must not be due yet is then far from it, on a machine that is busy too, and nobody waits for what must be.
     """
-    with store._database.write() as connection:
+    with store.database.write() as connection:
         sooner = text("UPDATE registrations SET due_at = due_at - :ms, ring_at = ring_at - :ms")
         connection.execute(sooner, {"ms": int(seconds * 1000)})
 
@@ -510,7 +510,7 @@ class StoreContract:
         assert store.prune(older_than_s=60, limit=10) == 0
         time.sleep(0.01)
         assert store.prune(older_than_s=0, limit=2) == 0, "not before they are counted"
-        assert Counters(store._database).count() == 3
+        assert Counters(store.database).count() == 3
         assert store.prune(older_than_s=0, limit=2) == 2
         assert [each.id for each in store.registrations(limit=10)] == [over[2].id, claimed.id, running.id]
         assert store.prune(older_than_s=0, limit=2) == 1

@@ -229,6 +229,8 @@ class Worker:
             self._heartbeat.leave()
         with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
             self._ring(waited)
+        if "database" in vars(self):  # it was opened
+            self.database.close()
 
 
 @cache

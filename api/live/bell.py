@@ -25,8 +25,19 @@ class Bell:
     What it cannot ring for, the sweep will.
     """
 
-    def __init__(self, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
+    def __init__(
+        self,
+        ring: Callable[[Sequence[RegistrationId]], None],
+        *,
+        a_second: float = BELLS_A_SECOND,
+        at_once: int = BELLS_AT_ONCE,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Ring at most *a_second* bells, by *clock*, but *at_once* as they come."""
         self._ring = ring
+        self._a_second, self._at_once = a_second, at_once
+        self._clock, self._sleep = clock, sleep
         self._unrung: deque[RegistrationId] = deque(maxlen=MAX_UNRUNG)
         self._some = threading.Event()
         self._broker_away = False
@@ -45,7 +56,7 @@ class Bell:
     def _run(self) -> None:
         while True:
             self._some.wait()
-            time.sleep(self._pause_s())
+            self._sleep(self._pause_s())
             self._some.clear()
             ids = [self._unrung.popleft() for _ in range(len(self._unrung))]
             if ids:
@@ -53,9 +64,9 @@ class Bell:
 
     def _pause_s(self) -> float:
         """Return how long others may gather for the next bell, and count that."""
-        now = time.monotonic()
-        pause_s = max(0, self._next_at - now - (BELLS_AT_ONCE - 1) / BELLS_A_SECOND)
-        self._next_at = max(self._next_at, now) + 1 / BELLS_A_SECOND
+        now = self._clock()
+        pause_s = max(0, self._next_at - now - (self._at_once - 1) / self._a_second)
+        self._next_at = max(self._next_at, now) + 1 / self._a_second
         return pause_s
 
     def _try(self, ids: Sequence[RegistrationId]) -> None:

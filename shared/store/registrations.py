@@ -131,7 +131,8 @@ class Store:
         max_in_flight: int = 0,
     ) -> None:
         """Work on *database*. One submitter may have *max_in_flight* registrations in flight; 0 is no limit."""
-        self._database = database
+        self.database = database
+        """For what stands beside this, over the same connections."""
         self._max_in_flight = max_in_flight
         self._max_leases_lost = max_leases_lost
         self._ring_again_ms = int(ring_again_after_s * 1000)
@@ -159,12 +160,12 @@ class Store:
             _Wanted(submission, by, trace=trace)
             for (submission, by), trace in zip(submissions, traces or [None] * len(submissions), strict=True)
         ]
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             return self._submit_all(connection, wanted, self._max_in_flight)
 
     def preview(self, submission: Submission) -> AlreadyRegistered | Taken | None:
         """Return what stands in the way of *submission*, if anything does; change nothing."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return self._standing(connection, [submission]).get(submission.fingerprint)
 
     def _submit_all(self, connection: Connection, wanted: Sequence["_Wanted"], quota: int) -> list[Outcome]:
@@ -232,7 +233,7 @@ class Store:
         for place, each in enumerate(asked):
             kinds[type(each)].append((place, each))
         looks_only = not kinds.keys() - {Look, Versions}  # who reads waits for nobody who writes
-        with self._database.read() if looks_only else self._database.write() as connection:
+        with self.database.read() if looks_only else self.database.write() as connection:
             for kind, do in (
                 (Settlement, self._settle),
                 (Renewal, partial(self._renew, lease_s=terms.lease_s)),
@@ -366,7 +367,7 @@ class Store:
         stands in its way is returned instead, as by `submit`.
         """
         wanted = [_Wanted(each.submission, by.label, retry_of=each.id) for each in registrations]
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             outcomes = self._submit_all(connection, wanted, 0)
             became = {
                 old.id: outcome.registration.id
@@ -382,7 +383,7 @@ class Store:
         Its worker finds its claim gone when it next renews its lease, and stops.
         """
         failure = Canceled("An operator canceled this registration. The same submission may be sent again.").failure()
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             row = connection.execute(
                 update(registrations)
                 .where(_r.id == registration_id, in_flight())
@@ -414,7 +415,7 @@ class Store:
             found = found.where(actions.c.id < before)
         if registration_id is not None:
             found = found.where(actions.c.registration_id == registration_id)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(found).all()
         return [Action(row.id, moment(row.at), row.by, row.what, row.registration_id, row.became) for row in rows]
 
@@ -428,7 +429,7 @@ class Store:
         if limit <= 0:
             return []
         overdue = self._overdue.order_by(literal_column("ring_at")).limit(limit)
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             rows = connection.execute(
                 update(registrations)
                 .where(_r.id.in_(overdue.with_for_update(skip_locked=True)))
@@ -446,7 +447,7 @@ class Store:
             cause="workers-lost",
         )
         used_up = AttemptsUsedUp("Every worker that tried this artifact stopped before it could say how it went.")
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             failed = [
                 *self._fail(connection, due.where(self._max_leases_lost <= LEASES_LOST), lost),
                 *self._fail(connection, due.where(max_attempts <= ATTEMPTS_SPENT), used_up),
@@ -475,7 +476,7 @@ class Store:
         Returns:
             how many were deleted; fewer than *limit* when there are no more.
         """
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             before = connection.execute(select(_NOW)).scalar_one() - int(older_than_s * 1000)
             # Ids begin with the time they were made, so the primary key finds the old ones by itself.
             oldest = (
@@ -511,7 +512,7 @@ class Store:
     def settled(self, registration_ids: Iterable[RegistrationId]) -> list[Settled]:
         """Return those of *registration_ids* that have reached a final state."""
         ids = [(each,) for each in registration_ids]
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return [settled_of(row._mapping) for row in self._hot.run(connection, "settled", ids)] if ids else []
 
     def registrations(
@@ -534,13 +535,13 @@ class Store:
             found = found.where(named_like(names))
         if since_ms is not None:
             found = found.where(_r.id >= first_id_at(since_ms))
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(found).all()
         return [registration_of(row._mapping) for row in rows]
 
     def plugin(self, plugin_id: str) -> Plugin | None:
         """Return one plugin."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(plugins).where(_p.id == plugin_id)).first()
         return plugin_of(row._mapping) if row else None
 
@@ -548,12 +549,12 @@ class Store:
         self, *, limit: int, before: str | None = None, filters: Mapping[str, str] | None = None
     ) -> list[Plugin]:
         """Return a page of plugins, as `registrations` does."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(page(plugins, limit, before, filters)).all()
         return [plugin_of(row._mapping) for row in rows]
 
     def _select_registrations(self, *conditions: Any) -> list[Registration]:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(select(registrations).where(*conditions)).all()
         return [registration_of(row._mapping) for row in rows]
 

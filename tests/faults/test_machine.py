@@ -479,7 +479,7 @@ def test_with_attempts_counted_at_the_finish_the_machine_fails(mutation: Mutatio
             return settled
 
         def _count(self, registration_id: RegistrationId | None, by: int) -> None:
-            with self._database.write() as connection:
+            with self.database.write() as connection:
                 connection.execute(
                     text("UPDATE registrations SET attempts = attempts + :by WHERE id = :id"),
                     {"by": by, "id": registration_id},
@@ -520,7 +520,7 @@ def test_without_an_end_of_attempts_the_machine_fails(mutation: Mutation) -> Non
 def test_with_a_claim_that_ignores_the_lease_the_machine_fails(mutation: Mutation) -> None:
     class Greedy(Store):
         def claim(self, registration_id: RegistrationId, **options: Any) -> Claim | None:
-            with self._database.write() as connection:
+            with self.database.write() as connection:
                 connection.execute(
                     text("UPDATE registrations SET due_at = 0 WHERE id = :id AND status IN ('queued', 'verifying')"),
                     {"id": registration_id},

@@ -18,7 +18,7 @@ class Held(Store):
     """A store whose polls are held back until they are let go, and that counts them."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store._database)
+        super().__init__(store.database)
         self.asked: list[list[RegistrationId]] = []
         self.free = threading.Event()
 

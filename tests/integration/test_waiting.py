@@ -40,7 +40,7 @@ class Surprising(Store):
 
 @pytest.fixture
 def surprising(store: Store) -> Surprising:
-    return Surprising(store._database)
+    return Surprising(store.database)
 
 
 def test_a_surprise_while_looking_does_not_end_the_waiting(surprising: Surprising, store: Store) -> None:
@@ -78,7 +78,7 @@ class Held(Store):
     """A store that takes nothing until it is let go."""
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store._database)
+        super().__init__(store.database)
         self.entered, self.free = threading.Event(), threading.Event()
 
     def submit(

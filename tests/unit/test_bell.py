@@ -8,7 +8,6 @@ from itertools import count
 
 import pytest
 
-import api.live.bell
 from api.live.bell import Bell
 from shared.registration import RegistrationId
 from tests.running import until
@@ -19,13 +18,6 @@ Rung = list[list[RegistrationId]]
 @pytest.fixture
 def rung() -> Rung:
     return []
-
-
-@pytest.fixture
-def bell(rung: Rung) -> Bell:
-    bell = Bell(lambda ids: rung.append([*ids]))
-    bell.start()
-    return bell
 
 
 @pytest.fixture
@@ -41,9 +33,6 @@ class HeldClock:
         self.pauses: list[float] = []
         self.pause_over = threading.Semaphore(0)
 
-    def monotonic(self) -> float:
-        return self.now
-
     def sleep(self, seconds: float) -> None:
         if seconds > 0:
             self.pauses.append(seconds)
@@ -52,13 +41,17 @@ class HeldClock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldClock]:
+def clock() -> Iterator[HeldClock]:
     clock = HeldClock()
-    monkeypatch.setattr(api.live.bell, "time", clock)
-    monkeypatch.setattr(api.live.bell, "BELLS_AT_ONCE", 4)
-    monkeypatch.setattr(api.live.bell, "BELLS_A_SECOND", 8)
     yield clock
     clock.pause_over.release(1000)
+
+
+@pytest.fixture
+def bell(rung: Rung, clock: HeldClock) -> Bell:
+    bell = Bell(lambda ids: rung.append([*ids]), a_second=8, at_once=4, clock=lambda: clock.now, sleep=clock.sleep)
+    bell.start()
+    return bell
 
 
 def ring_one_by_one(bell: Bell, rung: Rung, ids: Sequence[RegistrationId]) -> None:
@@ -116,11 +109,9 @@ def test_after_a_rest_bells_are_rung_at_once_again(
     assert clock.pauses == []
 
 
-def test_a_burst_rings_few_bells_and_for_each_id_once_and_in_order(
-    bell: Bell, rung: Rung, ids: Iterator[RegistrationId], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api.live.bell, "BELLS_AT_ONCE", 2)
-    monkeypatch.setattr(api.live.bell, "BELLS_A_SECOND", 4)
+def test_a_burst_rings_few_bells_and_for_each_id_once_and_in_order(rung: Rung, ids: Iterator[RegistrationId]) -> None:
+    bell = Bell(lambda ids: rung.append([*ids]), a_second=4, at_once=2)
+    bell.start()
     burst = [next(ids) for _ in range(500)]
     for each in burst:
         bell.ring([each])
