@@ -54,7 +54,7 @@ class Submissions:
 
     def close(self) -> None:
         """Take no more."""
-        self._batcher.close()
+        self._batcher.close(within_s=1)
 
     def _commit(self, group: Sequence[_Submitted]) -> list[Outcome]:
         """Commit a group, and ring: a client that left meanwhile takes neither along."""

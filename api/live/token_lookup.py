@@ -23,7 +23,7 @@ class TokenLookup:
 
     def close(self) -> None:
         """Look no more up."""
-        self._batcher.close()
+        self._batcher.close(within_s=1)
 
     def _look(self, texts: Sequence[str]) -> Sequence[Token | None]:
         """Look each up once, however many show it."""

@@ -71,11 +71,11 @@ class Batcher(Generic[Asked, Answer]):
         """How many wait for the next group."""
         return len(self._waiting)
 
-    def close(self) -> None:
-        """End the thread, once it has answered what it is at; not waiting for a store that is away for long."""
+    def close(self, *, within_s: float = CLOSING_S) -> None:
+        """End the thread, once it has answered what it is at; waiting *within_s* for that, should the store be away."""
         self._closed = True
         self._awake.release()
-        self._thread.join(CLOSING_S)
+        self._thread.join(within_s)
 
     def _wake(self) -> None:
         if self._idle and self._waiting:
