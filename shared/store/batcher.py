@@ -72,7 +72,7 @@ class Batcher(Generic[Asked, Answer]):
         return len(self._waiting)
 
     def close(self, *, within_s: float = CLOSING_S) -> None:
-        """End the thread, once it has answered what it is at; waiting *within_s* for that, should the store be away."""
+        """End the thread once it has answered what it is at, or after *within_s*, should the store be away."""
         self._closed = True
         self._awake.release()
         self._thread.join(within_s)

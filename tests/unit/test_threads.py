@@ -42,7 +42,8 @@ def test_no_more_than_so_many_are_under_way_and_the_loop_goes_on() -> None:
 
 
 def test_who_left_before_its_turn_is_not_called_for() -> None:
-    called, go = [], threading.Event()
+    called: list[int] = []
+    go = threading.Event()
 
     async def story() -> None:
         ask = Threads(1, name="tests")
