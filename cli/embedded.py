@@ -65,7 +65,7 @@ def embedded_registry(
         supervisor.on_change = state.note_children
         address = _address(listener)
         try:
-            _wait_until_ready(address, supervisor)
+            _wait_until_ready(address, state.socket_path(), supervisor)
             state.tell_address(address)
             yield address, state, supervisor
         finally:
@@ -213,9 +213,9 @@ def _valkey(broker: Path, folder: Path) -> list[str]:
     ]
 
 
-def _wait_until_ready(address: str, supervisor: Supervisor) -> None:
+def _wait_until_ready(address: str, broker: Path, supervisor: Supervisor) -> None:
     give_up = time.monotonic() + READY_WITHIN_S
-    while not _answers(f"{address}/readyz"):
+    while not (_listens(broker) and _answers(f"{address}/readyz")):
         supervisor.step()
         worst = supervisor.most_deaths()
         if worst.deaths >= MAX_EARLY_DEATHS or time.monotonic() > give_up:
@@ -225,6 +225,11 @@ def _wait_until_ready(address: str, supervisor: Supervisor) -> None:
             )
             raise Refusal(f"The registry did not start within {READY_WITHIN_S} s: {ended}.")
         time.sleep(0.05)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 def _answers(url: str) -> bool:

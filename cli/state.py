@@ -17,6 +17,10 @@ MAX_SOCKET_PATH = 100
 """A Unix socket's path may have 107 bytes (unix(7)), and Valkey adds a suffix while it binds."""
 
 
+SOCKET = "valkey.sock"
+_PREFIX = "plugin-registry-"
+
+
 class StateFolder:
     """A folder that holds the store, the broker's files, the first token, and who runs on it."""
 
@@ -91,12 +95,15 @@ class StateFolder:
         _write(self.address_file, address + "\n")
 
     def socket_path(self) -> Path:
-        """Return a path for the broker's socket, in a folder that only its owner may enter."""
-        path = self.path / "valkey" / "valkey.sock"
-        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-            return path
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="plugin-registry-"))  # made with mode 0700
-        return self._socket_folder / "valkey.sock"
+        """Return a path for the broker's socket, in a folder that only its owner may enter; the same at each call.
+
+        Raises:
+            Refusal: every folder in which it could be has too long a path.
+        """
+        path = self.path / "valkey" / SOCKET
+        if self._socket_folder is None and not _fits(path):
+            self._socket_folder = _short_folder()
+        return self._socket_folder / SOCKET if self._socket_folder is not None else path
 
     def note_children(self, pids: dict[str, int]) -> None:
         """Write down who runs for us, so that the next start can end them should we be killed."""
@@ -112,7 +119,7 @@ class StateFolder:
         self._children_file.unlink(missing_ok=True)
         if self._socket_folder is not None:
             with suppress(OSError):
-                (self._socket_folder / "valkey.sock").unlink(missing_ok=True)
+                (self._socket_folder / SOCKET).unlink(missing_ok=True)
                 self._socket_folder.rmdir()
         if self._lock is not None:
             self._lock.close()
@@ -141,6 +148,23 @@ def _write(path: Path, text: str) -> None:
     except OSError:
         half.unlink(missing_ok=True)
         raise
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= MAX_SOCKET_PATH
+
+
+def _short_folder() -> Path:
+    """Make a folder of our own for a socket, where its path is short enough."""
+    folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]  # noqa: S108
+    for folder in filter(None, folders):
+        if _fits(Path(folder, f"{_PREFIX}XXXXXXXX", SOCKET)):
+            with suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))  # made with mode 0700
+    raise Refusal(
+        f"A socket's path may have {MAX_SOCKET_PATH} bytes, and those of the state folder and of every "
+        "folder for temporary files are longer: name a state folder with a shorter path, or set TMPDIR to one."
+    )
 
 
 def _locked(file: IO[str]) -> bool:

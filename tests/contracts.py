@@ -445,7 +445,10 @@ class StoreContract:
         assert store.ring_due(10) == [registration.id]
 
     def test_the_sweep_takes_no_more_than_it_is_given_room_for_and_the_longest_due_first(self, store: Store) -> None:
-        waiting = [submit(store, a_parsed_submission()).id for _ in range(5)]
+        waiting = []
+        for _ in range(5):
+            waiting.append(submit(store, a_parsed_submission()).id)
+            time.sleep(0.002)  # the store's clock tells milliseconds apart
         let_pass(store, RING_AGAIN_AFTER_S)
         assert store.ring_due(0) == []
         assert store.ring_due(-3) == []

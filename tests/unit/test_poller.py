@@ -1,6 +1,7 @@
 """One question serves all who wait; no news is lost, and where nothing happens nothing is asked."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -149,18 +150,16 @@ def test_who_lost_interest_is_not_asked_for_again() -> None:
     assert run(story).asked[-1] == ["b"]
 
 
-def test_a_round_that_took_long_is_followed_by_a_pause_that_is_longer() -> None:
+def test_a_round_that_took_long_is_followed_by_a_pause_as_long() -> None:
     async def story(board: Board, poller: "Poller[str, int]") -> None:
         board.go_on.clear()
-        waiting = poller.interest("a")
+        waiting, begun = poller.interest("a"), time.monotonic()
         await board.entered.wait()
         await asyncio.sleep(0.2)
         board.go_on.set()
         board.tell(a=1)
-        before = len(board.asked)
-        await asyncio.sleep(0.3)
-        assert len(board.asked) == before, "most of the time is left to others"
         assert await waiting == 1
+        assert time.monotonic() - begun >= 0.4, "half of the time is left to others"
 
     run(story)
 
