@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 STATE ?=
+JOBS ?= 3
 FUZZ_S ?= 600
 SOAK_S ?= 3600
 
@@ -50,9 +51,9 @@ run: .venv/.runtime
 demo: .venv/.runtime
 	@$(BIN)/plugin-registry demo
 
-# All of it, or TESTS="FILE …".
+# All of it, or TESTS="FILE …"; in JOBS processes, 0 for none beside this one.
 test: .venv/.dev
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist loadgroup) $(TESTS)
 
 # Every fault, the long tests too: twenty minutes.
 test-faults: .venv/.dev
