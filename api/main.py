@@ -118,6 +118,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         check_store=lambda: check_schema(database),
     )
 
+    changes.when_told(services.outcomes.wake)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         gc.collect()

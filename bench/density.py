@@ -48,7 +48,7 @@ def run(stand: Stand) -> Section:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=stand.folder)))
             url = running.enter_context(store(SQLITE, folder, None))
             room = {"REGISTRY_MAX_DOWNLOADS_PER_HOST": "600", "REGISTRY_FETCH_DEADLINE_S": "3600"}
-            it = running.enter_context(registry(stand, folder, url, workers=1, downloads=600, **room))
+            it = running.enter_context(registry(stand, folder, url, workers=1, downloads=600, settings=room))
             without += [register(stand, it) * 1000 for _ in range(fast)]
             _submit_slow(stand, it, SLOW)
             time.sleep(2)
@@ -92,7 +92,7 @@ def _with_many(stand: Stand) -> float:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=stand.folder)))
         url = running.enter_context(store(SQLITE, folder, None))
         room = {"REGISTRY_MAX_DOWNLOADS_PER_HOST": str(MANY), "REGISTRY_FETCH_DEADLINE_S": "3600"}
-        it = running.enter_context(registry(stand, folder, url, workers=1, downloads=MANY, **room))
+        it = running.enter_context(registry(stand, folder, url, workers=1, downloads=MANY, settings=room))
         _submit_slow(stand, it, MANY)
         time.sleep(5)
         assert _slow_now(stand) == MANY, f"only {_slow_now(stand)} slow downloads were under way"

@@ -18,9 +18,11 @@ from bench.origin import small_checksum
 ANY_CHECKSUM = f"sha256:{'0' * 64}"
 
 
-def requests(host: str, artifacts: str, first: int, count: int, *, declare: bool) -> Iterator[bytes]:
+def requests(
+    host: str, artifacts: str, first: int, count: int, *, declare: bool, token: str | None = None
+) -> Iterator[bytes]:
     """Yield registrations of *count* plugins; without *declare* the digests are not those of the artifacts."""
-    token = os.environ.get("BENCH_TOKEN", "none")
+    token = token or os.environ.get("BENCH_TOKEN", "none")
     head = (
         f"POST /api/v1/plugins HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
         "Content-Type: application/json\r\nPrefer: respond-async\r\nContent-Length: "

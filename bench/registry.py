@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -45,7 +45,13 @@ class Registry:
 
 @contextmanager
 def registry(
-    stand: Stand, folder: Path, store_url: str, *, workers: int, downloads: int = 256, **settings: str
+    stand: Stand,
+    folder: Path,
+    store_url: str,
+    *,
+    workers: int,
+    downloads: int = 256,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Registry]:
     """Run broker, api, beat and *workers* for the length of the block; without workers, no beat either."""
     database = open_database(store_url)
@@ -61,7 +67,7 @@ def registry(
             REGISTRY_REQUESTS_A_MINUTE="10000000",
             REGISTRY_IN_FLIGHT_PER_TOKEN="0",
             REGISTRY_DOWNLOADS=str(downloads),
-            **settings,
+            **(settings or {}),
         )
         api = (sys.executable, "-m", "api.main", "--fd", str(listener.fileno()))
         found = {"api": running.enter_context(process("api", api, environment, folder, (listener.fileno(),)))}

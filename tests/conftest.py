@@ -30,6 +30,7 @@ def amqp_url() -> str:
     return os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs what this machine has not; with TEST_AMQP_URL set a RabbitMQ is required."""
     there = {

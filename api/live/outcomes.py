@@ -18,6 +18,7 @@ class Outcomes:
         self._thread = Threads(1, name="outcomes")
         self._poller: Poller[RegistrationId, Settled] = Poller(self._settled, version)
         self.run = self._poller.run
+        self.wake = self._poller.wake
         self.leave = self._poller.leave
         self.close = self._thread.close
 

@@ -4,8 +4,8 @@
                           └──────────── the next round ◄── not found
 
 **A round is made when it may find something**: somebody is newly interested, or the store has changed. `version` says
-the latter without asking the store for anything (`shared/store/changes.py`); it is a hint, so a round is made every
-few seconds even so. While nobody is interested nothing at all is done.
+the latter without asking the store for anything (`shared/store/changes.py`), and `wake` may have it looked at now. It
+is a hint, so a round is made every few seconds even so. While nobody is interested nothing at all is done.
 
 **No news is lost.** Interest is registered before the question is asked, and answered by rounds that began later; the
 version is read before the question, so what is committed while that is under way is a change that is still to come.
@@ -25,9 +25,11 @@ from shared.logs import get_logger
 Key = TypeVar("Key")
 Found = TypeVar("Found")
 
-TICK_S = 0.003
-"""How often the version is looked at while somebody waits: it costs microseconds."""
-DOUBT_S = 5.0
+TICK_S, IDLE_TICK_S = 0.004, 0.05
+"""How often the version is looked at while somebody waits; to wake up for it costs fifty microseconds."""
+LIVELY_S = 3.0
+"""For how long after a change it is looked at more often: a download that goes on renews its lease within that."""
+DOUBT_S = 15.0
 """How long a version that stays the same is believed."""
 AGAIN_S = 0.1
 """When a question is asked again that was not answered."""
@@ -52,6 +54,9 @@ class Poller(Generic[Key, Found]):
         self._pause_s = pause_s
         self._interested: defaultdict[Key, list[asyncio.Future[Found | None]]] = defaultdict(list)
         self._newly = asyncio.Event()
+        self._over: asyncio.Future[None] | None = None
+        """What is waited for between two rounds."""
+        self._lively_until = 0.0
         self._leaving = False
 
     def interest(self, key: Key) -> "asyncio.Future[Found | None]":
@@ -66,6 +71,11 @@ class Poller(Generic[Key, Found]):
             self._interested[key].append(answer)
             self._newly.set()
         return answer
+
+    def wake(self) -> None:
+        """Make a round as soon as may be: somebody said that there is a change."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     def leave(self) -> None:
         """Let everybody go: this process is about to stop."""
@@ -110,9 +120,23 @@ class Poller(Generic[Key, Found]):
 
     async def _something(self, version: int) -> None:
         """Wait until a round may find something."""
-        until = monotonic() + DOUBT_S
-        while not self._newly.is_set() and self._version() == version and monotonic() < until:
-            await asyncio.sleep(TICK_S)
+        loop, begun = asyncio.get_running_loop(), monotonic()
+        over = self._over = loop.create_future()
+
+        def look() -> None:  # a timer, because a task that slept would cost three times as much
+            if over.done():
+                return
+            now = monotonic()
+            if self._newly.is_set() or self._version() != version:
+                self._lively_until = now + LIVELY_S
+                over.set_result(None)
+            elif now - begun >= DOUBT_S:
+                over.set_result(None)
+            else:
+                loop.call_later(TICK_S if now < self._lively_until else IDLE_TICK_S, look)
+
+        look()
+        await over
 
 
 def _tell(answers: Sequence["asyncio.Future[Found | None]"], found: Found | None) -> None:

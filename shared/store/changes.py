@@ -8,6 +8,7 @@ what is told: so that is tried first, and where nothing arrives, or the connecti
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 from urllib.parse import quote
@@ -32,6 +33,10 @@ class Changes(Protocol):
 
     def version(self) -> int:
         """Return a number that is another one once somebody has committed an outcome, or may have. It never waits."""
+        ...
+
+    def when_told(self, wake: Callable[[], None]) -> None:
+        """Have *wake* called at a change, by a store that tells; others have to be asked for their version."""
         ...
 
     async def run(self) -> None:
@@ -77,6 +82,9 @@ class SqliteChanges:
             return _maybe()
         return version
 
+    def when_told(self, wake: Callable[[], None]) -> None:
+        """Do nothing: it does not tell."""
+
     async def run(self) -> None:
         """Do nothing: there is nothing to hear."""
 
@@ -94,10 +102,15 @@ class PostgresqlChanges:
         self._heard = 0
         self._proven = False
         """Whether what is told arrives."""
+        self._wake: Callable[[], None] = lambda: None
 
     def version(self) -> int:
         """Count what was told, if that arrives."""
         return self._heard if self._proven else _maybe()
+
+    def when_told(self, wake: Callable[[], None]) -> None:
+        """Call *wake* in the loop that hears it."""
+        self._wake = wake
 
     async def run(self) -> None:
         """Listen, again and again."""
@@ -123,6 +136,7 @@ class PostgresqlChanges:
                     self._proven = True
                 while self._proven:
                     self._heard += 1
+                    self._wake()
                     async for _each in connection.notifies(stop_after=1):
                         pass
             finally:

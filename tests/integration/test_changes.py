@@ -75,11 +75,14 @@ def test_whatever_ends_a_registration_is_a_change(ours: Database, theirs: Databa
         changes = changes_of(ours)
         running = await listening(changes)
         before = changes.version()
+        told: list[int] = []
+        changes.when_told(lambda: told.append(changes.version()))
         await asyncio.to_thread(ENDS[ends], store, impatient)
         async with asyncio.timeout(20):
             while changes.version() == before:
                 await asyncio.sleep(0.001)
         assert changes.version() >= 0, "told, and no guess"
+        assert bool(told) is (ours.dialect == "postgresql")
         running.cancel()
         changes.close()
 

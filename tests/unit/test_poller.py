@@ -137,6 +137,20 @@ def test_a_version_that_stays_the_same_is_not_believed_for_ever(monkeypatch: pyt
     assert len(run(story).asked) >= 2
 
 
+def test_who_is_told_of_a_change_looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(board: Board, poller: "Poller[str, int]") -> None:
+        poller.wake()  # nobody waits: that is no news
+        waiting = poller.interest("a")
+        await settle()
+        board.tell(a=1)
+        poller.wake()
+        async with asyncio.timeout(5):
+            assert await waiting == 1
+
+    monkeypatch.setattr("api.live.poller.TICK_S", 60.0)
+    assert len(run(story).asked) == 2
+
+
 def test_who_lost_interest_is_not_asked_for_again() -> None:
     async def story(board: Board, poller: "Poller[str, int]") -> None:
         gone, stays = poller.interest("a"), poller.interest("b")
