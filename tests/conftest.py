@@ -20,7 +20,7 @@ from tests.running import Registry, running_registry
 from tests.stores import sqlite_store
 
 RING_AGAIN_AFTER_S = 60.0
-SHARED = ("one_machine", "rabbitmq_machines", "many_machines", "rabbitmq", "registry")
+SHARED = ("one_machine", "rabbitmq_machines", "many_machines", "rabbitmq", "registry", "life", "mortal")
 """What is started once and used by many tests."""
 _numbers = count(1)
 

@@ -8,7 +8,9 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,53 +34,146 @@ def one_sentence(output: str) -> str:
     return line
 
 
-def test_a_second_start_finds_the_same_plugins_and_ctrl_c_ends_every_child(origin: Origin, tmp_path: Path) -> None:
-    state, env = tmp_path / "state", open_loopback(origin.port)
-    served = Served(body=b"x" * 100)
-    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
-    with running_registry(state, env=env) as first:
-        plugin = first.register(submission).json()
-        children = psutil.Process(first.process.pid).children(recursive=True)
-        assert len(children) == 4
-        token = first.token
-        first.process.send_signal(signal.SIGINT)
-        assert first.process.wait(PATIENCE_S) == 0
-        assert not any(each.is_running() for each in children)
-    with running_registry(state, env=env) as second:
-        assert second.token == token
-        assert second.get(f"/api/v1/plugins/{plugin['id']}").json() == plugin
+class Life:
+    """One state folder, and the registry that was started on it last: each test goes on from where the one before
+    it left off."""
+
+    def __init__(self, state: Path, origin: Origin) -> None:
+        self.state = state
+        self.origin = origin
+        self.token = ""
+        self.plugin: dict[str, Any] = {}
+        self.accepted = ""
+        self.registry: Registry | None = None
+        self._running = ExitStack()
+
+    def start(self, **env: str) -> Registry:
+        self._running.close()
+        settings = {**open_loopback(self.origin.port), **env}
+        self.registry = self._running.enter_context(running_registry(self.state, env=settings))
+        return self.registry
+
+    def close(self) -> None:
+        self._running.close()
+
+    def submission(self, **changes: str) -> dict[str, str]:
+        served = Served(body=os.urandom(100))
+        return a_submission(**{"artifactUrl": self.origin.serve(served), "checksum": served.checksum, **changes})
 
 
-def test_a_crash_leaves_nobody_behind_and_the_next_start_goes_on(origin: Origin, tmp_path: Path) -> None:
-    state, env = tmp_path / "state", open_loopback(origin.port)
-    served = Served(body=b"y" * 100)
-    submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)
-    with running_registry(state, env=env) as first:
-        first.child("worker-1").suspend()
-        children = psutil.Process(first.process.pid).children(recursive=True)
-        accepted = first.register(submission, prefer="respond-async").json()
-        first.process.kill()
-        first.process.wait()
-        until(lambda: not any(each.is_running() for each in children), what="the end of every child")
-    with running_registry(state, env=env) as second:
-        assert second.final(accepted["id"])["status"] == "registered"
+@pytest.fixture(scope="module")
+def life(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    life = Life(tmp_path_factory.mktemp("life") / "state", origin)
+    yield life
+    life.close()
 
 
-def test_strays_that_the_kernel_did_not_end_are_ended_by_the_next_start(tmp_path: Path) -> None:
-    state = tmp_path / "state"
+def test_a_folder_may_be_migrated_before_its_first_start_and_has_no_tokens_before_that(life: Life) -> None:
+    done = run("token", "create", "--scope", "read", "--state", str(life.state))
+    assert done.returncode == 1
+    assert "no store" in one_sentence(done.stderr)
+    assert not life.state.exists()
+    assert run("migrate", env={"REGISTRY_STATE_DIR": str(life.state)}).returncode == 0
+    up = life.start(HTTP_PROXY="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
+    assert "holds other files" not in up.output.read_text()
+    life.token = up.token
+
+
+def test_ctrl_c_ends_every_child_and_no_query_userinfo_or_token_has_reached_a_log(life: Life) -> None:
+    first = life.registry or life.start()
+    submission = life.submission()
+    signed = submission | {"artifactUrl": f"{submission['artifactUrl']}?signature=hunter2"}
+    answer = first.register(signed)
+    assert answer.status_code == 200
+    life.plugin = answer.json()
+    first.register(a_submission(artifactUrl=signed["artifactUrl"], checksum="sha256:" + "0" * 64))
+    first.register(a_submission(artifactUrl="https://me:hunter2@example.com/"))
+    first.get("/api/v1/plugins?token=hunter2")
+    life.token = token = first.token
+    children = psutil.Process(first.process.pid).children(recursive=True)
+    assert len(children) == 5, "valkey, beat, an api, a worker, and who looks at strangers' bytes for it"
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(PATIENCE_S) == 0
+    assert not any(each.is_running() for each in children)
+    written = first.output.read_text() + "".join(
+        each.read_text(errors="replace") for each in (life.state / "logs").iterdir()
+    )
+    assert '"event": "settled"' in written
+    assert "hunter2" not in written
+    assert token not in written
+    broker_files = b"".join(
+        path.read_bytes() for path in (life.state / "valkey").rglob("*") if path.is_file() and path.stat().st_size
+    )
+    assert b"http://" not in broker_files, "no URL is ever in the broker (invariant 9)"
+
+
+def test_the_next_start_finds_the_same_plugins_and_ends_strays_that_the_kernel_did_not(life: Life) -> None:
     sleep = ["sleep", "600"]
+    life.close()
     with subprocess.Popen(sleep) as stray, subprocess.Popen(sleep) as bystander:
-        with running_registry(state) as first:
-            first.stop()
         noted = {
             "worker-1": {"pid": stray.pid, "started": psutil.Process(stray.pid).create_time()},
             "worker-2": {"pid": bystander.pid, "started": psutil.Process(bystander.pid).create_time() - 5},
         }
-        (state / "children.json").write_text(json.dumps(noted))
-        with running_registry(state):
-            assert stray.poll() == -signal.SIGKILL
-            assert bystander.poll() is None, "a later process of the same number is not ours"
+        (life.state / "children.json").write_text(json.dumps(noted))
+        second = life.start()
+        assert stray.poll() == -signal.SIGKILL
+        assert bystander.poll() is None, "a later process of the same number is not ours"
         bystander.kill()
+    assert second.token == life.token
+    assert second.get(f"/api/v1/plugins/{life.plugin['id']}").json() == life.plugin
+
+
+def test_a_crash_leaves_nobody_behind_and_its_address_is_not_trusted_with_the_token(life: Life) -> None:
+    second = life.registry
+    assert second is not None
+    second.child("worker-1").suspend()
+    children = psutil.Process(second.process.pid).children(recursive=True)
+    life.accepted = second.register(life.submission(), prefer="respond-async").json()["id"]
+    second.process.kill()
+    second.process.wait()
+    until(lambda: not any(each.is_running() for each in children), what="the end of every child")
+    assert (life.state / "address").exists()
+    with socket.create_server(("127.0.0.1", 0)) as somebody_else:
+        somebody_else.settimeout(0.5)
+        (life.state / "address").write_text(f"http://127.0.0.1:{somebody_else.getsockname()[1]}\n")
+        assert run("list", env={"REGISTRY_STATE_DIR": str(life.state)}).returncode == 4
+        with pytest.raises(TimeoutError):
+            somebody_else.accept()
+
+
+def test_the_start_after_a_crash_goes_on_with_what_was_accepted(life: Life) -> None:
+    third = life.start()
+    assert third.final(life.accepted)["status"] == "registered"
+    assert third.token == life.token
+    third.stop()
+
+
+def test_a_token_of_a_store_that_is_gone_is_made_anew_and_a_stderr_that_nobody_reads_ends_nothing(life: Life) -> None:
+    life.close()
+    for file in life.state.glob("registry.db*"):
+        file.unlink()
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*COMMAND, "up", "--port", "0", "--state", str(life.state)],
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=writer,
+        text=True,
+    )
+    try:
+        os.close(writer)
+        os.close(reader)  # nobody will ever read what it says
+        until((life.state / "address").exists, what="the address")
+        registry = Registry(process, (life.state / "address").read_text().strip(), life.state, life.state)
+        assert registry.token != life.token
+        before = registry.child("--schedule")
+        before.kill()
+        until(lambda: registry.child("--schedule").pid != before.pid, what="a new beat")
+        assert registry.get("/readyz").status_code == 200
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("name", ["worker-1", "api.main", "--schedule"])
@@ -163,92 +258,6 @@ def test_a_deep_state_folder_works_too_and_secrets_in_it_are_for_its_owner(morta
     assert mortal.state.stat().st_mode & 0o077 == 0
     broker = Path(mortal.child("worker-1").environ()["REGISTRY_BROKER_URL"].removeprefix("redis+socket://"))
     assert (broker.stat().st_mode | broker.parent.stat().st_mode) & 0o077 == 0
-
-
-def test_no_query_userinfo_or_token_reaches_a_log(origin: Origin, tmp_path: Path) -> None:
-    served = Served(body=b"w" * 100)
-    url = origin.serve(served) + "?signature=hunter2"
-    with running_registry(tmp_path / "state", env=open_loopback(origin.port)) as registry:
-        assert registry.register(a_submission(artifactUrl=url, checksum=served.checksum)).status_code == 200
-        registry.register(a_submission(artifactUrl=url, checksum="sha256:" + "0" * 64))
-        registry.register(a_submission(artifactUrl="https://me:hunter2@example.com/"))
-        registry.get("/api/v1/plugins?token=hunter2")
-        token = registry.token
-        registry.stop()
-        written = registry.output.read_text() + "".join(
-            each.read_text(errors="replace") for each in (registry.state / "logs").iterdir()
-        )
-    assert '"event": "settled"' in written
-    assert "hunter2" not in written
-    assert token not in written
-    broker_files = b"".join(
-        path.read_bytes()
-        for path in (tmp_path / "state" / "valkey").rglob("*")
-        if path.is_file() and path.stat().st_size
-    )
-    assert b"http://" not in broker_files, "no URL is ever in the broker (invariant 9)"
-
-
-def test_a_stderr_that_cannot_be_written_does_not_end_the_registry(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [*COMMAND, "up", "--port", "0", "--state", str(tmp_path / "state")],
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=writer,
-        text=True,
-    )
-    try:
-        os.close(writer)
-        os.close(reader)  # nobody will ever read what it says
-        until((tmp_path / "state" / "address").exists, what="the address")
-        registry = Registry(
-            process, (tmp_path / "state" / "address").read_text().strip(), tmp_path / "state", tmp_path
-        )
-        before = registry.child("--schedule")
-        before.kill()
-        until(lambda: registry.child("--schedule").pid != before.pid, what="a new beat")
-        assert registry.get("/readyz").status_code == 200
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
-
-
-def test_an_address_that_a_crash_left_behind_is_not_trusted_with_the_token(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with running_registry(state) as registry:
-        registry.process.kill()
-        registry.process.wait()
-    assert (state / "address").exists()
-    with socket.create_server(("127.0.0.1", 0)) as somebody_else:
-        somebody_else.settimeout(0.5)
-        (state / "address").write_text(f"http://127.0.0.1:{somebody_else.getsockname()[1]}\n")
-        assert run("list", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 4
-        with pytest.raises(TimeoutError):
-            somebody_else.accept()
-
-
-def test_a_folder_may_be_migrated_before_its_first_start_and_has_no_tokens_before_that(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    done = run("token", "create", "--scope", "read", "--state", str(state))
-    assert done.returncode == 1
-    assert "no store" in one_sentence(done.stderr)
-    assert not state.exists()
-    assert run("migrate", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 0
-    with running_registry(state, env={"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}) as up:
-        assert "holds other files" not in up.output.read_text()
-
-
-def test_a_token_of_a_store_that_is_gone_is_made_anew(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with running_registry(state) as first:
-        token = first.token
-        first.stop()
-    for file in state.glob("registry.db*"):
-        file.unlink()
-    with running_registry(state) as second:
-        assert second.token != token
-        assert second.get("/api/v1/plugins").status_code == 200
 
 
 def test_the_demo_ends_well_whatever_the_environment_says(tmp_path: Path) -> None:
