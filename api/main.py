@@ -60,8 +60,9 @@ from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import Tokens
 from shared.tracing import TracingNotInstalled, start_tracing
 
-STORE_THREADS = 4
-"""One may be kept by a store that is slow to be looked at, and one by a broker that does not answer."""
+STORE_THREADS = 3
+STORE_CONNECTIONS = 10
+"""One for each thread that asks: those, the monitor's, and of submissions, tokens, outcomes, followers, readiness."""
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         settings = settings or read_settings()
         if settings.traces:
             start_tracing("api")
-        database = open_database(settings.database_url)
+        database = open_database(settings.database_url, connections=STORE_CONNECTIONS)
         check_schema(database)
     except (BadSettings, SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
         sys.exit(str(error))
@@ -109,11 +110,11 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             counts,
             lambda: messages_waiting(celery),
             sessions=sessions.good,
-            ask=ask,
         ),
         ring=bell.ring,
         sessions=sessions,
         ask=ask,
+        ask_health=Threads(1, name="health"),
         parse=Threads(1, name="parsing"),
         check_store=lambda: check_schema(database),
     )

@@ -38,6 +38,8 @@ class Services:
     sessions: Sessions
     ask: Threads
     """Calls of the store, for what is asked for seldom."""
+    ask_health: Threads
+    """Looks whether the store is there: whoever asks that waits for nobody's list."""
     parse: Threads
     """Parses large bodies, one at a time."""
     check_store: Callable[[], None]
@@ -50,9 +52,11 @@ class Services:
         self.monitor.leave()
 
     def close(self) -> None:
-        """End the threads, once each is done."""
-        for each in (self.submissions, self.token_lookup, self.outcomes, self.following, self.ask, self.parse):
+        """End the threads. Those that take in submissions and tokens are waited for, a second at most."""
+        for each in (self.submissions, self.token_lookup, self.outcomes, self.following):
             each.close()
+        for threads in (self.ask, self.ask_health, self.parse):
+            threads.close()
 
 
 async def services_of(request: Request) -> Services:

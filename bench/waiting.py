@@ -2,14 +2,16 @@
 
 import os
 import resource
+import select
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -23,8 +25,10 @@ from bench.origin import SMALL_BYTES
 from bench.progress import doing
 from bench.registry import Registry, embedded, register, register_large, registry
 from bench.stand import PROJECT, Stand
-from shared.store.database import open_database
+from shared.store.counters import Counters
+from shared.store.database import Database, open_database
 from shared.store.registrations import Store
+from shared.store.workers import Workers
 from tests.engines import postgresql
 
 NAME = "waiting"
@@ -104,7 +108,7 @@ def _large(stand: Stand, section: Section, it: Registry) -> None:
 
 
 def _idle(stand: Stand, section: Section, kind: str) -> None:
-    """What an api spends while a thousand requests wait, nothing happens, and no worker runs."""
+    """What an api spends while a thousand requests wait and nothing happens, but what a worker says of itself."""
     limits = dict.fromkeys(
         ("WAITS_PER_TOKEN", "WAITS_PER_ADDRESS", "REQUESTS_PER_TOKEN", "CONNECTIONS_PER_ADDRESS"), "0"
     )
@@ -119,13 +123,28 @@ def _idle(stand: Stand, section: Section, kind: str) -> None:
         numbers = requests_of("127.0.0.1", stand.artifacts.small, next(_numbers) + 10**8, WAITING, it.token)
         for wire, request in zip(wires, numbers, strict=True):
             wire.sendall(request)
+        database = running.enter_context(closing(open_database(it.store_url)))
+        over = threading.Event()
+        running.callback(over.set)
+        threading.Thread(target=_live, args=(database, over), daemon=True).start()
         time.sleep(5)  # until all of them are committed, and wait
         before, begun = it.processes["api"].cpu_times(), time.monotonic()
         time.sleep(3 if stand.quick else 10)
         after, took_s = it.processes["api"].cpu_times(), time.monotonic() - begun
+        answered = select.poll()
+        for wire in wires:
+            answered.register(wire, select.POLLIN)
+        assert not answered.poll(0), "somebody was answered"
         spent_s = after.user + after.system - before.user - before.system
     name = f"{kind}: of a core, while {WAITING:,} requests wait and nothing happens"
     section.goals.append(Goal(name, "at most", 1.0, 100 * spent_s / took_s, "%"))
+
+
+def _live(database: Database, over: threading.Event) -> None:
+    """Say what a worker and the sweep say of themselves while nothing happens: commits that are no outcome."""
+    while not over.wait(2.0):
+        Workers(database).here("bench", max_downloads=1)
+        Counters(database).mark("sweep")
 
 
 def requests_of(host: str, artifacts: str, first: int, count: int, token: str) -> Iterator[bytes]:

@@ -1,11 +1,11 @@
 """Stores for tests: each empty and of its own, copied from one that was migrated once."""
 
 import atexit
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -41,9 +41,7 @@ def sqlite_store(path: Path) -> str:
 @cache
 def _migrated_database(maintenance_url: str) -> str:
     """Return the name of a database, migrated, that nobody connects to."""
-    name = f"registry_template_{os.getpid()}"
-    with psycopg.connect(maintenance_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+    name = _made(maintenance_url, "template1")
     with closing(open_database(_url_of(maintenance_url, name))) as database:
         migrate(database)
     return name
@@ -77,10 +75,21 @@ def _emptied(_maintenance_url: str) -> list[str]:
 
 
 def _copied(maintenance_url: str) -> str:
-    template, name = _migrated_database(maintenance_url), f"registry_emptied_{os.getpid()}_{next(_numbers)}"
+    return _made(maintenance_url, _migrated_database(maintenance_url))
+
+
+def _made(maintenance_url: str, template: str) -> str:
+    """Make a database that is dropped when this process ends, and return its name."""
+    name = f"registry_{secrets.token_hex(6)}"
     with psycopg.connect(maintenance_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    atexit.register(_drop, maintenance_url, name)
     return name
+
+
+def _drop(maintenance_url: str, name: str) -> None:
+    with suppress(psycopg.OperationalError), psycopg.connect(maintenance_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def _url_of(maintenance_url: str, name: str) -> str:

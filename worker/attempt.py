@@ -27,7 +27,7 @@ class LeaseLost(Exception):
 
 
 class Attempt:
-    """One claim being worked on. `fetch` tells it how far it has come."""
+    """One claim being worked on. Its intake tells it how far it has come."""
 
     def __init__(self, claim: Claim, *, deadline_s: float, lease_s: float, claimed_at: float) -> None:
         """Hold *claim*, asked for at the monotonic time *claimed_at*: our lease ends no later than the store's."""

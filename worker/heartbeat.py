@@ -41,6 +41,6 @@ class Heartbeat:
             time.sleep(SEEN_EVERY_S)
 
     def _tell(self, max_downloads: int) -> None:
-        with self._telling, suppress(StoreUnavailable):  # the heartbeat says so already
+        with self._telling, suppress(StoreUnavailable):  # then nothing is told, and it is found missing
             if not self._left.is_set() and self._lives():
                 self._workers().here(self._worker, max_downloads=max_downloads)

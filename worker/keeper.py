@@ -1,4 +1,4 @@
-"""Keeper: what an engine asks of the store, as awaitable calls; all of them share the store thread's transactions."""
+"""Keeper: what an engine asks of the store, as awaitable calls; all of them share a batcher's transactions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol

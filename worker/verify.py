@@ -114,10 +114,10 @@ class Verifier:
     async def _give_up(self, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""
         claim, failure = attempt.claim, error.failure()
-        ours = isinstance(error, Shortage) and claim.epoch - claim.attempt < MAX_SHORTAGES
-        delay_s = next_delay_s(error, 0 if ours else claim.attempt, self.retry, luck=random.random())  # noqa: S311
+        shortage = isinstance(error, Shortage) and claim.epoch - claim.attempt < MAX_SHORTAGES
+        delay_s = next_delay_s(error, 0 if shortage else claim.attempt, self.retry, luck=random.random())  # noqa: S311
         if delay_s is not None:
-            settlement = Settlement.postponed(claim, failure, delay_s=delay_s, given_back=ours)
+            settlement = Settlement.postponed(claim, failure, delay_s=delay_s, given_back=shortage)
         elif failure.retryable:
             settlement = Settlement.failed(claim, failure)
         else:
@@ -129,7 +129,7 @@ class Verifier:
             code=failure.code,
             cause=failure.cause,
             again_in_s=delay_s,
-            ours=settled is not None,
+            held=settled is not None,
             **attempt.fields,
         )
 

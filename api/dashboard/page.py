@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from markupsafe import Markup
+from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dashboard.chart import chart
@@ -195,6 +196,8 @@ async def act(services: Here, who: Someone, sent: Form) -> Response:
         done = await _do(services, who.token, what, which)
     except Problem as problem:
         return await _operations(services, who, said=problem.document["detail"], status=problem.status)
+    except StoreUnavailable as error:
+        return await _operations(services, who, said=f"Not all of it is done. {error.detail}", status=503)
     return RedirectResponse(f"/operations?done={done}", 303, headers=_HEADERS)
 
 
@@ -254,7 +257,11 @@ async def _retry_all(services: Services, token: Token, cause: str) -> str:
     """Have all tried again that failed for *cause*, page by page, but for a bounded number of pages."""
     cursor, new = None, 0
     for _page_number in range(PAGES_RETRIED):
-        page = await retry_page(services, RetryQuery(cause=cause, limit=RETRIED_AT_ONCE, cursor=cursor), token)
+        try:
+            query = RetryQuery(cause=cause, limit=RETRIED_AT_ONCE, cursor=cursor)
+        except ValidationError:
+            return "nothing"  # nothing fails for what is no cause
+        page = await retry_page(services, query, token)
         new += len(page.retried)
         cursor = page.next_cursor
         if cursor is None:

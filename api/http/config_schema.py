@@ -19,7 +19,7 @@ from api.http.strict_json import loads_strictly
 MAX_CHARACTERS = 256 * 1024
 """So much is looked at in a moment, whatever bodies are let in."""
 REMEMBERED, REMEMBERED_CHARACTERS = 512, 8 * 1024
-"""How many schemas are remembered, and how long each may be: 4 MiB of them at most, as most have the same few."""
+"""How many schemas are remembered, and how long each may be: 16 MiB of them, were all of the rarest characters."""
 MAX_DEPTH = 100
 MAX_BLAMED = 1000
 """How many subschemas are looked at to say what is wrong."""

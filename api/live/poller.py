@@ -5,13 +5,16 @@
 
 **A round is made when it may find something**: somebody is newly interested, or the store has changed. `version` says
 the latter without asking the store for anything (`shared/store/changes.py`), and `wake` may have it looked at now. It
-is a hint, so a round is made every few seconds even so. While nobody is interested nothing at all is done.
+is a hint, so a round is made every `DOUBT_S` even so. While nobody is interested nothing at all is done.
 
 **No news is lost.** Interest is registered before the question is asked, and answered by rounds that began later; the
 version is read before the question, so what is committed while that is under way is a change that is still to come.
 
 **Nobody is asked for too often.** Between two rounds lies a pause, and never less than what the last one took:
 however many wait, half of the time is left to those who work.
+
+Two use it. Outcomes leave out what is not final yet: who waits stays. Following answers for every key, with None for
+what is gone, and each follower registers its interest again: so it needs no version, and the pause is its pace.
 """
 
 import asyncio
@@ -28,7 +31,7 @@ Found = TypeVar("Found")
 TICK_S, IDLE_TICK_S = 0.004, 0.05
 """How often the version is looked at while somebody waits; to wake up for it costs fifty microseconds."""
 LIVELY_S = 3.0
-"""For how long after a change it is looked at more often: a download that goes on renews its lease within that."""
+"""For how long after somebody came, or was told, it is looked at more often: most have not longer to wait."""
 DOUBT_S = 15.0
 """How long a version that stays the same is believed."""
 AGAIN_S = 0.1
@@ -53,10 +56,13 @@ class Poller(Generic[Key, Found]):
         self._version = version
         self._pause_s = pause_s
         self._interested: defaultdict[Key, list[asyncio.Future[Found | None]]] = defaultdict(list)
+        self._asked: dict[Key, list[asyncio.Future[Found | None]]] = {}
+        """Those whose question is under way."""
         self._newly = asyncio.Event()
         self._over: asyncio.Future[None] | None = None
         """What is waited for between two rounds."""
         self._lively_until = 0.0
+        self._well = True
         self._leaving = False
 
     def interest(self, key: Key) -> "asyncio.Future[Found | None]":
@@ -70,6 +76,7 @@ class Poller(Generic[Key, Found]):
         else:
             self._interested[key].append(answer)
             self._newly.set()
+            self.wake()
         return answer
 
     def wake(self) -> None:
@@ -80,9 +87,9 @@ class Poller(Generic[Key, Found]):
     def leave(self) -> None:
         """Let everybody go: this process is about to stop."""
         self._leaving = True
-        interested, self._interested = self._interested, defaultdict(list)
-        for answers in interested.values():
+        for answers in (*self._interested.values(), *self._asked.values()):
             _tell(answers, None)
+        self._interested.clear()
 
     async def run(self) -> None:
         """Make rounds for as long as the process lives."""
@@ -92,30 +99,35 @@ class Poller(Generic[Key, Found]):
                 version, begun = self._version(), monotonic()
                 well = await self._round()
                 await asyncio.sleep(max(self._pause_s, SHARE * (monotonic() - begun)))
-                if well:
+                if well and self._interested:
                     await self._something(version)
-                else:
+                elif not well:
                     await asyncio.sleep(AGAIN_S)
             self._newly.clear()
 
     async def _round(self) -> bool:
         """Ask, and tell; return whether the question was answered."""
         self._newly.clear()
-        asked, self._interested = self._interested, defaultdict(list)
+        self._asked = {key: live for key, answers in self._interested.items() if (live := _waiting(answers))}
+        self._interested = defaultdict(list)
         found: Mapping[Key, Found] = {}
-        well = False
+        well = True
         try:
-            found = await self._fetch(list(asked))
-            well = True
+            if self._asked:
+                found = await self._fetch(list(self._asked))
         except Exception as error:  # noqa: BLE001  # whatever it is, the next round may go well, and all wait for it
-            log.warning("store not asked", reason=str(error) or type(error).__name__)
-        for key, answers in asked.items():
+            if self._well:
+                log.warning("store not asked", reason=str(error) or type(error).__name__)
+            well = False
+        self._well = well
+        if found:
+            self._lively_until = monotonic() + LIVELY_S
+        for key, answers in self._asked.items():
             if key in found:
                 _tell(answers, found[key])
-            elif self._leaving:
-                _tell(answers, None)
-            elif still := [each for each in answers if not each.done()]:
-                self._interested[key] += still
+            elif live := _waiting(answers):
+                self._interested[key] += live
+        self._asked = {}
         return well
 
     async def _something(self, version: int) -> None:
@@ -127,16 +139,19 @@ class Poller(Generic[Key, Found]):
             if over.done():
                 return
             now = monotonic()
-            if self._newly.is_set() or self._version() != version:
+            if self._newly.is_set():
                 self._lively_until = now + LIVELY_S
-                over.set_result(None)
-            elif now - begun >= DOUBT_S:
+            if self._newly.is_set() or self._version() != version or now - begun >= DOUBT_S:
                 over.set_result(None)
             else:
                 loop.call_later(TICK_S if now < self._lively_until else IDLE_TICK_S, look)
 
         look()
         await over
+
+
+def _waiting(answers: Sequence["asyncio.Future[Found | None]"]) -> list["asyncio.Future[Found | None]"]:
+    return [each for each in answers if not each.done()]
 
 
 def _tell(answers: Sequence["asyncio.Future[Found | None]"], found: Found | None) -> None:

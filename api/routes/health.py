@@ -22,7 +22,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
     """Ask the store whether it is there, and of this version."""
     try:
-        await services.ask(services.check_store)
+        await services.ask_health(services.check_store)
     except SchemaMismatch as error:
         raise Problem("store-unavailable", str(error), fault="registry", retryable=True) from error
     return JSONResponse({"status": "ready"})

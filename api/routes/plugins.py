@@ -1,5 +1,6 @@
 """Routes of plugins: RegisterPlugin, and reading what is registered."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from api.http.problems import RETRY_AFTER_S, Problem, documented, problem_of
 from api.live.waiting import outcome_of
 from api.routes.registrations import RegistrationView, as_json
 from api.services import Services, services_of
+from shared.errors import StoreUnavailable
 from shared.registration import (
     AlreadyRegistered,
     Outcome,
@@ -181,7 +183,8 @@ async def _answer(services: Services, outcome: Outcome, request: Request, token:
     if settled is None:
         current = None
         if honoured.wait_s(default_s):  # it may have come further meanwhile
-            current = await services.ask(services.store.registration, outcome.registration.id)
+            with suppress(StoreUnavailable):  # it was accepted, whatever the store says now
+                current = await services.ask(services.store.registration, outcome.registration.id)
         return accepted_answer(current or outcome.registration, honoured)
     return _settled_answer(settled, honoured)
 

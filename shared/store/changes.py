@@ -8,13 +8,16 @@ what is told: so that is tried first, and where nothing arrives, or the connecti
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine
 
+from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.store.database import Database
 
@@ -130,7 +133,7 @@ class PostgresqlChanges:
 
         async with await psycopg.AsyncConnection.connect(autocommit=True, **self._database.connecting) as connection:
             await connection.execute(f"LISTEN {CHANNEL}")
-            await asyncio.to_thread(self._try)
+            threading.Thread(target=self._try, name="changes", daemon=True).start()  # as others do, elsewhere
             try:
                 async for _each in connection.notifies(timeout=PROVEN_WITHIN_S, stop_after=1):
                     self._proven = True
@@ -144,7 +147,7 @@ class PostgresqlChanges:
 
     def _try(self) -> None:
         """Tell as others do: on another connection."""
-        with self._database.write() as connection:
+        with suppress(StoreUnavailable), self._database.write() as connection:  # then nothing arrives
             tell(connection)
 
     def close(self) -> None:

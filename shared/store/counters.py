@@ -1,4 +1,4 @@
-"""Tallies: what has happened since the store was made, counted from the store itself.
+"""Counters: what has happened since the store was made, counted from the store itself.
 
 Each registration is counted once, when it is final, in the transaction that marks it as counted. So the
 figures agree with the store whichever process reads them, and a process that is killed takes none along.

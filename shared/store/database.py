@@ -25,6 +25,8 @@ BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
 POSTGRESQL_CONNECTIONS = 4
 """Of one process; its threads take turns. Eight got in each other's way: an artifact cost a third more."""
+OLDEST_SQLITE = (3, 35)
+"""RETURNING."""
 PAUSE_S = 1.0
 """A connection that nobody used for so long may have died unseen, and is asked before it is used."""
 RETRY_BEGIN_S = 0.001
@@ -106,8 +108,8 @@ class Database:
     @property
     def connecting(self) -> dict[str, Any]:
         """How psycopg connects to this database, which is PostgreSQL, outside of the pool."""
-        conninfo = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return {"conninfo": conninfo, **_CONNECTING}
+        arguments = self.engine.dialect.create_connect_args(self.engine.url)[1]
+        return {name: value for name, value in arguments.items() if name != "context"} | _CONNECTING
 
     def close(self) -> None:
         """Close every connection of the pool."""
@@ -120,8 +122,8 @@ def _driver_of(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def open_database(url: str) -> Database:
-    """Return the database at *url*; nothing is connected yet.
+def open_database(url: str, *, connections: int = POSTGRESQL_CONNECTIONS) -> Database:
+    """Return the database at *url*; nothing is connected yet. PostgreSQL will see *connections* at most.
 
     Raises:
         SchemaMismatch: the URL names no database we can use.
@@ -129,6 +131,12 @@ def open_database(url: str) -> Database:
     try:
         kind = make_url(url).get_backend_name()
         if kind == "sqlite":
+            if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+                oldest = ".".join(map(str, OLDEST_SQLITE))
+                raise SchemaMismatch(
+                    f"This Python has SQLite {sqlite3.sqlite_version}, and {oldest} is the oldest that will do: "
+                    "use another Python, or PostgreSQL."
+                )
             engine = create_engine(
                 url,
                 hide_parameters=True,
@@ -142,7 +150,7 @@ def open_database(url: str) -> Database:
             engine = create_engine(
                 make_url(url).set(drivername="postgresql+psycopg"),
                 hide_parameters=True,
-                pool_size=POSTGRESQL_CONNECTIONS,
+                pool_size=connections,
                 max_overflow=0,
                 pool_timeout=BUSY_TIMEOUT_S,
                 connect_args=_CONNECTING,

@@ -30,7 +30,7 @@ _IN_FLIGHT = IN_FLIGHT_SQL.replace("status", "(status || '')")
 _TYPES = {"text": "text", "int": "bigint"}
 
 MAX_FOR_NOTHING = 20
-"""So many claims of one registration may count for nothing. Whatever comes of it, it has an end (invariant 7)."""
+"""So many claims that their worker outlived may count for nothing: whatever comes, there is an end (invariant 7)."""
 OUTLIVED_SQL = (
     "(status = 'verifying' AND EXISTS (SELECT 1 FROM workers"
     " WHERE workers.id = registrations.claimed_by AND workers.seen_at > registrations.due_at)"

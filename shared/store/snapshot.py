@@ -1,4 +1,4 @@
-"""Overview: what somebody on call wants to know, read from the store in a few bounded statements.
+"""Snapshot: what somebody on call wants to know, read from the store in a few bounded statements.
 
 What is final was counted into the counters; so a look costs what is in flight, not what the store holds.
 """

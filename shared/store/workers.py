@@ -56,7 +56,7 @@ class Workers:
             connection.execute(delete(workers).where(_w.id == worker))
 
     def count_lost(self, *, missed: int) -> int:
-        """Note that a sweep looks; count those that *missed* sweeps in a row have not heard of, each once.
+        """Note that a sweep looks; count as lost, once, who was not heard of in the last *missed* of them.
 
         Sweeps are counted and not seconds: while the store is away nobody can be heard, and nobody looks.
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote_plus
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -152,6 +154,23 @@ def test_a_connection_that_is_lost_is_made_again_and_nobody_waits_for_it_meanwhi
             await running
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["a b", "p%40ss+word", "odd%20name"])
+def test_a_listener_connects_as_the_pool_does_however_its_url_is_spelt(postgresql_url: str, name: str) -> None:
+    url = f"{postgresql_url}&application_name={name.replace(' ', '%20')}"
+
+    async def story() -> str:
+        database = open_database(url)
+        async with await psycopg.AsyncConnection.connect(**database.connecting) as connection:
+            told = await (await connection.execute("SHOW application_name")).fetchone()
+        with database.read() as pooled:
+            assert told == tuple(pooled.exec_driver_sql("SHOW application_name").one())
+        database.close()
+        assert told is not None
+        return str(told[0])
+
+    assert asyncio.run(story()) == unquote_plus(name.replace("+", "%2B") if "%20" in name else name)
 
 
 def test_a_sqlite_file_that_cannot_be_asked_says_maybe(tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_the_newest_migration_is_the_schema_version() -> None:
     assert max(path.name[:4] for path in versions.glob("*.py")) == SCHEMA_VERSION
 
 
+def test_a_sqlite_that_is_too_old_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(SchemaMismatch, match=r"3\.35"):
+        open_database(f"sqlite:///{tmp_path / 'registry.db'}")
+
+
 def test_what_sqlite_rolled_back_by_itself_is_not_told_as_committed(database: Database) -> None:
     """As it does when the disk is full: the transaction is gone, and a commit would succeed."""
     with pytest.raises(StoreUnavailable), database.write() as connection:

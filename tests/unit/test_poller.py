@@ -20,6 +20,7 @@ class Board:
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
         self.fails = 0
+        self.versions = 0
 
     async def fetch(self, keys: Sequence[str]) -> Mapping[str, int]:
         self.asked.append(sorted(keys))
@@ -36,6 +37,7 @@ class Board:
         self.changed += 1
 
     def version(self) -> int:
+        self.versions += 1
         return self.changed
 
 
@@ -65,6 +67,32 @@ def test_nobody_waits_and_nothing_is_asked() -> None:
         await settle()
 
     assert run(story).asked == []
+
+
+def test_once_all_are_told_nothing_is_looked_at_any_more() -> None:
+    async def story(board: Board, poller: "Poller[str, int]") -> None:
+        board.tell(a=1)
+        assert await poller.interest("a") == 1
+        await settle()
+        board.versions = 0
+        await settle()
+        assert board.versions == 0
+
+    run(story)
+
+
+def test_who_comes_while_nothing_happens_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(board: Board, poller: "Poller[str, int]") -> None:
+        waiting = poller.interest("a")
+        await settle()
+        board.news["b"] = 2
+        async with asyncio.timeout(5):
+            assert await poller.interest("b") == 2
+        waiting.cancel()
+
+    for each in ("TICK_S", "IDLE_TICK_S"):
+        monkeypatch.setattr(f"api.live.poller.{each}", 60.0)
+    run(story)
 
 
 def test_all_who_wait_are_one_question_and_each_is_told_its_own() -> None:
@@ -179,13 +207,15 @@ def test_a_round_that_took_long_is_followed_by_a_pause_as_long() -> None:
 
 
 def test_leaving_lets_everybody_go_and_nobody_in() -> None:
+    """Whose question is under way, too: a store that hangs must not hold up who was told to stop."""
+
     async def story(board: Board, poller: "Poller[str, int]") -> None:
         board.go_on.clear()
         asked_for = poller.interest("a")
         await board.entered.wait()
         waits = poller.interest("b")
         poller.leave()
-        board.go_on.set()
         assert [await asked_for, await waits, await poller.interest("c")] == [None] * 3
+        board.go_on.set()
 
     run(story)

@@ -24,7 +24,7 @@ from worker.fetch.resume import Part
 from worker.fetch.translation import translated
 from worker.slots import Slot
 
-MAX_HOPS = 5
+MAX_REDIRECTS = 5
 MAX_FRUITLESS = 4
 """Breaks in a row, none of which brought a new byte, after which an attempt has failed."""
 MAX_RESTARTS = 2
@@ -86,7 +86,7 @@ class Fetcher:
     async def _open(self, url: str, attempt: Attempt, slot: Slot, part: Part) -> Answer:
         """Follow redirects, none of whose bodies is read, to a 200, or the 206 that *part* asks for."""
         target = self._egress.check_url(url)
-        for _hop in range(MAX_HOPS + 1):
+        for _hop in range(MAX_REDIRECTS + 1):
             await slot.move(target)
             answer = await self._client.get(url, target, attempt.claim.submitted_by, part.headers)
             if answer.status not in _REDIRECTS:
@@ -95,7 +95,7 @@ class Fetcher:
             location = answer.header("Location")
             answer.close()
             url, target = self._follow(url, target, location)
-        raise TooManyRedirects(f"The artifact's host redirected more than {MAX_HOPS} times.")
+        raise TooManyRedirects(f"The artifact's host redirected more than {MAX_REDIRECTS} times.")
 
     def _follow(self, url: str, target: Target, location: str) -> tuple[str, Target]:
         """Return where a redirect from *url*, which leads to *target*, leads."""
