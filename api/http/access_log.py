@@ -8,6 +8,8 @@ from api.http.counts import RequestCounts
 from shared.logs import get_logger
 
 log = get_logger("api.access")
+REGISTRATION = "registration"
+"""Where a route notes in its scope which registration a request is about, when its path does not say."""
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -36,4 +38,5 @@ class AccessLog:
         finally:
             self._counts.count(scope, status)
             milliseconds = round((perf_counter() - started) * 1000, 1)
-            log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+            about = {REGISTRATION: scope[REGISTRATION]} if REGISTRATION in scope else {}
+            log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds, **about)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
+from api.http.access_log import REGISTRATION
 from api.http.auth import allowed, authenticate
 from api.http.body import invalid_query, submission
 from api.http.paging import PageQuery, Text, a_page, known_id, refuse_repeats
@@ -175,6 +176,7 @@ async def _answer(services: Services, outcome: Outcome, request: Request, token:
     if isinstance(outcome, OverQuota):
         raise over_quota(outcome)
     note({"registration": outcome.registration.id})
+    request.scope[REGISTRATION] = outcome.registration.id
     preference = Preference.parse(request.headers.getlist("Prefer"))
     default_s = services.settings.sync_wait_s
     settled, honoured = await outcome_of(

@@ -73,6 +73,22 @@ def test_what_was_downloaded_while_postgresql_was_away_for_ten_seconds_is_settle
         assert 503 in asked, "the store was away"
 
 
+def test_who_waits_while_the_store_goes_away_is_told_that_it_was_accepted(
+    cluster: Cluster, truth: Truth, server: Postgres, gate: threading.Event
+) -> None:
+    """Its wait ends while nobody can say how the registration stands: that is no reason to say 503."""
+    download = _Download(truth, gate)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cluster.client.submit, download.submission, prefer="wait=4")
+        until(lambda: download.artifact.requests, what="its download under way")
+        with killed(cluster, server):
+            answer = waiting.result()
+    assert answer.status_code == 202, answer.text
+    gate.set()
+    cluster.until_final()
+    cluster.check(answer.json()["id"])
+
+
 def test_what_was_downloaded_while_sqlite_was_locked_for_ten_seconds_is_settled_once(
     sqlite_cluster: Cluster, truth: Truth, gate: threading.Event
 ) -> None:
