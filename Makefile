@@ -53,7 +53,7 @@ demo: .venv/.runtime
 
 # All of it, or TESTS="FILE …"; in JOBS processes, 0 for none beside this one.
 test: .venv/.dev
-	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist loadgroup) $(TESTS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS)) $(TESTS)
 
 # Every fault, the long tests too: twenty minutes.
 test-faults: .venv/.dev

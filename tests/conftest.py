@@ -17,11 +17,10 @@ from shared.store.registrations import Store
 from tests.engines import postgresql
 from tests.origin import Origin, Served
 from tests.running import Registry, running_registry
+from tests.scopes import ByScope, rank_of
 from tests.stores import sqlite_store
 
 RING_AGAIN_AFTER_S = 60.0
-SHARED = ("one_machine", "rabbitmq_machines", "many_machines", "rabbitmq", "registry", "life", "mortal")
-"""What is started once and used by many tests."""
 _numbers = count(1)
 
 
@@ -30,7 +29,6 @@ def amqp_url() -> str:
     return os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs what this machine has not; with TEST_AMQP_URL set a RabbitMQ is required."""
     there = {
@@ -41,13 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     missing = [marker for marker, found in there.items() if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    items[:] = sorted((item for item in items if item not in left_out), key=lambda item: rank_of(item.nodeid))
 
-    for item in items:  # a running registry is shared by all tests of one process, and only one process has each
-        for shared in SHARED:
-            if shared in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(shared))
-                break
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByScope:
+    """Have what is started once be started in one process."""
+    return ByScope(config, log)
 
 
 def _listening(host: str, port: int) -> bool:

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
+
+from cli.state import StateFolder
+from shared.store.database import open_database
+from shared.store.tokens import Tokens
 
 COMMAND = [sys.executable, "-m", "cli.main"]
 PROJECT = Path(__file__).parent.parent
@@ -130,7 +134,9 @@ class Registry:
 
 @contextmanager
 def running_registry(state: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Registry]:
-    """Run `plugin-registry up` on *state* for the length of the block."""
+    """Run `plugin-registry up` on *state* for the length of the block, which is migrated already where it is new."""
+    if not state.exists():
+        _prepare(state)
     output = state.parent / f"{state.name}-{time.monotonic_ns()}.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w") as log:
@@ -159,6 +165,14 @@ def running_registry(state: Path, *options: str, env: Mapping[str, str] | None =
                 process.wait()
 
 
+def _prepare(state: Path) -> str:
+    """Make a state folder with a store in it, as a first start would, which takes longer; return the URL of that."""
+    from tests.stores import sqlite_store  # it needs us
+
+    StateFolder(state).make()
+    return sqlite_store(state / "registry.db")
+
+
 OUR_WIRE = ("api.main",)
 PLAIN_UVICORN = ("uvicorn", "--factory", "api.main:create_app")
 
@@ -168,16 +182,15 @@ def running_api(
     state: Path, *, served_by: Sequence[str] = OUR_WIRE, open_files: int | None = None, env: Mapping[str, str]
 ) -> Iterator[Registry]:
     """Run an api alone, over a store in *state* and no broker, for the length of the block."""
-    state.mkdir()
+    url = _prepare(state)
     settings = {
         "REGISTRY_STATE_DIR": str(state),
         "REGISTRY_BROKER_URL": f"redis+socket://{state / 'nobody.sock'}",
         "PYTHONUNBUFFERED": "1",
         **env,
     }
-    assert run("migrate", env=settings).returncode == 0
-    done = run(*("token", "create", "--state", str(state), "--scope", "register", "--scope", "read"))
-    (state / "token").write_text(re.findall(r"prg_\w+", done.stdout)[0])
+    with closing(open_database(url)) as database:
+        (state / "token").write_text(Tokens(database).create("tests", ["register", "read"]).text)
     output = state / "api.log"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, output.open("w") as log:
         command = [sys.executable, "-m", *served_by, "--fd", str(listener.fileno())]
