@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 STATE ?=
-JOBS ?= 3
+JOBS ?= 4
 FUZZ_S ?= 600
 SOAK_S ?= 3600
 
