@@ -6,6 +6,7 @@ shown and does nothing else: what is hidden in it stands there by its number.
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -80,11 +81,20 @@ def _as_json(event: EventDict, **_options: Any) -> str:
 
 
 class _Stderr:
-    """Standard error, whose disk may be full or whose reader gone: that must end nothing."""
+    """Standard error, whose disk may be full or whose reader gone: that must end nothing.
+
+    It is written to directly. What Python's own buffer could not write it would try again at the end of the process,
+    and have that end with status 120.
+    """
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            try:
+                number = sys.stderr.fileno()
+            except (OSError, ValueError, AttributeError):  # it is no file: somebody collects what is said
+                sys.stderr.write(text)
+            else:
+                os.write(number, text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -121,6 +122,24 @@ class Registry:
 
         found: psutil.Process = until(look, what=f"a child called {name}")
         return found
+
+    def suspend(self, name: str) -> psutil.Process:
+        """Stop the child called *name*, but not while it writes: it would keep the store from everybody."""
+        child = self.child(name)
+
+        def stopped() -> bool:
+            child.suspend()
+            with closing(sqlite3.connect(self.state / "registry.db", timeout=1, isolation_level=None)) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    child.resume()
+                    return False
+                connection.execute("ROLLBACK")
+            return True
+
+        until(stopped, what=f"that {name} stands still and writes nothing")
+        return child
 
     def cli(self, *arguments: str, token: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run the command as a client of this registry."""

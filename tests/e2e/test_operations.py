@@ -161,9 +161,8 @@ def test_events_tell_of_progress_and_end_with_the_outcome(
 
 
 def test_a_queued_registration_tells_its_place(registry: Registry, artifact: Artifact) -> None:
-    worker = registry.child("worker-1")
     registry.final(accepted(registry, artifact()[0]))  # so that there is a rate to estimate from
-    worker.suspend()
+    worker = registry.suspend("worker-1")
     try:
         ids = [accepted(registry, artifact()[0]) for _ in range(3)]
 

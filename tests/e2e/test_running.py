@@ -138,7 +138,7 @@ def test_the_next_start_finds_the_same_plugins_and_ends_strays_that_the_kernel_d
 
 def test_a_crash_leaves_nobody_behind_and_its_address_is_not_trusted_with_the_token(life: Life) -> None:
     second = life.make_up()
-    second.child("worker-1").suspend()
+    second.suspend("worker-1")
     children = psutil.Process(second.process.pid).children(recursive=True)
     life.accepted = second.register(life.submission(), prefer="respond-async").json()["id"]
     second.process.kill()

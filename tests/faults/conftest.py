@@ -41,21 +41,21 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], which: Callable[
         items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def truth() -> Iterator[Truth]:
     origin = Origin()
     yield Truth(origin)
     origin.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[Postgres]:
     """A PostgreSQL that may be stopped and killed: no test of another kind uses it."""
     with own_postgresql() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def many_machines(server: Postgres, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """PostgreSQL, Valkey over TCP, an api, beat, and two workers."""
     with postgresql_store(server.url) as url:
@@ -67,13 +67,13 @@ def many_machines(server: Postgres, truth: Truth, tmp_path_factory: pytest.TempP
             cluster.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
     with small_disk(tmp_path_factory.mktemp("disk")) as disk:
         yield disk
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_machine(disk: SmallDisk, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The same over SQLite, on a disk of its own that is small."""
     url = sqlite_store(disk.folder / "registry.db")
@@ -85,13 +85,13 @@ def one_machine(disk: SmallDisk, truth: Truth, tmp_path_factory: pytest.TempPath
         cluster.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> RabbitMQ:
     """A RabbitMQ node of our own, or else that of TEST_AMQP_URL."""
     return OwnRabbitMQ(tmp_path_factory.mktemp("node")) if rabbitmq_script() else RabbitMQ(amqp_url())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbitmq_link(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
     """The way to RabbitMQ for all processes of the cluster."""
     proxy = proxy_to_port(rabbitmq.port)
@@ -99,7 +99,7 @@ def rabbitmq_link(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
     proxy.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbitmq_machines(
     server: Postgres,
     truth: Truth,

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,22 @@ OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")
 """What the progress bar and `queue --watch` send by themselves."""
 
 
+@cache
+def _document() -> dict[str, Any]:
+    """Return our document, which takes a while to write."""
+    app = FastAPI()
+    for each in (plugins, registrations, operations):
+        app.include_router(each.router)
+    return openapi_document(app)
+
+
 class HostileServer:
     """Answers every request with what our document says, poisoned as *mode* says."""
 
     def __init__(self, mode: str, status: str = "registered") -> None:
         self.mode, self.status = mode, status
         self.sent: list[Any] = []
-        app = FastAPI()
-        for each in (plugins, registrations, operations):
-            app.include_router(each.router)
-        self._document = openapi_document(app)
+        self._document = _document()
         self._schemas = self._document["components"]["schemas"]
         answer = self._answer
 

@@ -1,5 +1,6 @@
 """Nothing secret leaves in a log line: no query, no userinfo, no token of ours."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -148,5 +149,6 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     told = "configure_logs(service='x'); get_logger('x').warning('y'); print('on')"
     command = [sys.executable, "-c", f"from shared.logs import configure_logs, get_logger; {told}"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=True)
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=True, env=buffered)
     assert done.stdout == "on\n"
