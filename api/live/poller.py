@@ -75,6 +75,7 @@ class Poller(Generic[Key, Found]):
             answer.set_result(None)
         else:
             self._interested[key].append(answer)
+            self._lively_until = monotonic() + LIVELY_S
             self._newly.set()
             self.wake()
         return answer
@@ -139,15 +140,14 @@ class Poller(Generic[Key, Found]):
             if over.done():
                 return
             now = monotonic()
-            if self._newly.is_set():
-                self._lively_until = now + LIVELY_S
-            if self._newly.is_set() or self._version() != version or now - begun >= DOUBT_S:
+            if self._version() != version or now - begun >= DOUBT_S:
                 over.set_result(None)
             else:
                 loop.call_later(TICK_S if now < self._lively_until else IDLE_TICK_S, look)
 
-        look()
-        await over
+        if not self._newly.is_set():  # who came since the round began waits for the next
+            look()
+            await over
 
 
 def _waiting(answers: Sequence["asyncio.Future[Found | None]"]) -> list["asyncio.Future[Found | None]"]:

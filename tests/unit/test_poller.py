@@ -95,6 +95,20 @@ def test_who_comes_while_nothing_happens_is_asked_for_at_once(monkeypatch: pytes
     run(story)
 
 
+def test_for_who_has_just_come_the_version_is_looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(board: Board, poller: "Poller[str, int]") -> None:
+        first = poller.interest("a")
+        await settle()
+        second = poller.interest("b")  # while nothing happens, too
+        await settle()
+        board.tell(a=1, b=2)
+        async with asyncio.timeout(5):
+            assert [*await asyncio.gather(first, second)] == [1, 2]
+
+    monkeypatch.setattr("api.live.poller.IDLE_TICK_S", 60.0)
+    run(story)
+
+
 def test_all_who_wait_are_one_question_and_each_is_told_its_own() -> None:
     async def story(board: Board, poller: "Poller[str, int]") -> None:
         waiting = [poller.interest(key) for key in ("a", "b", "a")]
