@@ -20,13 +20,10 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 
 from shared.registration import normalised
-from shared.store.database import NowMs
 from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
-from shared.store.tables import IN_FLIGHT_SQL, plugins, registrations
+from shared.store.tables import IN_FLIGHT_SQL, registrations
 
 _r = registrations.c
-_p = plugins.c
-_NOW = NowMs()
 
 
 def in_flight() -> Any:

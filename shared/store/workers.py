@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
-from shared.store.tables import registrations, workers
+from shared.store.tables import workers
 
 SEEN_EVERY_S = 2.0
 GONE_AFTER_S = 7.0
@@ -17,7 +17,6 @@ FORGOTTEN_AFTER_S = 3600.0
 """Until then a worker that is gone without a word is still shown, as gone."""
 
 _w = workers.c
-_r = registrations.c
 _NOW = NowMs()
 
 

@@ -121,7 +121,7 @@ def test_a_worker_that_was_stopped_past_its_lease_can_write_neither_success_nor_
     late_success, _ = truth.artifact(true, handle=first_then(true, false))
     late_failure, _ = truth.artifact(true, handle=first_then(false, true))
     success_id, failure_id = cluster.client.accepted(late_success), cluster.client.accepted(late_failure)
-    until(lambda: len(proxy.held) == 2, what="what its store thread and its heartbeat have to say on its way")
+    until(lambda: len(proxy.held) == 2, what="what its batcher and its heartbeat have to say on its way")
     cluster.suspend("late")
     cluster.resume("beat")
     for name in ("worker-1", "worker-2"):
