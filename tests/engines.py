@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -90,9 +90,10 @@ def _answers(url: str) -> bool:
 
 def _readable_by_all(folder: Path) -> Path:
     """Return the binaries where nobody may read them: the environment may lie in a home of root's."""
-    probe = subprocess.run([_BINARIES / "postgres", "--version"], user="nobody", capture_output=True, check=False)
-    if probe.returncode == 0:
-        return _BINARIES
+    with suppress(PermissionError):  # it stands in a folder that nobody may even enter
+        probe = subprocess.run([_BINARIES / "postgres", "--version"], user="nobody", capture_output=True, check=False)
+        if probe.returncode == 0:
+            return _BINARIES
     copied = folder / "pginstall"
     shutil.copytree(_BINARIES.parent, copied, symlinks=True)
     return copied / "bin"
