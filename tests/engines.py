@@ -94,6 +94,10 @@ def _readable_by_all(folder: Path) -> Path:
         probe = subprocess.run([_BINARIES / "postgres", "--version"], user="nobody", capture_output=True, check=False)
         if probe.returncode == 0:
             return _BINARIES
-    copied = folder / "pginstall"
-    shutil.copytree(_BINARIES.parent, copied, symlinks=True)
-    return copied / "bin"
+    package = _BINARIES.parent.parent
+    copied = folder / package.name
+    shutil.copytree(_BINARIES.parent, copied / "pginstall", symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # which the binaries look for beside their package
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+    return copied / "pginstall" / "bin"
