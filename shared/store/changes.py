@@ -8,18 +8,18 @@ what is told: so that is tried first, and where nothing arrives, or the connecti
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine
 
-from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.store.database import Database
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
 
 CHANNEL = "registry_outcomes"
 MAYBE_S = 0.02
@@ -129,11 +129,9 @@ class PostgresqlChanges:
 
     async def _listen(self) -> None:
         """Hear what is told until the connection is lost, or return where nothing arrives."""
-        import psycopg  # noqa: PLC0415  # it takes long to load, and only this store needs it
-
-        async with await psycopg.AsyncConnection.connect(autocommit=True, **self._database.connecting) as connection:
+        async with await self._connect() as connection:
             await connection.execute(f"LISTEN {CHANNEL}")
-            threading.Thread(target=self._try, name="changes", daemon=True).start()  # as others do, elsewhere
+            await self._try()
             try:
                 async for _each in connection.notifies(timeout=PROVEN_WITHIN_S, stop_after=1):
                     self._proven = True
@@ -145,10 +143,15 @@ class PostgresqlChanges:
             finally:
                 self._proven = False
 
-    def _try(self) -> None:
+    async def _try(self) -> None:
         """Tell as others do: on another connection."""
-        with suppress(StoreUnavailable), self._database.write() as connection:  # then nothing arrives
-            tell(connection)
+        async with await self._connect() as other:
+            await other.execute(f"NOTIFY {CHANNEL}")
+
+    async def _connect(self) -> "AsyncConnection[Any]":
+        import psycopg  # noqa: PLC0415  # it takes long to load, and only this store needs it
+
+        return await psycopg.AsyncConnection.connect(autocommit=True, **self._database.connecting)
 
     def close(self) -> None:
         """Do nothing: the connection ends with its task."""

@@ -120,7 +120,11 @@ def test_where_what_is_told_does_not_arrive_the_clock_says_maybe(
 
     async def story() -> None:
         changes = PostgresqlChanges(on_postgresql)
-        monkeypatch.setattr(changes, "_try", lambda: None)  # what it tells is lost
+
+        async def lost() -> None:
+            """Tell, and nothing arrives."""
+
+        monkeypatch.setattr(changes, "_try", lost)
         running = asyncio.create_task(changes.run())
         for _round in range(3):
             before = changes.version()
