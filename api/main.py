@@ -44,7 +44,7 @@ from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
 from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
-from api.routes import health, metrics, operations, plugins, registrations
+from api.routes import health, metrics, operations, plugins, register, registrations, snapshot
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -148,14 +148,16 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    app.include_router(register.router)
     app.include_router(plugins.router)
     app.include_router(registrations.router)
+    app.include_router(snapshot.router)
     app.include_router(operations.router)
     app.include_router(metrics.router)
     app.include_router(page.router)
     app.include_router(health.router)
     _add_error_handlers(app)
-    short = Shortcut(app, "POST", "/api/v1/plugins", plugins.register_plugin, answer_to)
+    short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
     return AccessLog(PlainRequests(Held(short)), counts)
 

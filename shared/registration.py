@@ -6,7 +6,6 @@ which every field of a plugin is a string (the RegisterPlugin page); rows never 
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +23,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from shared import fields
 from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.errors import Conflict, Failure
 
@@ -34,20 +34,6 @@ PluginId = NewType("PluginId", str)
 """``plugin-`` and a UUIDv7."""
 
 ID = r"(?:plugin|registration|action)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-
-# The pattern semver.org gives for SemVer 2.0.0, with \d spelled out because ours is Unicode-aware.
-SEMVER = (
-    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
-    r"(?:-((?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
-    r"(?:\+([0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?$"
-)
-NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
-MAX_NAME_CHARACTERS = 100
-HEX_DIGITS = 64  # of a SHA-256
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_HEX = re.compile(r"[0-9A-Fa-f]*")
-_NOT_IN_A_SCHEMA = re.compile(r"[\x00\ud800-\udfff]")
-_SEPARATORS = re.compile(r"[ ._-]+")
 
 
 class Status(StrEnum):
@@ -67,8 +53,8 @@ class Status(StrEnum):
 
 
 IN_FLIGHT = frozenset({Status.QUEUED, Status.VERIFYING})
-RETRYABLE = frozenset({Status.REJECTED, Status.FAILED, Status.CANCELED})
-"""What an operator may have tried again, as a new registration."""
+UNREGISTERED = frozenset({Status.REJECTED, Status.FAILED, Status.CANCELED})
+"""How one ends that became no plugin: an operator may have it tried again, as a new registration."""
 
 
 @dataclass(frozen=True)
@@ -82,47 +68,6 @@ class Digest:
     def checksum(self) -> str:
         """The digest as it is declared and shown: ``sha256:`` and the hex digits."""
         return f"sha256:{self.sha256}"
-
-
-def _parse_name(name: str) -> str:
-    if re.fullmatch(NAME, name) is None:
-        raise ValueError(
-            "use ASCII letters, digits, space, '.', '_' and '-', beginning and ending with a letter or digit"
-        )
-    return name
-
-
-def _parse_version(version: str) -> str:
-    if re.fullmatch(SEMVER, version) is None:
-        raise ValueError("is not a SemVer 2.0.0 version such as 2.1.0 or 2.1.0-rc.1 (no leading 'v')")
-    return version
-
-
-def _parse_checksum(checksum: str) -> str:
-    """Return *checksum* in lower case; say what is wrong with it in the words of its writer."""
-    algorithm, colon, digits = checksum.partition(":")
-    if not colon:
-        hint = f": write 'sha256:{checksum.lower()}'" if _SHA256.fullmatch(checksum) else ""
-        raise ValueError(f"must begin with 'sha256:'{hint}")
-    if algorithm.lower() != "sha256":
-        raise ValueError("only sha256 is supported: 'sha256:' and 64 hex digits")
-    if _HEX.fullmatch(digits) is None:
-        raise ValueError(
-            "must hold hex digits only after 'sha256:' (a line of sha256sum also names the file: leave that out)"
-        )
-    if len(digits) != HEX_DIGITS:
-        raise ValueError(
-            f"has {len(digits)} hex digits and a SHA-256 has {HEX_DIGITS}: "
-            "give the whole digest, a shortened one verifies nothing"
-        )
-    return f"sha256:{digits.lower()}"
-
-
-def _parse_schema_text(text: str) -> str:
-    """Refuse what cannot be kept; a schema is a document, with descriptions in any language and of many lines."""
-    if _NOT_IN_A_SCHEMA.search(text):
-        raise ValueError("must not hold NUL or lone surrogates")
-    return text
 
 
 def rfc3339(moment: datetime) -> str:
@@ -154,12 +99,12 @@ class _Value(BaseModel):
 class Submission(_Value):
     """What a client declares of one plugin."""
 
-    name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_parse_name)] = Field(
-        examples=["nginx-log-collector"], json_schema_extra={"pattern": NAME}
+    name: Annotated[str, Field(max_length=fields.MAX_NAME_CHARACTERS), AfterValidator(fields.parse_name)] = Field(
+        examples=["nginx-log-collector"], json_schema_extra={"pattern": fields.NAME}
     )
     """Human-readable name; unique together with the version after case and separators are normalised."""
-    version: Annotated[str, Field(max_length=255), AfterValidator(_parse_version)] = Field(
-        examples=["2.1.0"], json_schema_extra={"pattern": SEMVER}
+    version: Annotated[str, Field(max_length=255), AfterValidator(fields.parse_version)] = Field(
+        examples=["2.1.0"], json_schema_extra={"pattern": fields.SEMVER}
     )
     """SemVer 2.0.0."""
     plugin_type: PluginType = Field(examples=["log"])
@@ -168,12 +113,12 @@ class Submission(_Value):
         examples=["https://artifacts.example.com/plugins/nginx-log-collector-2.1.0.tar.gz"]
     )
     """Where the artifact can be downloaded: https, no userinfo, no fragment."""
-    checksum: Annotated[str, AfterValidator(_parse_checksum)] = Field(
+    checksum: Annotated[str, AfterValidator(fields.parse_checksum)] = Field(
         examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
         json_schema_extra={"pattern": "^[sS][hH][aA]256:[0-9A-Fa-f]{64}$"},
     )
     """The declared digest: ``sha256:`` and 64 hex digits."""
-    config_schema: Annotated[str, AfterValidator(_parse_schema_text)] = Field("{}", examples=["{}"])
+    config_schema: Annotated[str, AfterValidator(fields.parse_schema_text)] = Field("{}", examples=["{}"])
     """JSON Schema of the plugin's configuration, as a string."""
     plugin_runtime: Annotated[str, Field(max_length=200), AfterValidator(refuse_hidden)] = Field(
         "", examples=["go"], json_schema_extra={"pattern": NO_HIDDEN}
@@ -183,7 +128,7 @@ class Submission(_Value):
     @property
     def name_key(self) -> str:
         """The name as uniqueness sees it."""
-        return normalised(self.name)
+        return fields.normalised(self.name)
 
     @property
     def fingerprint(self) -> str:
@@ -203,11 +148,6 @@ class Submission(_Value):
 def host_of(url: str) -> str:
     """Return the host and port in *url*, as operators read them."""
     return urlsplit(url).netloc.lower()
-
-
-def normalised(name: str) -> str:
-    """Return *name* in lower case with each run of separators as one ``-``."""
-    return _SEPARATORS.sub("-", name.lower())
 
 
 class Plugin(_Value):
@@ -333,6 +273,11 @@ class Operator:
 
     label: str
     token_id: str
+
+    @property
+    def submitter(self) -> str:
+        """Whose submissions the retried ones are: as of any token, its label, or its id where it has none."""
+        return self.label or self.token_id
 
 
 @dataclass(frozen=True)

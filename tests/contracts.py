@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from shared.errors import DigestMismatch, Failure, Truncated
+from shared.fields import NAME, normalised
 from shared.registration import (
-    NAME,
     Accepted,
     AlreadyRegistered,
     Claim,
@@ -33,7 +33,6 @@ from shared.registration import (
     Submission,
     Taken,
     Terms,
-    normalised,
 )
 from shared.store.counters import Counters
 from shared.store.database import Database
@@ -196,6 +195,13 @@ class StoreContract:
         submit(store, a_parsed_submission())
         (outcome,) = store.retry([now(store, failed.id)], Operator("tests", "token-1"))
         assert isinstance(outcome, Accepted)
+
+    def test_what_a_token_without_a_label_has_tried_again_is_of_its_id(self, store: Store) -> None:
+        failed = submit(store, a_parsed_submission())
+        fail(store, claim(store, failed), BROKEN)
+        (outcome,) = store.retry([now(store, failed.id)], Operator("", "token-1"))
+        assert isinstance(outcome, Accepted)
+        assert claim(store, outcome.registration).submitted_by == "token-1"
 
     def test_a_claim_is_for_one(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())

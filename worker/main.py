@@ -37,9 +37,9 @@ from worker.fetch.hops import Fetcher
 from worker.fetch.resolver import Resolve, Resolver
 from worker.heartbeat import Heartbeat
 from worker.keeper import StoreKeeper
-from worker.limits import fitting
 from worker.liveness import keep_telling
 from worker.loop import LoopThread
+from worker.open_files import fitting
 from worker.retry import RetryPolicy
 from worker.tasks import add_tasks
 from worker.verify import Verifier

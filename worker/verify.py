@@ -73,14 +73,14 @@ class Verifier:
             await self._compare(attempt, computed, intake)
         except RegistryError as error:
             slot.leave()
-            await self._give_up(attempt, error)
+            await self._not_verified(attempt, error)
             return
         except _FROM_OUTSIDE:
             raise
         except Exception:  # an attempt that ends in a surprise counts as any that failed
             log.exception("attempt ended in a surprise", **attempt.fields)
             slot.leave()
-            await self._give_up(attempt, Surprise("The registry failed while it verified this artifact."))
+            await self._not_verified(attempt, Surprise("The registry failed while it verified this artifact."))
             return
         with span("settle"):
             settled = await _insist(attempt, lambda: self.keeper.settle(Settlement.registered(claim, computed)))
@@ -111,7 +111,7 @@ class Verifier:
         except StoreUnavailable:
             return {}
 
-    async def _give_up(self, attempt: Attempt, error: RegistryError) -> None:
+    async def _not_verified(self, attempt: Attempt, error: RegistryError) -> None:
         """Settle a failed attempt: try again later, or never."""
         claim, failure = attempt.claim, error.failure()
         shortage = isinstance(error, Shortage) and claim.epoch - claim.attempt < MAX_SHORTAGES

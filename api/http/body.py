@@ -15,7 +15,8 @@ from api.http.strict_json import loads_strictly
 from api.services import Services
 from shared.egress import Egress
 from shared.errors import Rejected
-from shared.registration import MAX_NAME_CHARACTERS, Submission
+from shared.fields import MAX_NAME_CHARACTERS
+from shared.registration import Submission
 from shared.store.tokens import Token
 
 PARSED_AT_ONCE_BYTES = 4096

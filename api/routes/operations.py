@@ -1,25 +1,22 @@
-"""Routes of operators: what is going on, and having registrations tried again or canceled."""
+"""What operators do: have registrations tried again or canceled, one or many; and what they did."""
 
-from collections.abc import AsyncIterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from api.http.auth import allowed, following, require_every_name
+from api.http.auth import allowed
 from api.http.paging import PageQuery, Text, a_page, refuse_repeats
 from api.http.problems import Problem, documented
-from api.live.monitor import Snapshot
-from api.routes.plugins import accepted_answer, plugin_answer
-from api.routes.registrations import RegistrationView, as_json, known_registration
+from api.routes.register import accepted_answer, plugin_answer
+from api.routes.registrations import RegistrationView, known_registration
+from api.routes.views import View, as_json
 from api.services import Services, services_of
 from shared.registration import (
-    RETRYABLE,
+    UNREGISTERED,
     Accepted,
     AlreadyRegistered,
     Operator,
@@ -37,124 +34,6 @@ router = APIRouter(tags=["operations"])
 
 _REFUSALS = ("malformed-request", "unauthorized", "forbidden", "too-many-requests")
 _SURPRISES = ("store-unavailable", "internal-error")
-
-
-class _View(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True, from_attributes=True
-    )
-
-
-class WorkerView(_View):
-    """A worker process."""
-
-    id: str
-    max_downloads: int = Field(description="How many downloads it may hold")
-    holding: int
-    started_at: Timestamp
-    seen_at: Timestamp
-    alive: bool
-
-
-class UpstreamView(_View):
-    """An upstream host, in this hour and the one before."""
-
-    host: str
-    settled: int
-    failed: int
-    verifying_s: float | None = Field(description="Average from the claim to the outcome")
-    downloading: int
-    stalled: int
-
-
-class MinuteView(_View):
-    """What settled in one minute."""
-
-    begun_at: Timestamp
-    registered: int
-    failed: int
-
-
-class SnapshotView(_View):
-    """What somebody on call wants to know."""
-
-    taken_at: Timestamp
-    registrations: dict[Status, int] = Field(description="How many of each status the store holds")
-    oldest_due_s: float | None = Field(description="How long the longest waits that could be claimed")
-    messages_waiting: int | None = Field(description="Messages in the broker; null where it does not answer")
-    settled_a_second: float
-    retrying: dict[str, int] = Field(description="Queued ones whose last attempt failed, by cause")
-    swept_s_ago: float | None = Field(description="How long ago the sweep ran")
-    alerts: list[str] = Field(description="What is wrong, in sentences; empty when nothing is")
-    workers: list[WorkerView]
-    upstreams: list[UpstreamView] = Field(description="The ten worst")
-    minutes: list[MinuteView]
-    downloads: list[RegistrationView] = Field(description="The oldest claims first, fifty at most")
-    failures: list[RegistrationView]
-
-    @classmethod
-    def of(cls, seen: Snapshot) -> Self:
-        """Return the view of what was *seen*."""
-        snapshot = seen.store
-        return cls(
-            taken_at=snapshot.taken_at,
-            registrations=seen.registrations,
-            oldest_due_s=snapshot.oldest_due_s,
-            messages_waiting=seen.messages_waiting,
-            settled_a_second=round(snapshot.settled_a_second, 3),
-            retrying=dict(snapshot.retrying),
-            swept_s_ago=snapshot.swept_s_ago,
-            alerts=seen.alerts,
-            workers=[WorkerView(**asdict(each)) for each in snapshot.workers],
-            upstreams=[UpstreamView(**asdict(each)) for each in snapshot.upstreams],
-            minutes=[MinuteView(**asdict(each)) for each in snapshot.minutes],
-            downloads=[RegistrationView.of(each) for each in snapshot.downloads[:50]],
-            failures=[RegistrationView.of(each) for each in snapshot.failures],
-        )
-
-
-@router.get(
-    "/api/v1/snapshot",
-    operation_id="GetSnapshot",
-    summary="What is going on, and what is wrong",
-    response_model=SnapshotView,
-    responses=documented(*_REFUSALS, *_SURPRISES),
-)
-async def get_snapshot(
-    services: Annotated[Services, Depends(services_of)], token: Annotated[Token, Depends(allowed("read", "operate"))]
-) -> Response:
-    """From the store and the broker, at most about a second old. For tokens that are not limited to names."""
-    require_every_name(token)
-    return as_json(SnapshotView.of(await services.monitor.now()))
-
-
-# --- one registration ---------------------------------------------------------------------------
-
-
-async def followed(
-    registration_id: str,
-    services: Annotated[Services, Depends(services_of)],
-    token: Annotated[Token, Depends(following("read", "register", "operate"))],
-) -> Registration:
-    """Return the registration to follow: what is wrong has to be told before the stream begins."""
-    return await known_registration(services, registration_id, token)
-
-
-@router.get(
-    "/api/v1/registrations/{registration_id}/events",
-    operation_id="FollowRegistration",
-    summary="The progress and the outcome of one registration, as they happen",
-    response_class=EventSourceResponse,
-    responses=documented(*_REFUSALS, "not-found", *_SURPRISES),
-)
-async def follow_registration(
-    services: Annotated[Services, Depends(services_of)],
-    registration: Annotated[Registration, Depends(followed)],
-) -> AsyncIterable[ServerSentEvent]:
-    """Server-sent events: `progress` with the registration as it stands, whenever it changes; last `outcome`."""
-    async for each in services.following.changes(registration):
-        view = RegistrationView.of(each, await services.monitor.place_of(each))
-        yield ServerSentEvent(raw_data=view.model_dump_json(), event="outcome" if each.status.final else "progress")
 
 
 @router.post(
@@ -207,7 +86,7 @@ async def retry(services: Services, registrations: Sequence[Registration], token
         Problem: 409, one of them did not fail.
     """
     for each in registrations:
-        if each.status not in RETRYABLE:
+        if each.status not in UNREGISTERED:
             raise Problem(
                 "wrong-state", f"It is {each.status}: only what failed, was rejected or canceled is tried again."
             )
@@ -230,16 +109,13 @@ async def cancel(services: Services, registration: Registration, token: Token) -
     return canceled
 
 
-# --- many at once -------------------------------------------------------------------------------
-
-
 class RetryQuery(PageQuery):
     """Which failures to try again, newest first, a page at a time."""
 
     cause: Annotated[Text, Field(min_length=1, max_length=100, description="The `cause` they failed for")]
 
 
-class Retried(_View):
+class Retried(View):
     """What became of one page of failures."""
 
     retried: list[str] = Field(description="The new registrations")
@@ -270,7 +146,7 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
     """Have the page of failures tried again that *query* asks for, as far as *token* may read them."""
     registrations = partial(services.store.registrations, filters={"cause": query.cause}, names=token.names)
     shown, cursor = await a_page(services.ask, registrations, query, "registration")
-    outcomes = await retry(services, [each for each in shown if each.status in RETRYABLE], token)
+    outcomes = await retry(services, [each for each in shown if each.status in UNREGISTERED], token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]
     return Retried(
@@ -281,7 +157,7 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
     )
 
 
-class ActionView(_View):
+class ActionView(View):
     """What an operator did."""
 
     id: str

@@ -1,20 +1,22 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
 import re
+from collections.abc import AsyncIterable
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
-from api.http.auth import allowed
+from api.http.auth import allowed, following
 from api.http.paging import PageQuery, Text, a_page, known_id, refuse_repeats
 from api.http.prefer import PREFER, Preference
 from api.http.problems import Problem, documented, problem_of
 from api.live.monitor import QueuePosition
 from api.live.waiting import outcome_of
+from api.routes.views import View, as_json
 from api.services import Services, services_of
 from shared.registration import PluginType, Registration, Status, Timestamp
 from shared.store.tokens import Token
@@ -22,10 +24,8 @@ from shared.store.tokens import Token
 router = APIRouter(tags=["registrations"])
 
 
-class RegistrationView(BaseModel):
+class RegistrationView(View):
     """A registration as clients see it: what was submitted, and how far it has come."""
-
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
 
     id: str = Field(examples=["registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"])
     status: Status
@@ -188,6 +188,35 @@ async def known_registration(services: Services, registration_id: str, token: To
     return registration
 
 
-def as_json(value: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return *value* in its wire form."""
-    return Response(value.model_dump_json(by_alias=True), status, headers=headers, media_type="application/json")
+async def followed(
+    registration_id: str,
+    services: Annotated[Services, Depends(services_of)],
+    token: Annotated[Token, Depends(following("read", "register", "operate"))],
+) -> Registration:
+    """Return the registration to follow: what is wrong has to be told before the stream begins."""
+    return await known_registration(services, registration_id, token)
+
+
+@router.get(
+    "/api/v1/registrations/{registration_id}/events",
+    operation_id="FollowRegistration",
+    summary="The progress and the outcome of one registration, as they happen",
+    response_class=EventSourceResponse,
+    responses=documented(
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "not-found",
+        "store-unavailable",
+        "internal-error",
+    ),
+)
+async def follow_registration(
+    services: Annotated[Services, Depends(services_of)],
+    registration: Annotated[Registration, Depends(followed)],
+) -> AsyncIterable[ServerSentEvent]:
+    """Server-sent events: `progress` with the registration as it stands, whenever it changes; last `outcome`."""
+    async for each in services.following.changes(registration):
+        view = RegistrationView.of(each, await services.monitor.place_of(each))
+        yield ServerSentEvent(raw_data=view.model_dump_json(), event="outcome" if each.status.final else "progress")

@@ -366,7 +366,7 @@ class Store:
         Each is a new registration with attempts of its own, for a final state never changes (invariant 3). What
         stands in its way is returned instead, as by `submit`.
         """
-        wanted = [_Wanted(each.submission, by.label, retry_of=each.id) for each in registrations]
+        wanted = [_Wanted(each.submission, by.submitter, retry_of=each.id) for each in registrations]
         with self.database.write() as connection:
             outcomes = self._submit_all(connection, wanted, 0)
             became = {

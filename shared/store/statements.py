@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import text as sql
 
-from shared.registration import normalised
+from shared.fields import normalised
 from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
 from shared.store.tables import IN_FLIGHT_SQL, registrations
 

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 
 from shared.characters import refuse_hidden
-from shared.registration import normalised
+from shared.fields import normalised
 from shared.store.database import Database, NowMs
 from shared.store.tables import moment, tokens
 

@@ -17,7 +17,8 @@ import pytest
 import requests
 from starlette.routing import Route
 
-from api.dashboard import page
+from api.dashboard.page import router
+from api.dashboard.visitor import COOKIE
 from shared.store.database import open_database
 from shared.store.sessions import Sessions
 from shared.store.tokens import Scope, Token, Tokens
@@ -292,7 +293,7 @@ def test_a_session_that_a_limited_token_has_opens_nothing(
     database.close()
 
     def walk(token: str) -> Iterator[Asked]:
-        for route in page.router.routes:
+        for route in router.routes:
             assert isinstance(route, Route)
             for method in route.methods or ():
                 for word in ("", *theirs.words):
@@ -301,7 +302,7 @@ def test_a_session_that_a_limited_token_has_opens_nothing(
                         registry.address + route.path.replace("{name}", quote(word, safe="")),
                         params={"q": word},
                         data={"do": f"retry:{word}", "form": "0" * 64},
-                        cookies={page.COOKIE: secrets[token]},
+                        cookies={COOKIE: secrets[token]},
                         stream=True,
                         timeout=(10, 20),
                         allow_redirects=False,

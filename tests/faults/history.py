@@ -12,7 +12,8 @@ from datetime import timedelta
 from itertools import combinations
 from typing import Any
 
-from shared.registration import Plugin, Registration, RegistrationId, Status, Submission, normalised
+from shared.fields import normalised
+from shared.registration import Plugin, Registration, RegistrationId, Status, Submission
 from shared.store.database import open_database
 from shared.store.registrations import Store
 

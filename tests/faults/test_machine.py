@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from shared.errors import DigestMismatch, Truncated
+from shared.fields import normalised
 from shared.registration import (
     Accepted,
     AlreadyRegistered,
@@ -45,7 +46,6 @@ from shared.registration import (
     Status,
     Submission,
     Taken,
-    normalised,
 )
 from shared.store.database import Database, open_database
 from shared.store.registrations import MAX_LEASES_LOST, Store

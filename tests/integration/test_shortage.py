@@ -21,7 +21,7 @@ from tests.origin import Origin, Served
 from tests.running import PATIENCE_S, until
 from tests.verifying import Verifying
 from worker.fetch.translation import translated
-from worker.limits import BESIDES, EACH, fitting
+from worker.open_files import BESIDES, EACH, fitting
 
 FILES = 256
 _processes = multiprocessing.get_context("forkserver")

@@ -25,7 +25,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.http.openapi import openapi_document
-from api.routes import operations, plugins, registrations
+from api.routes import operations, plugins, register, registrations, snapshot
 from cli.main import _COMMANDS
 from cli.terminal import say
 from shared.characters import refuse_hidden, visible
@@ -62,7 +62,7 @@ OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")
 def _document() -> dict[str, Any]:
     """Return our document, which takes a while to write."""
     app = FastAPI()
-    for each in (plugins, registrations, operations):
+    for each in (register, plugins, registrations, snapshot, operations):
         app.include_router(each.router)
     return openapi_document(app)
 

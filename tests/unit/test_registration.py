@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.registration import Digest, Plugin, PluginId, Status, Submission, normalised, rfc3339
+from shared.fields import normalised
+from shared.registration import Digest, Plugin, PluginId, Status, Submission, rfc3339
 
 DECLARED = {
     "name": "nginx-log-collector",

@@ -1,8 +1,8 @@
 """Questions about a stranger's bytes, answered in a child process: what goes wrong there costs the answer, not us.
 
-A loop inside an extension holds the interpreter and all its threads, and cannot be ended from within (H1 of the
-hostile cases). So whoever answers has a process of its own, with a limit of CPU time for each question, by its own
-clock, and of memory; it knows nothing of ours. It stays for the next question, and is made anew if it was lost.
+A loop inside an extension holds the interpreter and all its threads, and cannot be ended from within. So whoever
+answers has a process of its own, with a limit of CPU time for each question, by its own clock, and of memory; it
+knows nothing of ours. It stays for the next question, and is made anew if it was lost.
 """
 
 import os
@@ -53,7 +53,7 @@ class Contained:
             return _received(wire, at_most=MAX_ANSWER_BYTES)
         except OSError as error:
             how = _ending_of(self._child)
-            self._give_up()
+            self._end_child()
             raise NoAnswer(how or str(error)) from error
         finally:
             self._one.release()
@@ -61,7 +61,7 @@ class Contained:
     def close(self) -> None:
         """End the child, if there is one."""
         with self._one:
-            self._give_up()
+            self._end_child()
 
     def _begin(self) -> socket.socket:
         wire, theirs = socket.socketpair()
@@ -78,7 +78,7 @@ class Contained:
         self._ended = weakref.finalize(self, _end, self._child, wire)  # with us, if not before
         return wire
 
-    def _give_up(self) -> None:
+    def _end_child(self) -> None:
         self._wire = None
         self._ended()
 
