@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from shared.characters import called
-from shared.errors import ForbiddenAddress, ForbiddenUrl
+from shared.errors import BadRedirect, ForbiddenAddress, ForbiddenUrl
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -57,6 +57,7 @@ FORBIDDEN_V6 = tuple(
 ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # the upper half of the interface identifier
 
 MAX_URL_CHARACTERS = 2048
+ELSEWHERE = "The artifact's host redirects to where this registry does not go: "
 _NEVER_IN_A_URL = re.compile(r"[^\x21-\x7e]|[\\\"<>^`{|}]")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>[/?][^#]*)?\Z")
@@ -83,8 +84,8 @@ class Egress:
     ports: tuple[range, ...] = (range(443, 444),)
     allow_networks: tuple[Network, ...] = ()
 
-    def check_url(self, url: str) -> Target:
-        """Return where *url*, exactly as written, leads.
+    def check_url(self, url: str, *, what: str = "artifactUrl") -> Target:
+        """Return where *url*, exactly as written, leads; *what* is what messages call it.
 
         Only plain spellings pass. What two parsers could read differently (backslashes,
         userinfo, encoded hosts, numbers that are addresses) is refused rather than interpreted.
@@ -94,43 +95,45 @@ class Egress:
             ForbiddenAddress: its host is a forbidden address.
         """
         if len(url) > MAX_URL_CHARACTERS:
-            raise ForbiddenUrl(f"artifactUrl is longer than {MAX_URL_CHARACTERS} characters.")
+            raise ForbiddenUrl(f"{what} is longer than {MAX_URL_CHARACTERS} characters.")
         if wrong := _NEVER_IN_A_URL.search(url):
             raise ForbiddenUrl(
-                f"artifactUrl holds a character that a URL may not, {called(wrong[0])}: percent-encode spaces and "
+                f"{what} holds a character that a URL may not, {called(wrong[0])}: percent-encode spaces and "
                 "non-ASCII characters, write an international host name in its xn-- form, use no backslash."
             )
         if "#" in url:
-            raise ForbiddenUrl("artifactUrl has a fragment ('#'), which no server sees: leave it out.")
+            raise ForbiddenUrl(f"{what} has a fragment ('#'), which no server sees: leave it out.")
         parts = _URL.match(url)
         if parts is None:
-            raise ForbiddenUrl("artifactUrl is not an absolute URL such as https://host.example/path/file.tar.gz.")
+            raise ForbiddenUrl(f"{what} is not an absolute URL such as https://host.example/path/file.tar.gz.")
         scheme = parts["scheme"].lower()
         if scheme not in self.schemes:
             allowed = ", ".join(sorted(self.schemes))
-            raise ForbiddenUrl(f"The scheme of artifactUrl is not allowed here (allowed: {allowed}).")
+            raise ForbiddenUrl(f"The scheme of {what} is not allowed here (allowed: {allowed}).")
         if "@" in parts["authority"]:
-            raise ForbiddenUrl("artifactUrl holds a user name or password: leave it out.")
+            raise ForbiddenUrl(f"{what} holds a user name or password: leave it out.")
         authority = _AUTHORITY.match(parts["authority"])
         if authority is None or not authority["host"]:
-            raise ForbiddenUrl("The host of artifactUrl is missing or malformed.")
+            raise ForbiddenUrl(f"The host of {what} is missing or malformed.")
         port = int(authority["port"]) if authority["port"] else _DEFAULT_PORTS[scheme]
         if not any(port in allowed_ports for allowed_ports in self.ports):
-            raise ForbiddenUrl(f"Port {port} of artifactUrl is not allowed here.")
-        return Target(scheme, self._check_host(authority["host"]), port)
+            raise ForbiddenUrl(f"Port {port} of {what} is not allowed here.")
+        return Target(scheme, self._check_host(authority["host"], what), port)
 
     def check_redirect(self, origin: Target, url: str) -> Target:
         """Return where a redirect from *origin* to *url* leads. Never from https to http.
 
         Raises:
-            ForbiddenUrl, ForbiddenAddress: as `check_url`.
+            BadRedirect, ForbiddenAddress: it may not be followed, which is the fault of the host that sent it.
         """
         try:
-            target = self.check_url(url)
-        except (ForbiddenUrl, ForbiddenAddress) as error:
-            raise type(error)(f"The artifact's host redirects to where it may not: {error.detail}") from error
+            target = self.check_url(url, what="its Location")
+        except ForbiddenUrl as error:
+            raise BadRedirect(f"{ELSEWHERE}{error.detail}", cause="forbidden-redirect") from error
+        except ForbiddenAddress as error:
+            raise error.blamed("upstream", ELSEWHERE) from None
         if origin.scheme == "https" and target.scheme != "https":
-            raise ForbiddenUrl("The artifact's host redirects from https to http.")
+            raise BadRedirect("The artifact's host redirects from https to http.", cause="redirect-to-http")
         return target
 
     def check_address(self, address: str) -> Address:
@@ -145,7 +148,7 @@ class Egress:
             parsed = None
         if parsed is None or not self._may_reach(parsed):
             raise ForbiddenAddress(
-                "The host of artifactUrl is, or resolves to, an address this registry must not reach "
+                "The host is, or resolves to, an address this registry must not reach "
                 "(private, local, reserved or a cloud's metadata service)."
             )
         return parsed
@@ -163,7 +166,7 @@ class Egress:
             and (int(address) >> 32) & 0xFFFFFFFF not in ISATAP
         )
 
-    def _check_host(self, host: str) -> str:
+    def _check_host(self, host: str, what: str) -> str:
         if host.startswith("["):
             return str(self.check_address(host[1:-1]))
         host = host.lower().removesuffix(".")
@@ -171,9 +174,9 @@ class Egress:
         if _NUMBER.match(labels[-1]):  # an IPv4 in some spelling: only the plain one is an address to us
             return str(self.check_address(host))
         if len(host) > 253 or not all(_LABEL.match(label) for label in labels):
-            raise ForbiddenUrl("The host of artifactUrl is not a valid host name.")
+            raise ForbiddenUrl(f"The host of {what} is not a valid host name.")
         if len(labels) == 1 or labels[-1] == "localhost":
-            raise ForbiddenUrl("The host of artifactUrl is a local name: give a fully qualified one, or its address.")
+            raise ForbiddenUrl(f"The host of {what} is a local name: give a fully qualified one, or its address.")
         return host
 
 

@@ -38,7 +38,8 @@ class RegistryError(Exception):
     """The root of every failure the registry names."""
 
     code: ClassVar[str] = "registry-error"
-    fault: ClassVar[Fault] = "registry"
+    fault: Fault = "registry"
+    """Whose it is as a rule; `blamed` says otherwise of one."""
     retryable: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, cause: str = "", **facts: str) -> None:
@@ -46,6 +47,12 @@ class RegistryError(Exception):
         self.detail = detail
         self.cause = cause
         self.facts = facts
+
+    def blamed(self, fault: Fault, before: str = "") -> Self:
+        """Make this the fault of another, with words *before* its detail that say why; return it."""
+        self.fault = fault
+        self.detail = before + self.detail
+        return self
 
     def failure(self) -> Failure:
         """Return this error as the value that is stored and shown."""
@@ -55,7 +62,7 @@ class RegistryError(Exception):
 class Rejected(RegistryError):
     """Final: the same submission would fail again."""
 
-    fault: ClassVar[Fault] = "submitter"
+    fault: Fault = "submitter"
 
 
 class DigestMismatch(Rejected):
@@ -76,7 +83,7 @@ class ArtifactTooLarge(Rejected):
 
 
 class ArtifactMissing(Rejected):
-    """Upstream answered 401, 403, 404 or 410: there is nothing for us to fetch."""
+    """Upstream answered 4xx, without a word of later: there is nothing for us to fetch."""
 
     code = "artifact-missing"
 
@@ -113,8 +120,8 @@ class BadCertificate(Rejected):
     fault = "upstream"
 
 
-class TooManyRedirects(Rejected):
-    """More hops than are followed, or a redirect that leads nowhere."""
+class BadRedirect(Rejected):
+    """More hops than are followed, a circle, or a redirect that leads nowhere or to where it may not."""
 
     code = "bad-redirect"
     fault = "upstream"
@@ -140,7 +147,7 @@ class Conflict(RegistryError):
 class Unavailable(RegistryError):
     """Transient: the attempt failed and another may not."""
 
-    fault: ClassVar[Fault] = "upstream"
+    fault: Fault = "upstream"
     retryable = True
 
     def __init__(self, detail: str, *, cause: str = "", retry_after_s: float | None = None, **facts: str) -> None:
@@ -155,7 +162,7 @@ class ConnectFailed(Unavailable):
 
 
 class UpstreamBusy(Unavailable):
-    """Upstream answered 408, 425, 429 or 5xx."""
+    """Upstream answered 408, 425, 429 or 5xx, or said in another way that it would do so later."""
 
     code = "upstream-busy"
 

@@ -1,11 +1,14 @@
 """Settings, read once from the environment by a main.py and then passed down."""
 
+import re
 import ssl
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     FilePath,
     SecretStr,
@@ -23,6 +26,9 @@ class BadSettings(Exception):
     """The environment holds a bad value; the message names the variable in one sentence."""
 
 
+_NO_COMMENT = re.compile(r"[^!-~]|[()\\]")
+
+
 def _words(text: object, handler: ValidatorFunctionWrapHandler) -> object:
     return handler(frozenset(word.strip() for word in text.split(",")) if isinstance(text, str) else text)
 
@@ -33,6 +39,14 @@ def _networks(text: object, _handler: ValidatorFunctionWrapHandler) -> object:
 
 def _ports(text: object, _handler: ValidatorFunctionWrapHandler) -> object:
     return parse_ports(text) if isinstance(text, str) else text
+
+
+def _contact(text: str) -> str:
+    if _NO_COMMENT.search(text):  # RFC 9110 section 5.6.5: it stands in a comment, where these would be quoted
+        raise ValueError(
+            "an address of a page or a mailbox: visible ASCII without spaces, parentheses and backslashes"
+        )
+    return text
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -77,6 +91,8 @@ class Settings(BaseSettings):
     egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
     egress_ca_file: FilePath | None = None
     egress_proxy: SecretStr | None = None
+    contact: Annotated[str, Field(max_length=200), AfterValidator(_contact)] = ""
+    """An address of a page or a mailbox; hosts that serve artifacts are told it."""
 
     max_artifact_bytes: Annotated[int, Field(ge=1)] = 4 * 2**30
     fetch_deadline_s: Seconds = 600
@@ -128,6 +144,11 @@ class Settings(BaseSettings):
     def egress(self) -> Egress:
         """The egress policy these settings spell."""
         return Egress(self.egress_schemes, self.egress_ports, self.egress_allow_networks)
+
+    @property
+    def user_agent(self) -> str:
+        """What we call ourselves to hosts that serve artifacts (RFC 9110 section 10.1.5)."""
+        return f"plugin-registry/{version('plugin-registry')}{f' (+{self.contact})' if self.contact else ''}"
 
     @property
     def default_store(self) -> Path | None:

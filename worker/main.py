@@ -165,6 +165,7 @@ def a_client(settings: Settings, lanes: Lanes, *, resolve: Resolve | None = None
         read_timeout_s=settings.read_timeout_s,
         ca_file=settings.egress_ca_file,
         proxy_url=proxy_url,
+        agent=settings.user_agent,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.errors import RegistryError, Shortage, StoreUnavailable, Surprise
+from shared.errors import RegistryError, Shortage, StoreUnavailable, Surprise, Truncated
 from shared.logs import get_logger
 from shared.registration import Claim, Digest, Settlement, Status
 from shared.tracing import note, span
@@ -65,9 +65,8 @@ class Verifier:
         """Download the artifact, compare the digests, and settle the claim accordingly."""
         claim = attempt.claim
         try:
-            intake = Intake(max_bytes=self.max_bytes, attempt=attempt)
             with attempt.cuttable(), span("fetch"):
-                await self.fetch(claim.submission.artifact_url, attempt, slot, intake)
+                intake = await self._taken_in(attempt, slot)
             slot.leave()
             computed = intake.digest()
             await self._compare(attempt, computed, intake)
@@ -85,6 +84,31 @@ class Verifier:
         with span("settle"):
             settled = await _insist(attempt, lambda: self.keeper.settle(Settlement.registered(claim, computed)))
         self._tell(attempt, settled, computed)
+
+    async def _taken_in(self, attempt: Attempt, slot: Slot) -> Intake:
+        """Return the artifact, as it was taken in; fetched twice, where its end cannot be told from a cut.
+
+        A body that goes on to the end of the connection is not judged by one download: it differs from what was
+        declared only if two agree.
+
+        Raises:
+            Truncated: they do not.
+            Rejected, Unavailable: it cannot be had.
+        """
+        submission = attempt.claim.submission
+        intake = Intake(max_bytes=self.max_bytes, attempt=attempt)
+        await self.fetch(submission.artifact_url, attempt, slot, intake)
+        if not intake.open_ended or intake.digest().checksum == submission.checksum:
+            return intake
+        again = Intake(max_bytes=self.max_bytes, attempt=attempt)
+        await self.fetch(submission.artifact_url, attempt, slot, again)
+        if again.digest().checksum not in {submission.checksum, intake.digest().checksum}:
+            raise Truncated(
+                "The artifact's host announces no length, and two downloads differ: one or both were cut short. "
+                "Have it send Content-Length, or chunks.",
+                cause="unannounced-length",
+            )
+        return again
 
     async def _compare(self, attempt: Attempt, computed: Digest, intake: Intake) -> None:
         """Make sure that what was served is what was declared.

@@ -139,7 +139,7 @@ def test_a_form_of_our_own_page_is_taken_over_http(registry: Registry, artifact:
 
 def test_a_failure_is_retried_without_javascript(browser: Browser, registry: Registry, artifact: Artifact) -> None:
     old = rejected(registry, artifact)
-    assert f'value="retry:{old["id"]}"' in until(lambda: _shows(browser, old["id"]), what="the failure")
+    until(lambda: _shows(browser, f'value="retry:{old["id"]}"'), what="the failure, and its button")
     done = browser.press(f"retry:{old['id']}")
     assert (done.status_code, done.headers["Location"]) == (303, "/operations?done=retry")
     assert "It is tried again" in browser.get("?done=retry").text

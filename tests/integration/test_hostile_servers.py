@@ -6,7 +6,6 @@ leniency shows as a registration.
 
 import fcntl
 import gzip
-import hashlib
 import os
 import socket
 import ssl
@@ -16,8 +15,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -26,11 +24,8 @@ from typing import Any
 import pytest
 import trustme
 
-from shared.registration import Registration, Status
-from shared.settings import Settings, read_settings
-from shared.store.database import open_database
-from tests.conftest import a_parsed_submission
-from tests.contracts import now, submit
+from shared.registration import Status
+from tests.contracts import now
 from tests.hostile_server import (
     BODY,
     CHUNK,
@@ -101,154 +96,41 @@ from tests.hostile_server import (
     without_status_line,
 )
 from tests.running import PATIENCE_S, until
-from tests.stores import sqlite_store
-from tests.verifying import Verifying
+from tests.workbench import (
+    BAD_CERTIFICATE,
+    BAD_REDIRECT,
+    BAD_RESPONSE,
+    BUSY,
+    CONNECT_FAILED,
+    DEADLINE_PASSED,
+    FORBIDDEN_ADDRESS,
+    LED_ASTRAY,
+    MAX_BYTES,
+    MISMATCH,
+    MISSING,
+    READ_TIMEOUT,
+    REGISTERED,
+    TOO_LARGE,
+    TRUNCATED,
+    Verdict,
+    Workbench,
+    attempted,
+    cases,
+    named,
+    queued,
+)
 from worker.attempt import LeaseLost
 from worker.fetch.parser import MAX_HEAD_BYTES
-from worker.fetch.resolver import Resolve, Resolver
+from worker.fetch.resolver import Resolver
 
-MAX_BYTES = 2**20
-MAX_GROWTH_BYTES = 20_000_000
 DELAYED_ACK_S = 0.04
 """How long Linux waits with an acknowledgement, at least."""
-SLACK_S = 20.0
-"""How long after its deadline an attempt may end, on a machine that is busy; without a deadline it would last for
-as long as its host, LIFETIME_S."""
-
-Verdict = tuple[str, str | None, str | None]
-"""A registration's status, and its failure's code and fault."""
-REGISTERED: Verdict = ("registered", None, None)
-DEADLINE_PASSED: Verdict = ("failed", "deadline-passed", "upstream")
-READ_TIMEOUT: Verdict = ("failed", "read-timeout", "upstream")
-CONNECT_FAILED: Verdict = ("failed", "connect-failed", "upstream")
-TRUNCATED: Verdict = ("failed", "truncated", "upstream")
-BUSY: Verdict = ("failed", "upstream-busy", "upstream")
-BAD_RESPONSE: Verdict = ("rejected", "bad-response", "upstream")
-BAD_REDIRECT: Verdict = ("rejected", "bad-redirect", "upstream")
-BAD_CERTIFICATE: Verdict = ("rejected", "bad-certificate", "upstream")
-MISSING: Verdict = ("rejected", "artifact-missing", "submitter")
-TOO_LARGE: Verdict = ("rejected", "artifact-too-large", "submitter")
-MISMATCH: Verdict = ("rejected", "digest-mismatch", "submitter")
-FORBIDDEN_ADDRESS: Verdict = ("rejected", "forbidden-address", "submitter")
-FORBIDDEN_URL: Verdict = ("rejected", "forbidden-url", "submitter")
-
-
-class Workbench:
-    """One store, and a composed verifier for every set of settings that a test asks for."""
-
-    def __init__(self, folder: Path, authority: trustme.CA) -> None:
-        self._ca_file = folder / "authority.pem"
-        authority.cert_pem.write_to_path(str(self._ca_file))
-        self._database_url = sqlite_store(folder / "registry.db")
-        self.database = open_database(self._database_url)
-        self._verifiers: dict[Settings, Verifying] = {}
-        self._others: list[Verifying] = []
-
-    def settings(self, **changes: object) -> Settings:
-        values = {
-            "database_url": self._database_url,
-            "egress_schemes": "http,https",
-            "egress_ports": "1024-65535",
-            "egress_allow_networks": "127.0.0.1/32",
-            "egress_ca_file": self._ca_file,
-            "max_attempts": 1,
-            "fetch_deadline_s": 30,
-            "connect_timeout_s": 30,
-            "read_timeout_s": 30,
-            "max_artifact_bytes": MAX_BYTES,
-        }
-        return read_settings(**(values | changes))
-
-    def verifier(self, **changes: object) -> Verifying:
-        """Return an engine, one for all tests with the same settings."""
-        settings = self.settings(**changes)
-        if settings not in self._verifiers:
-            self._verifiers[settings] = Verifying(settings, self.database)
-        return self._verifiers[settings]
-
-    def new_verifier(self, resolve: Resolve | None = None, **changes: object) -> Verifying:
-        """Return an engine that no other test has; names lead where *resolve* says."""
-        self._others.append(Verifying(self.settings(**changes), self.database, resolve=resolve))
-        return self._others[-1]
-
-    def verifier_of_names(self, resolve: Resolve, **changes: object) -> Verifying:
-        """Return an engine for which names lead where *resolve* says; 127.0.1.0/24 may be reached."""
-        return self.new_verifier(resolve, egress_allow_networks="127.0.1.0/24", **changes)
-
-    def close_others(self) -> None:
-        while self._others:
-            self._others.pop().close()
-
-    def close(self) -> None:
-        self.close_others()
-        for each in self._verifiers.values():
-            each.close()
-        self.database.close()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one attempt ended: in *took_s*, with at most *growth_bytes* more memory than before it."""
-
-    registration: Registration
-    took_s: float
-    growth_bytes: int
-
-    @property
-    def verdict(self) -> Verdict:
-        status, failure = self.registration.status.value, self.registration.failure
-        return (status, failure.code, failure.fault) if failure else (status, None, None)
-
-
-def checksum_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def queued(verifier: Verifying, url: str, declared: bytes = BODY) -> Registration:
-    return submit(verifier.store, a_parsed_submission(artifactUrl=url, checksum=checksum_of(declared)))
-
-
-def attempted(verifier: Verifying, url: str, *, declared: bytes = BODY, deadline_s: float = 30) -> Outcome:
-    """Make one attempt at *url*, and hold it to what every attempt is held to."""
-    registration = queued(verifier, url, declared)
-    tracemalloc.start()
-    try:
-        started = time.monotonic()
-        verifier.verify(registration.id)
-        took_s = time.monotonic() - started
-        growth_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    outcome = Outcome(now(verifier.store, registration.id), took_s, growth_bytes)
-    plugins = verifier.store.plugins(limit=1, filters={"name": registration.submission.name})
-    assert bool(plugins) == (outcome.registration.status is Status.REGISTERED), "invariant 5"
-    assert took_s <= deadline_s + SLACK_S, outcome
-    assert growth_bytes < MAX_GROWTH_BYTES, outcome
-    return outcome
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def bench(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
-    bench = Workbench(tmp_path_factory.mktemp("hostile"), authority)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture(autouse=True)
 def _close_what_one_test_had(bench: Workbench) -> Iterator[None]:
     yield
     bench.close_others()
-
-
-@pytest.fixture
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """The server's side of TLS under a certificate that is in order."""
-    return tls_with(authority.issue_cert("127.0.0.1"))
 
 
 @pytest.fixture(autouse=True)
@@ -260,16 +142,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _connections_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.fetch.client.KEPT_S", PATIENCE_S)
-
-
-def named(*behaviours: Behaviour) -> list[Any]:
-    """Return a case for each of *behaviours*, called as it is."""
-    return [pytest.param(each, id=each.__name__) for each in behaviours]
-
-
-def cases(table: dict[str, Any]) -> list[Any]:
-    """Return a case for each entry of *table*: its key is what it is called."""
-    return [pytest.param(*(it if isinstance(it, tuple) else (it,)), id=name) for name, it in table.items()]
 
 
 # First that the bench itself is sound: a red test below is then the host's doing
@@ -1007,17 +879,17 @@ def test_a_senseless_retry_after_does_no_harm(bench: Workbench, retry_after: str
 # Redirects
 
 
-def test_five_redirects_are_followed(bench: Workbench) -> None:
-    with HostileServer(redirecting_times(5)) as server:
+def test_ten_redirects_are_followed(bench: Workbench) -> None:
+    with HostileServer(redirecting_times(10)) as server:
         assert attempted(bench.verifier(), server.url).verdict == REGISTERED
-    assert server.connections == 6
+    assert server.connections == 11
 
 
 @pytest.mark.parametrize(
     "behave",
     cases(
         {
-            "six-hops": redirecting_times(6),
+            "eleven-hops": redirecting_times(11),
             "a-loop": redirecting_for_ever,
             "without-location": redirecting_nowhere,
             "empty-location": redirecting(""),
@@ -1028,7 +900,7 @@ def test_five_redirects_are_followed(bench: Workbench) -> None:
 def test_a_redirect_that_leads_nowhere_is_rejected(bench: Workbench, behave: Behaviour) -> None:
     with HostileServer(behave) as server:
         assert attempted(bench.verifier(), server.url).verdict == BAD_REDIRECT
-    assert server.connections <= 6
+    assert server.connections <= 11
 
 
 def test_the_body_of_a_redirect_is_not_read(bench: Workbench) -> None:
@@ -1040,23 +912,23 @@ def test_the_body_of_a_redirect_is_not_read(bench: Workbench) -> None:
     ("location", "verdict"),
     cases(
         {
-            "forbidden-address": ("http://127.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
-            "forbidden-address-without-scheme": ("//127.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
-            "forbidden-address-as-ipv6": ("http://[::ffff:127.0.0.2]:{port}/x", FORBIDDEN_ADDRESS),
-            "forbidden-address-as-number": ("http://2130706434:{port}/x", FORBIDDEN_ADDRESS),
-            "forbidden-address-in-hexadecimal": ("http://0x7f.0.0.2:{port}/x", FORBIDDEN_ADDRESS),
-            "metadata-service": ("http://169.254.169.254:{port}/latest/meta-data", FORBIDDEN_ADDRESS),
-            "single-label": ("http://intranet:{port}/x", FORBIDDEN_URL),
-            "localhost": ("http://localhost:{port}/x", FORBIDDEN_URL),
-            "file": ("file:///etc/passwd", FORBIDDEN_URL),
-            "gopher": ("gopher://127.0.0.2:{port}/x", FORBIDDEN_URL),
-            "data": ("data:text/plain,artifact", FORBIDDEN_URL),
-            "userinfo": ("http://127.0.0.1:{port}@127.0.0.2:{port}/x", FORBIDDEN_URL),
-            "userinfo-of-ours": ("http://user:word@127.0.0.1:{port}/x", FORBIDDEN_URL),
-            "backslash": ("http://127.0.0.1:{port}\\@127.0.0.2:{port}/x", FORBIDDEN_URL),
-            "forbidden-port": ("http://127.0.0.1:22/x", FORBIDDEN_URL),
-            "no-port": ("http://127.0.0.1/x", FORBIDDEN_URL),
-            "no-host": ("http://:{port}/x", FORBIDDEN_URL),
+            "forbidden-address": ("http://127.0.0.2:{port}/x", LED_ASTRAY),
+            "forbidden-address-without-scheme": ("//127.0.0.2:{port}/x", LED_ASTRAY),
+            "forbidden-address-as-ipv6": ("http://[::ffff:127.0.0.2]:{port}/x", LED_ASTRAY),
+            "forbidden-address-as-number": ("http://2130706434:{port}/x", LED_ASTRAY),
+            "forbidden-address-in-hexadecimal": ("http://0x7f.0.0.2:{port}/x", LED_ASTRAY),
+            "metadata-service": ("http://169.254.169.254:{port}/latest/meta-data", LED_ASTRAY),
+            "single-label": ("http://intranet:{port}/x", BAD_REDIRECT),
+            "localhost": ("http://localhost:{port}/x", BAD_REDIRECT),
+            "file": ("file:///etc/passwd", BAD_REDIRECT),
+            "gopher": ("gopher://127.0.0.2:{port}/x", BAD_REDIRECT),
+            "data": ("data:text/plain,artifact", BAD_REDIRECT),
+            "userinfo": ("http://127.0.0.1:{port}@127.0.0.2:{port}/x", BAD_REDIRECT),
+            "userinfo-of-ours": ("http://user:word@127.0.0.1:{port}/x", BAD_REDIRECT),
+            "backslash": ("http://127.0.0.1:{port}\\@127.0.0.2:{port}/x", BAD_REDIRECT),
+            "forbidden-port": ("http://127.0.0.1:22/x", BAD_REDIRECT),
+            "no-port": ("http://127.0.0.1/x", BAD_REDIRECT),
+            "no-host": ("http://:{port}/x", BAD_REDIRECT),
         }
     ),
 )
@@ -1072,7 +944,7 @@ def test_a_redirect_to_where_we_may_not_go_is_not_followed(bench: Workbench, loc
 
 def test_a_redirect_from_https_to_http_is_not_followed(bench: Workbench, tls: ssl.SSLContext) -> None:
     with HostileServer(serving) as plain, HostileServer(redirecting(plain.url), tls=tls) as server:
-        assert attempted(bench.verifier(), server.url).verdict == FORBIDDEN_URL
+        assert attempted(bench.verifier(), server.url).verdict == BAD_REDIRECT
     assert plain.connections == 0
 
 
@@ -1230,7 +1102,7 @@ def test_a_name_that_changes_its_answer_between_hops_is_checked_again(bench: Wor
         HostileServer(redirecting("/elsewhere.tar.gz"), address="127.0.1.1") as server,
         HostileServer(serving, address="127.0.0.2", port=server.port) as forbidden,
     ):
-        assert attempted(bench.verifier_of_names(names), server.url_of(NAME)).verdict == FORBIDDEN_ADDRESS
+        assert attempted(bench.verifier_of_names(names), server.url_of(NAME)).verdict == LED_ASTRAY
     assert (server.connections, forbidden.connections) == (1, 0)
     assert names.asked == [NAME, NAME]
 
@@ -1262,12 +1134,43 @@ def test_a_second_address_is_tried_when_the_first_refuses(bench: Workbench) -> N
     assert server.connections == 1
 
 
-@pytest.mark.parametrize(("place", "verdict"), [(4, REGISTERED), (5, CONNECT_FAILED)])
-def test_only_four_addresses_are_tried(bench: Workbench, place: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("place", "verdict"), [(5, REGISTERED), (32, REGISTERED), (33, CONNECT_FAILED)])
+def test_all_addresses_get_their_chance(bench: Workbench, place: int, verdict: Verdict) -> None:
     with HostileServer(serving, address=f"127.0.1.{place}") as server:
-        verifier = bench.verifier_of_names(Names([f"127.0.1.{n}" for n in range(1, 7)]))
+        verifier = bench.verifier_of_names(Names([f"127.0.1.{n}" for n in range(1, 35)]))
         assert attempted(verifier, server.url_of(NAME)).verdict == verdict
     assert server.connections == (verdict == REGISTERED)
+
+
+@pytest.mark.parametrize("silent", [1, 4, 6])
+def test_addresses_that_do_not_answer_leave_the_others_their_chance(bench: Workbench, silent: int) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(HostileServer(serving, address="127.0.1.9"))
+        for n in range(1, silent + 1):
+            stack.enter_context(_full(f"127.0.1.{n}", server.port))
+        names = Names([*(f"127.0.1.{n}" for n in range(1, silent + 1)), "127.0.1.9"])
+        verifier = bench.verifier_of_names(names, connect_timeout_s=5)
+        before = _open_files()
+        assert attempted(verifier, server.url_of(NAME)).verdict == REGISTERED
+        until(lambda: _open_files() <= before + 2, what="the other sockets to be closed")
+    assert server.connections == 1
+
+
+@contextmanager
+def _full(address: str, port: int) -> Iterator[None]:
+    """Take *port* of *address*, with nothing left for who wants to connect: they hear nothing."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((address, port), backlog=0))
+        assert listener.getsockname()[1] == port
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+        yield
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_name_without_addresses_is_a_failed_connection(bench: Workbench) -> None:

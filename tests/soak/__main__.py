@@ -35,8 +35,8 @@ from tests.hostile_server import (
     serving,
     serving_whatever_is_asked,
 )
-from tests.integration.test_hostile_servers import checksum_of
 from tests.running import Registry, running_registry
+from tests.workbench import checksum_of
 
 DEADLINE_S = 20
 LARGE = b"large artifact. " * (2**20 // 2)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.egress import FORBIDDEN_V4, FORBIDDEN_V6, Address, Egress, Network, Target, parse_networks, parse_ports
-from shared.errors import ForbiddenAddress, ForbiddenUrl
+from shared.errors import BadRedirect, ForbiddenAddress, ForbiddenUrl
 
 DEFAULT = Egress()
 HTTP_TOO = Egress(schemes=frozenset({"http", "https"}), ports=(range(80, 81), range(443, 444)))
@@ -413,7 +413,7 @@ def test_a_redirect_may_keep_or_raise_its_security(origin: str, to: str) -> None
 
 
 def test_a_redirect_from_https_to_http_is_refused_even_where_http_is_allowed() -> None:
-    with pytest.raises(ForbiddenUrl, match="from https to http"):
+    with pytest.raises(BadRedirect, match="from https to http"):
         HTTP_TOO.check_redirect(Target("https", "a.example", 443), "http://a.example/")
 
 
@@ -422,8 +422,10 @@ def test_a_redirect_from_https_to_http_is_refused_even_where_http_is_allowed() -
     ["https://127.0.0.1/", "https://localhost/", "https://u:p@b.example/", "https://b.example:22/", "/relative"],
 )
 def test_a_redirect_is_checked_like_any_url(url: str) -> None:
-    with pytest.raises((ForbiddenAddress, ForbiddenUrl)):
+    with pytest.raises((ForbiddenAddress, BadRedirect)) as refused:
         DEFAULT.check_redirect(Target("https", "a.example", 443), url)
+    assert refused.value.fault == "upstream"
+    assert "artifactUrl" not in refused.value.detail
 
 
 # what the settings spell

@@ -83,6 +83,12 @@ TRIED = {
     "worker/digest/diagnose.py _HTML": Tried(
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
     ),
+    "shared/settings.py _NO_COMMENT": Tried((), ("a", "/")),
+    "worker/fetch/location.py _ENCODED": Tried((), ("a", "/", "%")),
+    "worker/fetch/location.py _REFERENCE": Tried(("a:", "//", "a://", "/"), ("a", ":", "/", "?", "+")),
+    "worker/fetch/location.py _RESOURCE": Tried((), ("a", ":")),
+    "worker/fetch/status.py _NOTHING_REMAINS": Tried(("a;", '"a"; '), ("a", ";", " ", "r=0", "r=")),
+    "worker/fetch/status.py _ZERO": Tried((), ("0", "1")),
     "worker/fetch/parser.py _CHUNK_LINE": Tried(("a", "0;"), ("a", "0", " ", "\t", ";", "\r")),
     "worker/fetch/parser.py _END_OF_HEAD": Tried((), ("\n", "\r", "\n\r", "a", "\r\n")),
     "worker/fetch/parser.py _FIELD": Tried(("a:", "a: "), ("a", ":", " ", "\t", "\r")),

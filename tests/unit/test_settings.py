@@ -54,6 +54,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "egress_allow_networks": (),
         "egress_ca_file": None,
         "egress_proxy": None,
+        "contact": "",
         "max_downloads_per_host": 32,
         "downloads": 256,
         "max_artifact_bytes": 4 * 2**30,

@@ -55,8 +55,9 @@ class Diagnosis:
                 bytes(intake.head),
             )
         )
+        note = " (Their length was not announced; two downloads agreed.)" if intake.open_ended else ""
         return DigestMismatch(
-            f"The bytes at artifactUrl do not hash to the declared checksum. {cause.sentence}",
+            f"The bytes at artifactUrl do not hash to the declared checksum. {cause.sentence}{note}",
             cause=cause.word,
             declared=declared,
             computed=computed.checksum,

@@ -10,6 +10,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,12 @@ from urllib.parse import unquote, urlsplit
 import certifi
 
 from shared.egress import Target
-from shared.errors import BadResponse, ConnectFailed, Truncated
+from shared.errors import BadResponse, ConnectFailed, RegistryError, Truncated
 from worker.digest.intake import Intake
 from worker.digest.lanes import WORTH_BYTES, Lanes
 from worker.fetch.dial import NO_CONNECTION, Dial
 from worker.fetch.parser import Body, Head, HeadReader
+from worker.fetch.tls import NO_ISSUER_OF_ONE, no_handshake, no_trust
 from worker.fetch.translation import is_ours
 from worker.fetch.wire import LOOP_RAW_BYTES, Wire
 
@@ -41,7 +43,6 @@ _GONE = (ConnectionError, ssl.SSLError, Truncated)
 """What it looks like when a kept connection was closed by the other side."""
 _RESOURCE = re.compile(r"[^:/]+://[^/?]*(.*)")
 _HEADERS = {
-    "User-Agent": "plugin-registry",
     "Accept": "*/*",
     "Accept-Encoding": "identity",  # the declared digest is of the artifact, not of a transfer form of it
 }
@@ -62,7 +63,11 @@ class Client:
         read_timeout_s: float,
         ca_file: Path | None = None,
         proxy_url: str | None = None,
+        agent: str = "plugin-registry",
     ) -> None:
+        self.agent = agent
+        """What we call ourselves."""
+        self._headers = {"User-Agent": agent, **_HEADERS}
         self._dial = dial
         self._lanes = lanes
         self._connect_timeout_s = connect_timeout_s
@@ -108,7 +113,7 @@ class Client:
             if connection.target.scheme == "http":
                 resource = f"http://{connection.authority}{resource}"
                 more |= self._proxy.headers
-        await connection.send("GET", resource, {**more, **_HEADERS, **headers})
+        await connection.send("GET", resource, {**more, **self._headers, **headers})
         if again:  # after it was asked: to send is what makes a connection wait with its acknowledgements
             connection.wire.acknowledge_at_once()
         head, rest = await connection.receive()
@@ -116,6 +121,13 @@ class Client:
 
     async def _connected(self, target: Target, submitted_by: str) -> "_Connection":
         """Return a new connection to *target*, over which TLS has been agreed on if it is to be."""
+        try:
+            return await self._dialled(target, submitted_by, self._tls)
+        except ssl.SSLCertVerificationError as error:
+            alone = error.verify_code == NO_ISSUER_OF_ONE
+            raise no_trust(error, await self._certificate_of(target, submitted_by) if alone else None) from error
+
+    async def _dialled(self, target: Target, submitted_by: str, tls: ssl.SSLContext) -> "_Connection":
         first = self._proxy or target
         wire = await self._dial(first.host, first.port, submitted_by)
         connection = _Connection(target, wire, self._buffers, self._read_timeout_s)
@@ -123,7 +135,7 @@ class Client:
             if target.scheme == "https":
                 if self._proxy is not None:
                     await connection.tunnel(self._proxy.headers)
-                await wire.begin_tls(self._tls, target.host, self._buffers.raw, self._connect_timeout_s)
+                await wire.begin_tls(tls, target.host, self._buffers.raw, self._connect_timeout_s)
         except ssl.SSLCertVerificationError:
             connection.close()
             raise
@@ -131,11 +143,25 @@ class Client:
             connection.close()
             if is_ours(error):
                 raise
-            raise ConnectFailed(NO_CONNECTION) from error
+            raise no_handshake(error) if isinstance(error, ssl.SSLError) else ConnectFailed(NO_CONNECTION) from error
         except BaseException:
             connection.close()
             raise
         return connection
+
+    async def _certificate_of(self, target: Target, submitted_by: str) -> bytes | None:
+        """Return the certificate of *target*, by a handshake that trusts anybody, and over which nothing is sent.
+
+        It only explains why there is no trust; whatever goes wrong, there is none to look at.
+        """
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        anybody.set_ciphers(CIPHERS)
+        try:
+            with closing(await self._dialled(target, submitted_by, anybody)) as connection:
+                return connection.wire.certificate
+        except (OSError, RegistryError):
+            return None
 
 
 @dataclass(frozen=True)

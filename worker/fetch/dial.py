@@ -6,6 +6,7 @@ answers, so that no second look-up can say something else. Host header and SNI k
 
 import asyncio
 import socket
+from asyncio import FIRST_COMPLETED
 from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -16,9 +17,12 @@ from worker.fetch.resolver import Resolve
 from worker.fetch.translation import is_ours
 from worker.fetch.wire import Wire
 
-MAX_ADDRESSES = 4
+MAX_ADDRESSES = 32
 """How many of a name's addresses are tried."""
-NO_CONNECTION = "No connection could be made to the host of artifactUrl."
+NEXT_AFTER_S = 0.25
+"""How long one has before another is tried beside it (RFC 8305 section 8)."""
+MAX_AT_ONCE = 4
+NO_CONNECTION = "No connection could be made to the artifact's host."
 
 
 class Dial(Protocol):
@@ -83,23 +87,56 @@ class ProxyDialer:
 
 
 async def _first_connected(addresses: Sequence[str], port: int, timeout_s: float) -> Wire:
-    """Return a connection to the first of *addresses* that answers, each of which has *timeout_s*."""
-    for address in addresses[:MAX_ADDRESSES]:
-        try:
-            return await _connected(address, port, timeout_s)
-        except OSError as error:  # TimeoutError is one
-            if is_ours(error):
-                raise
+    """Return a connection to whichever of *addresses* answers first, in *timeout_s* for all of them.
+
+    Another is tried whenever one has failed, or has not answered for a moment, as Happy Eyeballs does (RFC 8305
+    section 5); no more than a few at once, the oldest then being given up.
+    """
+    trying: list[asyncio.Task[Wire]] = []
+    left = list(reversed(addresses[:MAX_ADDRESSES]))
+    patience_s = min(NEXT_AFTER_S, timeout_s / max(1, len(left)))
+    try:
+        async with asyncio.timeout(timeout_s):
+            while left or trying:
+                if left:
+                    if len(trying) == MAX_AT_ONCE:
+                        _give_up(trying.pop(0))
+                    trying.append(asyncio.ensure_future(_connected(left.pop(), port)))
+                done, _ = await asyncio.wait(
+                    trying, timeout=patience_s if left else None, return_when=FIRST_COMPLETED
+                )
+                for each in done:
+                    trying.remove(each)
+                    error = each.exception()
+                    if error is None:
+                        return each.result()
+                    if not isinstance(error, OSError) or is_ours(error):
+                        raise error
+    except TimeoutError:
+        pass
+    finally:
+        for each in trying:
+            _give_up(each)
     raise ConnectFailed(NO_CONNECTION)
 
 
-async def _connected(address: str, port: int, timeout_s: float) -> Wire:
+def _give_up(task: "asyncio.Task[Wire]") -> None:
+    """End *task*, and have what it may have connected meanwhile closed."""
+    task.add_done_callback(_close)
+    task.cancel()
+
+
+def _close(task: "asyncio.Task[Wire]") -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _connected(address: str, port: int) -> Wire:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # the socket's own signature
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with asyncio.timeout(timeout_s):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except BaseException:
         sock.close()
         raise

@@ -2,35 +2,25 @@
 
 import asyncio
 from contextlib import closing
-from email.utils import parsedate_to_datetime
-from time import time
-from urllib.parse import urldefrag, urljoin
 
-from shared.egress import Egress, Target
-from shared.errors import (
-    ArtifactMissing,
-    BadResponse,
-    ConnectFailed,
-    ReadTimeout,
-    TooManyRedirects,
-    Truncated,
-    UpstreamBusy,
-)
+from shared.egress import ELSEWHERE, Egress, Target
+from shared.errors import BadRedirect, ConnectFailed, ForbiddenAddress, HostNotFound, ReadTimeout, Truncated
 from shared.logs import get_logger
 from worker.attempt import Attempt
 from worker.digest.intake import Intake
 from worker.fetch.client import Answer, Client
-from worker.fetch.resume import Part
+from worker.fetch.location import resolved
+from worker.fetch.resume import Part, is_partial
+from worker.fetch.status import REDIRECTS, refusal
 from worker.fetch.translation import translated
 from worker.slots import Slot
 
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10
 MAX_FRUITLESS = 4
 """Breaks in a row, none of which brought a new byte, after which an attempt has failed."""
 MAX_RESTARTS = 2
 """How often an attempt may begin again from byte 0."""
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BUSY = frozenset({408, 425, 429, *range(500, 600)})
+_COOKIE = ", and wants a cookie kept, which this registry never does: use a URL that needs none."
 log = get_logger(__name__)
 
 
@@ -59,7 +49,7 @@ class Fetcher:
                         restarts += 1
                         begun_at = 0
                         intake.begin_again()
-                        if answer.status != 200:
+                        if answer.status != 200 or is_partial(answer.head):
                             part = Part()
                             continue  # an answer that is neither the rest nor the whole: ask for the whole
                     if resumed is not None:
@@ -69,6 +59,7 @@ class Fetcher:
                         intake.media_type = answer.header("Content-Type").lower()
                         intake.content_encoding = answer.header("Content-Encoding").lower()
                     attempt.artifact_bytes = intake.total_bytes = part.total_bytes
+                    intake.open_ended = part.total_bytes is None and not answer.head.chunked
                     try:
                         await answer.read(intake)
                     finally:
@@ -84,56 +75,44 @@ class Fetcher:
                 await asyncio.sleep(0.1 * 2**fruitless)
 
     async def _open(self, url: str, attempt: Attempt, slot: Slot, part: Part) -> Answer:
-        """Follow redirects, none of whose bodies is read, to a 200, or the 206 that *part* asks for."""
+        """Follow redirects, none of whose bodies is read, to the artifact, or to what is no answer to *part*."""
         target = self._egress.check_url(url)
-        for _hop in range(MAX_REDIRECTS + 1):
+        asked, wants_cookie = {url}, False
+        for hop in range(MAX_REDIRECTS + 1):
             await slot.move(target)
-            answer = await self._client.get(url, target, attempt.claim.submitted_by, part.headers)
-            if answer.status not in _REDIRECTS:
-                _check_status(answer, partial=bool(part.headers))
+            answer = await self._get(url, target, attempt, part, redirected=hop > 0)
+            if answer.status not in REDIRECTS:
+                if refused := refusal(answer.head, partial=bool(part.headers), agent=self._client.agent):
+                    answer.close()
+                    raise refused
                 return answer
-            location = answer.header("Location")
             answer.close()
-            url, target = self._follow(url, target, location)
-        raise TooManyRedirects(f"The artifact's host redirected more than {MAX_REDIRECTS} times.")
+            wants_cookie = wants_cookie or bool(answer.head.values("set-cookie"))
+            url, target = self._follow(url, target, answer.head.values("location"))
+            if url in asked:
+                raise BadRedirect(
+                    f"The artifact's host redirects in a circle{_COOKIE if wants_cookie else '.'}",
+                    cause="redirect-circle",
+                )
+            asked.add(url)
+        raise BadRedirect(
+            f"The artifact's host redirected more than {MAX_REDIRECTS} times.", cause="too-many-redirects"
+        )
 
-    def _follow(self, url: str, target: Target, location: str) -> tuple[str, Target]:
-        """Return where a redirect from *url*, which leads to *target*, leads."""
-        if not location:
-            raise TooManyRedirects("The artifact's host sent a redirect that does not say where to.")
+    async def _get(self, url: str, target: Target, attempt: Attempt, part: Part, *, redirected: bool) -> Answer:
+        """Ask *target*; where a redirect has led to it, what is wrong with it is not the submitter's."""
         try:
-            if "\t" in location:  # which urljoin would leave out: what is checked is what was sent
-                raise ValueError("a tab")  # noqa: TRY301
-            url = urldefrag(urljoin(url, location)).url
-        except ValueError as error:
-            raise TooManyRedirects("The artifact's host sent a redirect to what is no URL.") from error
+            return await self._client.get(url, target, attempt.claim.submitted_by, part.headers)
+        except (ForbiddenAddress, HostNotFound) as error:
+            if not redirected:
+                raise
+            raise error.blamed("upstream", ELSEWHERE) from None
+
+    def _follow(self, url: str, target: Target, locations: list[str]) -> tuple[str, Target]:
+        """Return where a redirect from *url*, which leads to *target*, leads."""
+        if len(set(locations)) > 1:
+            raise BadRedirect("The artifact's host sent a redirect to two places.", cause="ambiguous-redirect")
+        if not any(locations):
+            raise BadRedirect("The artifact's host sent a redirect that does not say where to.", cause="no-location")
+        url = resolved(url, locations[0])
         return url, self._egress.check_redirect(target, url)
-
-
-def _check_status(answer: Answer, *, partial: bool) -> None:
-    status = answer.status
-    if status == 200 or (partial and status in {206, 416}):
-        return
-    answer.close()
-    if status in _BUSY:
-        raise UpstreamBusy(
-            f"The artifact's host answered {status}.",
-            cause=f"status-{status}",
-            retry_after_s=_retry_after_s(answer.header("Retry-After")),
-        )
-    if 400 <= status < 500:
-        raise ArtifactMissing(
-            f"The artifact's host answered {status}: it must be there, and open to this registry.",
-            cause=f"status-{status}",
-        )
-    raise BadResponse(f"The artifact's host answered {status}; only 200 with the whole artifact counts.")
-
-
-def _retry_after_s(header: str) -> float | None:
-    """Return the seconds in a Retry-After header (RFC 9110 section 10.2.3), if it holds any."""
-    if header.isascii() and header.isdigit():
-        return float(header[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except (ValueError, OverflowError):
-        return None

@@ -46,7 +46,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([0-9]{3})(?: [\t\x20-\x7e\x80-\xff
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t\x20-\x7e\x80-\xff]*+)")
 _FOLDED = re.compile(rb"[ \t][\t\x20-\x7e\x80-\xff]*+")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?+")
+_CHUNK_LINE = re.compile(rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,16}+)[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?+")
 
 Content = memoryview
 
@@ -268,7 +268,10 @@ class Body:
         self._line += taken
         self._framing += len(taken)
         if len(self._line) > MAX_LINE_BYTES:
-            raise BadResponse(BROKE_HTTP, cause="malformed-chunks")
+            raise BadResponse(
+                f"The artifact's host sent a line of more than {MAX_LINE_BYTES} bytes between chunks.",
+                cause="chunk-line-too-long",
+            )
         if self._framing > self._content + MAX_EXCESS_BYTES:
             raise BadResponse(TINY_CHUNKS, cause="tiny-chunks")
         if end:
@@ -283,7 +286,7 @@ class Body:
         self._chunks += 1
         if self._chunks > SMALL_CHUNKS + self._content // BYTES_A_CHUNK:
             raise BadResponse(TINY_CHUNKS, cause="tiny-chunks")
-        self._left = int(found[1], 16)
+        self._left = int(found[1] or b"0", 16)
         self._read_line = self._read_chunk_end if self._left else self._read_trailer
 
     def _read_chunk_end(self, line: bytes) -> None:
@@ -294,6 +297,10 @@ class Body:
     def _read_trailer(self, line: bytes) -> None:
         """Read a trailer, which says nothing that counts (RFC 9110 section 6.5.1)."""
         self._trailers += 1
-        if line and (self._trailers > MAX_TRAILERS or not (_FIELD.fullmatch(line) or _FOLDED.fullmatch(line))):
+        if line and self._trailers > MAX_TRAILERS:
+            raise BadResponse(
+                f"The artifact's host sent more than {MAX_TRAILERS} trailers.", cause="too-many-trailers"
+            )
+        if line and not (_FIELD.fullmatch(line) or _FOLDED.fullmatch(line)):
             raise BadResponse(BROKE_HTTP, cause="malformed-chunks")
         self.done = not line

@@ -22,7 +22,7 @@ from worker.fetch.translation import is_ours
 PLACES = 256
 """How many names a process resolves at once, those included whose resolver hangs."""
 PLACES_EACH_ZONE = 16
-NOT_RESOLVED = "The host of artifactUrl could not be resolved."
+NOT_RESOLVED = "The artifact's host could not be resolved."
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _ASK_AGAIN_S = 0.05
 
@@ -105,7 +105,7 @@ def _named(error: OSError | UnicodeError) -> RegistryError:
     if is_ours(error) or code == socket.EAI_MEMORY or not _can_open_a_file():
         return Shortage("The registry has too little of what a look-up takes.", cause="resolver")
     if code in _NO_SUCH_HOST:
-        return HostNotFound("The host of artifactUrl does not exist: is its name right?")
+        return HostNotFound("There is no host of this name: is it spelled right?")
     return ConnectFailed(NOT_RESOLVED, cause="not-resolved")
 
 

@@ -6,10 +6,23 @@ from typing import Self
 
 from shared.errors import ArtifactTooLarge, BadResponse, Truncated
 from worker.fetch.client import Answer
-from worker.fetch.parser import BROKE_OFF
+from worker.fetch.parser import BROKE_OFF, Head
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+
+
+def is_partial(head: Head) -> bool:
+    """Whether *head*, that of a 200, tells by a Content-Range that what follows is not the whole.
+
+    On a 200 the field has no meaning (RFC 9110 section 14.4), and some hosts send one that covers the whole; but
+    there are others, which send the rest and say 200. Units other than bytes are left aside.
+    """
+    value = head.value("content-range").lower()
+    if not value.startswith("bytes"):
+        return False
+    found = _CONTENT_RANGE.fullmatch(value)
+    return found is None or int(found[1]) != 0 or int(found[2]) != int(found[3]) - 1
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,14 @@ class Part:
         """Return the part that *answer*, a 200, is the beginning of.
 
         Raises:
-            BadResponse: its length is impossible.
+            BadResponse: its length is impossible, or it is a part by its own word.
             ArtifactTooLarge: its length is over *max_bytes*.
         """
+        if is_partial(answer.head):
+            raise BadResponse(
+                "The artifact's host answered 200 and sent a part of the artifact, by its Content-Range.",
+                cause="part-as-whole",
+            )
         total_bytes = answer.head.length
         if total_bytes is not None and total_bytes > max_bytes:
             raise ArtifactTooLarge.over(max_bytes)

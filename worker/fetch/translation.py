@@ -5,8 +5,9 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.errors import BadCertificate, ConnectFailed, ReadTimeout, RegistryError, Shortage, Truncated
+from shared.errors import ReadTimeout, RegistryError, Shortage, Truncated
 from worker.fetch.parser import BROKE_OFF
+from worker.fetch.tls import broken_off
 
 _SHORT_OF = {
     errno.EMFILE: "open-files",
@@ -47,17 +48,10 @@ def _short_of(error: BaseException) -> str | None:
 
 
 def _translation(error: Exception) -> RegistryError:
-    for kinds, ours, detail in _TRANSLATIONS:
-        if isinstance(error, kinds):
-            return ours(detail)
-    return Truncated(BROKE_OFF)
-
-
-# The first row that fits counts: some of these are derived from others.
-_TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], type[RegistryError], str], ...] = (
-    ((ssl.SSLCertVerificationError,), BadCertificate, "The certificate of the artifact's host is not valid for it."),
-    ((ssl.SSLEOFError,), Truncated, BROKE_OFF),
-    ((ssl.SSLError,), ConnectFailed, "No connection could be made to the host of artifactUrl."),
-    ((TimeoutError,), ReadTimeout, "The artifact's host stopped sending."),
-    ((ConnectionError,), Truncated, BROKE_OFF),
-)
+    if isinstance(error, ssl.SSLError):
+        return broken_off(error)
+    return (
+        ReadTimeout("The artifact's host stopped sending.")
+        if isinstance(error, TimeoutError)
+        else Truncated(BROKE_OFF)
+    )

@@ -178,6 +178,11 @@ class Wire:
             except BlockingIOError:
                 await self._ready(timeout_s, writing=True)
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate at the other end, in DER, once TLS has been agreed on."""
+        return self._tls.getpeercert(binary_form=True) if self._tls is not None else None
+
     async def begin_tls(self, context: ssl.SSLContext, host: str, raw: bytearray, timeout_s: float) -> None:
         """Shake hands, in *timeout_s* at most, and see that the certificate is that of *host*.
 
