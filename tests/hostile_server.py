@@ -86,6 +86,10 @@ class Wire:
         self._server.requests.append(self.request)
         return self.request
 
+    def asked(self) -> Request:
+        """Return the request that has come, having read it if nobody has."""
+        return self.request or self.await_request()
+
     def head(self, *lines: str) -> None:
         """Send a response's head, once the request has come."""
         self.raw_head(encoded(*lines))
@@ -253,7 +257,7 @@ def by_path(first: Behaviour, then: Behaviour = serving) -> Behaviour:
     """Treat the artifact's own path by *first*, and every other, a redirect's aim, by *then*."""
 
     def choose(wire: Wire) -> None:
-        (first if wire.await_request().path == "/artifact.tar.gz" else then)(wire)
+        (first if wire.asked().path == "/artifact.tar.gz" else then)(wire)
 
     return choose
 
@@ -545,7 +549,7 @@ def redirecting_times(hops: int) -> Behaviour:
     """Redirect *hops* times, and then serve the artifact."""
 
     def redirect(wire: Wire) -> None:
-        done = int("0" + wire.await_request().path.partition("/hop/")[2])
+        done = int("0" + wire.asked().path.partition("/hop/")[2])
         if done == hops:
             serving(wire)
         else:

@@ -24,7 +24,7 @@ from worker.digest.intake import Intake
 from worker.digest.lanes import WORTH_BYTES, Lanes
 from worker.fetch.dial import NO_CONNECTION, Dial
 from worker.fetch.parser import Body, Head, HeadReader
-from worker.fetch.tls import NO_ISSUER_OF_ONE, no_handshake, no_trust
+from worker.fetch.tls import NO_ISSUER, no_handshake, no_trust
 from worker.fetch.translation import is_ours
 from worker.fetch.wire import LOOP_RAW_BYTES, Wire
 
@@ -124,8 +124,9 @@ class Client:
         try:
             return await self._dialled(target, submitted_by, self._tls)
         except ssl.SSLCertVerificationError as error:
-            alone = error.verify_code == NO_ISSUER_OF_ONE
-            raise no_trust(error, await self._certificate_of(target, submitted_by) if alone else None) from error
+            unknown = error.verify_code == NO_ISSUER
+            sent = await self._certificates_of(target, submitted_by) if unknown else (None, 0)
+            raise no_trust(error, *sent) from error
 
     async def _dialled(self, target: Target, submitted_by: str, tls: ssl.SSLContext) -> "_Connection":
         first = self._proxy or target
@@ -149,19 +150,20 @@ class Client:
             raise
         return connection
 
-    async def _certificate_of(self, target: Target, submitted_by: str) -> bytes | None:
-        """Return the certificate of *target*, by a handshake that trusts anybody, and over which nothing is sent.
+    async def _certificates_of(self, target: Target, submitted_by: str) -> tuple[bytes | None, int]:
+        """Return the certificate of *target*, and how many came with it.
 
-        It only explains why there is no trust; whatever goes wrong, there is none to look at.
+        By a handshake that trusts anybody, and over which nothing is sent. It only explains why there is no trust;
+        whatever goes wrong, there is none to look at.
         """
         anybody = ssl.create_default_context()
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
         anybody.set_ciphers(CIPHERS)
         try:
             with closing(await self._dialled(target, submitted_by, anybody)) as connection:
-                return connection.wire.certificate
+                return connection.wire.certificates
         except (OSError, RegistryError):
-            return None
+            return None, 0
 
 
 @dataclass(frozen=True)

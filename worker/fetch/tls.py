@@ -1,7 +1,7 @@
 """Why there is no TLS with a host: one cause for each reason, and what to do about it (RFC 8446, RFC 5280).
 
 OpenSSL's numbers of what is wrong with a certificate are in its manual, `X509_STORE_CTX_get_error`. Where it found no
-issuer, and was sent no certificate but the host's own, two things look the same: an intermediate is missing, or
+issuer, and was sent nobody's certificate but the host's, two things look the same: an intermediate is missing, or
 nobody here knows the issuer. A certificate that a public authority's intermediate issued tells where to find that
 (RFC 5280 section 4.2.2.1), and others hardly ever do; so that decides.
 """
@@ -12,8 +12,8 @@ from typing import Final
 from shared.errors import BadCertificate, ConnectFailed, RegistryError, Truncated
 from worker.fetch.parser import BROKE_OFF
 
-NO_ISSUER_OF_ONE: Final = 20
-"""OpenSSL's number for a single certificate whose issuer it does not know."""
+NO_ISSUER: Final = 20
+"""OpenSSL's number for a chain that ends where nobody here knows the issuer."""
 _CA_ISSUERS = bytes.fromhex("06082b06010505073002")
 """id-ad-caIssuers, as DER has it."""
 
@@ -46,7 +46,7 @@ _CAUSES = {
     10: _EXPIRED,
     18: _UNKNOWN_ISSUER,
     19: _UNKNOWN_ISSUER,
-    NO_ISSUER_OF_ONE: _UNKNOWN_ISSUER,
+    NO_ISSUER: _UNKNOWN_ISSUER,
     21: _INCOMPLETE,
     23: _REVOKED,
     62: _OTHER_NAME,
@@ -88,10 +88,15 @@ _OF_A_CLIENT = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED"})
 """Alerts that come once a client believes that all is agreed on (RFC 8446 section 4.4.2.4)."""
 
 
-def no_trust(error: ssl.SSLCertVerificationError, certificate: bytes | None = None) -> BadCertificate:
-    """Return why *error* says that a host's certificate is none for it; *certificate* is it in DER, where known."""
+def no_trust(
+    error: ssl.SSLCertVerificationError, certificate: bytes | None = None, others: int = 0
+) -> BadCertificate:
+    """Return why *error* says that a host's certificate is none for it.
+
+    *certificate* is it in DER, where that is known, and *others* how many were sent with it.
+    """
     cause, sentence = _CAUSES.get(error.verify_code, _INVALID)
-    if error.verify_code == NO_ISSUER_OF_ONE and certificate is not None and _CA_ISSUERS in certificate:
+    if error.verify_code == NO_ISSUER and not others and _CA_ISSUERS in (certificate or b""):
         cause, sentence = _INCOMPLETE
     return BadCertificate(f"The certificate of the artifact's host {sentence}", cause=cause)
 

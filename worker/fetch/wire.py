@@ -179,9 +179,13 @@ class Wire:
                 await self._ready(timeout_s, writing=True)
 
     @property
-    def certificate(self) -> bytes | None:
-        """The certificate at the other end, in DER, once TLS has been agreed on."""
-        return self._tls.getpeercert(binary_form=True) if self._tls is not None else None
+    def certificates(self) -> tuple[bytes | None, int]:
+        """The certificate at the other end, in DER, once TLS has been agreed on, and how many were sent with it."""
+        if self._tls is None:
+            return None, 0
+        public = getattr(self._tls, "get_unverified_chain", None)  # of Python 3.13; before, of the object within
+        chain = (public or self._tls._sslobj.get_unverified_chain)()  # type: ignore[attr-defined]
+        return self._tls.getpeercert(binary_form=True), len(chain or ()) - 1
 
     async def begin_tls(self, context: ssl.SSLContext, host: str, raw: bytearray, timeout_s: float) -> None:
         """Shake hands, in *timeout_s* at most, and see that the certificate is that of *host*.
