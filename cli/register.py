@@ -11,6 +11,7 @@ import click
 from cli.client import Answer, Client, client_from_environment, refusal_of
 from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
 from cli.terminal import say, say_again, say_json
+from shared.errors import REGISTERED_MEANWHILE
 
 POLL_S = 0.25
 SILENT_S = 5.0
@@ -175,6 +176,8 @@ def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) ->
     if registration["status"] == "registered":
         return _patient_get(client, f"/api/v1/plugins/{registration['pluginId']}", give_up)
     problem = registration["problem"]
+    if problem.get("cause") == REGISTERED_MEANWHILE:
+        return _patient_get(client, f"/api/v1/plugins/{quote(str(problem['pluginId']), safe='')}", give_up)
     return Answer(problem["status"], problem)
 
 

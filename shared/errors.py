@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
+REGISTERED_MEANWHILE = "registered-meanwhile"
+"""The cause of a conflict with the very same plugin, of which whoever waits is told as if it were its own."""
+
 Fault = Literal["submitter", "upstream", "registry"]
 
 
@@ -139,6 +142,28 @@ class Conflict(RegistryError):
         return cls(
             "This name and version are registered with other content. Registered plugins never change: "
             "submit a new version.",
+            pluginId=plugin_id,
+            checksum=checksum,
+        )
+
+    @classmethod
+    def with_same_content(cls, plugin_id: str, checksum: str) -> Self:
+        """Return the error that names the plugin which is the same, but for the URL of its artifact."""
+        return cls(
+            "This name and version are registered with this very content, from another URL. There is nothing to "
+            "register: a plugin's URL never changes.",
+            cause="same-content",
+            pluginId=plugin_id,
+            checksum=checksum,
+        )
+
+    @classmethod
+    def with_itself(cls, plugin_id: str, checksum: str) -> Self:
+        """Return the error that names the plugin which the same submission, signed otherwise, became meanwhile."""
+        return cls(
+            "The same submission, with another query in its URL, was registered while this one was verified: "
+            "it is that plugin.",
+            cause=REGISTERED_MEANWHILE,
             pluginId=plugin_id,
             checksum=checksum,
         )

@@ -319,14 +319,33 @@ class AlreadyRegistered:
 
 @dataclass(frozen=True)
 class Taken:
-    """A submission whose name and version belong to a plugin with other content."""
+    """A submission whose name and version belong to a plugin that differs, if only by its URL."""
 
     plugin: Plugin
+    by_url_alone: bool = False
 
     @property
     def conflict(self) -> Conflict:
         """The error that says so."""
-        return Conflict.with_plugin(self.plugin.id, self.plugin.checksum)
+        told = Conflict.with_same_content if self.by_url_alone else Conflict.with_plugin
+        return told(self.plugin.id, self.plugin.checksum)
+
+
+def standing_before(submission: Submission, plugin: Plugin) -> AlreadyRegistered | Taken:
+    """Return what *plugin*, of the same name and version, is to *submission*.
+
+    A URL that differs in its query alone is the same: it was signed anew.
+    """
+    declared = (submission.plugin_type, submission.checksum, submission.config_schema, submission.plugin_runtime)
+    if declared != (plugin.plugin_type, plugin.checksum, plugin.config_schema, plugin.plugin_runtime):
+        return Taken(plugin)
+    if _without_query(submission.artifact_url) != _without_query(plugin.artifact_url):
+        return Taken(plugin, by_url_alone=True)
+    return AlreadyRegistered(plugin)
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,6 @@ class StoreContract:
         "change",
         [
             {"checksum": "sha256:" + "cd" * 32},
-            {"artifact_url": "https://artifacts.example.com/other.tar.gz"},
             {"plugin_type": "trace"},
             {"config_schema": "true"},
             {"plugin_runtime": "python"},
@@ -262,6 +261,46 @@ class StoreContract:
         assert isinstance(outcome, Taken)
         assert isinstance(store.preview(other), Taken)
         assert len(store.registrations(limit=10)) == 1
+
+    @pytest.mark.parametrize("query", ["", "?", "?sig=2&expires=9", "?sig=%2F/../"])
+    def test_a_url_that_was_signed_anew_is_the_same(self, store: Store, query: str) -> None:
+        submission = a_parsed_submission(artifactUrl="https://artifacts.example.com/a.tar.gz?sig=1")
+        registration = submit(store, submission)
+        register(store, claim(store, registration), digest_of(submission))
+        again = submission.model_copy(update={"artifact_url": f"https://artifacts.example.com/a.tar.gz{query}"})
+        (outcome,) = store.submit([(again, "tests")])
+        assert outcome == store.preview(again) == AlreadyRegistered(store.plugins(limit=1)[0])
+        assert outcome.plugin.artifact_url.endswith("?sig=1")
+
+    @pytest.mark.parametrize(
+        "url", ["https://artifacts.example.com/b.tar.gz?sig=1", "https://b.example.com/a.tar.gz"]
+    )
+    def test_the_same_content_from_another_url_is_told_as_that(self, store: Store, url: str) -> None:
+        submission = a_parsed_submission(artifactUrl="https://artifacts.example.com/a.tar.gz?sig=1")
+        register(store, claim(store, submit(store, submission)), digest_of(submission))
+        other = submission.model_copy(update={"artifact_url": url})
+        (outcome,) = store.submit([(other, "tests")])
+        assert isinstance(outcome, Taken)
+        failure = outcome.conflict.failure()
+        assert (failure.cause, failure.facts["pluginId"]) == ("same-content", store.plugins(limit=1)[0].id)
+        another = other.model_copy(update={"checksum": "sha256:" + "cd" * 32})
+        (outcome,) = store.submit([(another, "tests")])
+        assert isinstance(outcome, Taken)
+        assert outcome.conflict.failure().cause == "conflict"
+
+    def test_two_that_were_signed_differently_are_one_plugin_and_neither_is_blamed(self, store: Store) -> None:
+        one = a_parsed_submission(artifactUrl="https://artifacts.example.com/a.tar.gz?sig=1")
+        two = one.model_copy(update={"artifact_url": "https://artifacts.example.com/a.tar.gz?sig=2"})
+        first, second = claim(store, submit(store, one)), claim(store, submit(store, two))
+        register(store, first, digest_of(one))
+        register(store, second, digest_of(two))
+        late = now(store, second.registration_id)
+        assert late.failure is not None
+        assert (late.failure.cause, late.failure.facts["pluginId"]) == (
+            "registered-meanwhile",
+            now(store, first.registration_id).plugin_id,
+        )
+        assert len(store.plugins(limit=10)) == 1
 
     def test_the_first_to_finish_has_the_name_and_the_other_is_told(self, store: Store) -> None:
         ours = a_parsed_submission()

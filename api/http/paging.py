@@ -14,7 +14,10 @@ from pydantic.alias_generators import to_camel
 from api.http.body import invalid_fields
 from api.http.problems import Problem
 from shared.characters import NO_HIDDEN, refuse_hidden
+from shared.fields import MAX_NAME_CHARACTERS, parse_checksum, parse_name, parse_version
 from shared.registration import ID
+
+_CAUSE = re.compile(r"[a-z0-9-]+")
 
 
 class _Item(Protocol):
@@ -26,6 +29,47 @@ Listed = TypeVar("Listed", bound=_Item)
 
 Text = Annotated[str, AfterValidator(refuse_hidden), Field(json_schema_extra={"pattern": NO_HIDDEN})]
 """A filter's value. With something hidden in it it would find nothing, and nobody could see why."""
+
+
+def _known_name(name: str) -> str:
+    return _or_nothing_matches(parse_name, name)
+
+
+def _known_version(version: str) -> str:
+    if " " in version:
+        raise ValueError("matches nothing: in a query '+' means a space; send '%2B' for it, as in 1.0.0%2Bbuild")
+    return _or_nothing_matches(parse_version, version)
+
+
+def _known_checksum(checksum: str) -> str:
+    return _or_nothing_matches(parse_checksum, checksum)
+
+
+def _known_cause(cause: str) -> str:
+    if _CAUSE.fullmatch(cause) is None:
+        raise ValueError("matches nothing: a cause is one word in lower case, such as status-404 or html-page")
+    return cause
+
+
+def _known_registration(text: str) -> str:
+    if re.fullmatch(ID, text) is None or not text.startswith("registration-"):
+        raise ValueError("matches nothing: it is not the id of a registration")
+    return text
+
+
+def _or_nothing_matches(parse: Callable[[str], str], text: str) -> str:
+    """Return what *parse* makes of *text*; a filter that can match nothing must not look like an answer."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"matches nothing: {error}") from error
+
+
+Name = Annotated[Text, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_known_name)]
+Version = Annotated[Text, Field(max_length=255), AfterValidator(_known_version)]
+Checksum = Annotated[Text, Field(max_length=200), AfterValidator(_known_checksum)]
+Cause = Annotated[Text, Field(max_length=100), AfterValidator(_known_cause)]
+RegistrationRef = Annotated[Text, Field(max_length=100), AfterValidator(_known_registration)]
 
 
 class PageQuery(BaseModel):

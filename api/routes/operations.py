@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.http.auth import allowed
-from api.http.paging import PageQuery, Text, a_page, refuse_repeats
+from api.http.paging import Cause, PageQuery, RegistrationRef, a_page, refuse_repeats
 from api.http.problems import Problem, documented
 from api.routes.register import accepted_answer, plugin_answer
 from api.routes.registrations import RegistrationView, known_registration
@@ -112,7 +112,7 @@ async def cancel(services: Services, registration: Registration, token: Token) -
 class RetryQuery(PageQuery):
     """Which failures to try again, newest first, a page at a time."""
 
-    cause: Annotated[Text, Field(min_length=1, max_length=100, description="The `cause` they failed for")]
+    cause: Annotated[Cause, Field(description="The `cause` they failed for")]
 
 
 class Retried(View):
@@ -178,7 +178,7 @@ class ActionPage(BaseModel):
 class ActionQuery(PageQuery):
     """Filters of the list."""
 
-    registration: Annotated[Text | None, Field(max_length=100, description="Only of this registration")] = None
+    registration: Annotated[RegistrationRef | None, Field(description="Only of this registration")] = None
 
 
 @router.get(

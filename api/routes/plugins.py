@@ -1,14 +1,14 @@
 """Reading what is registered."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.auth import allowed
-from api.http.paging import PageQuery, Text, a_page, known_id, refuse_repeats
+from api.http.paging import Checksum, Name, PageQuery, Version, a_page, known_id, refuse_repeats
 from api.http.problems import Problem, documented
 from api.routes.views import as_json
 from api.services import Services, services_of
@@ -31,10 +31,10 @@ class PluginPage(BaseModel):
 class PluginQuery(PageQuery):
     """Filters of the list."""
 
-    name: Annotated[Text | None, Field(max_length=100)] = None
-    version: Annotated[Text | None, Field(max_length=255)] = None
+    name: Name | None = None
+    version: Version | None = None
     plugin_type: PluginType | None = None
-    checksum: Annotated[Text | None, Field(max_length=71)] = None
+    checksum: Checksum | None = None
 
 
 @router.get(
@@ -81,10 +81,6 @@ async def list_plugins(
 ) -> Response:
     """Filter by name (as uniqueness sees it), version, type and checksum."""
     refuse_repeats(request)
-    plugins = partial(services.store.plugins, filters=_lowered(query.filters))
+    plugins = partial(services.store.plugins, filters=query.filters)
     shown, cursor = await a_page(services.ask, plugins, query, "plugin")
     return as_json(PluginPage(items=shown, nextCursor=cursor))
-
-
-def _lowered(filters: dict[str, str]) -> dict[str, Any]:
-    return {key: value.lower() if key == "checksum" else value for key, value in filters.items()}

@@ -18,7 +18,7 @@ from api.routes.register_openapi import REGISTER_PLUGIN
 from api.routes.registrations import RegistrationView
 from api.routes.views import as_json
 from api.services import Services, services_of
-from shared.errors import StoreUnavailable
+from shared.errors import REGISTERED_MEANWHILE, StoreUnavailable
 from shared.registration import (
     AlreadyRegistered,
     Outcome,
@@ -102,13 +102,15 @@ async def _answer(services: Services, outcome: Outcome, request: Request, token:
             with suppress(StoreUnavailable):  # it was accepted, whatever the store says now
                 current = await services.ask(services.store.registration, outcome.registration.id)
         return accepted_answer(current or outcome.registration, honoured)
-    return _settled_answer(settled, honoured)
+    return await _settled_answer(services, settled, honoured)
 
 
-def _settled_answer(settled: Settled, preference: Preference) -> Response:
-    if settled.plugin is not None:
-        return plugin_answer(settled.plugin, preference)
-    failure = settled.registration.failure
+async def _settled_answer(services: Services, settled: Settled, preference: Preference) -> Response:
+    plugin, failure = settled.plugin, settled.registration.failure
+    if plugin is None and failure is not None and failure.cause == REGISTERED_MEANWHILE:
+        plugin = await services.ask(services.store.plugin, failure.facts["pluginId"])
+    if plugin is not None:
+        return plugin_answer(plugin, preference)
     assert failure is not None  # noqa: S101  # every other final state has its reason
     raise problem_of(failure, settled.registration.id)
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from api.http.auth import allowed, following
-from api.http.paging import PageQuery, Text, a_page, known_id, refuse_repeats
+from api.http.paging import Cause, Name, PageQuery, Version, a_page, known_id, refuse_repeats
 from api.http.prefer import PREFER, Preference
 from api.http.problems import Problem, documented, problem_of
 from api.live.monitor import QueuePosition
@@ -94,9 +94,9 @@ class RegistrationQuery(PageQuery):
     """Filters of the list."""
 
     status: Status | None = None
-    name: Annotated[Text | None, Field(max_length=100)] = None
-    version: Annotated[Text | None, Field(max_length=255)] = None
-    cause: Annotated[Text | None, Field(max_length=100)] = None
+    name: Name | None = None
+    version: Version | None = None
+    cause: Cause | None = None
     since: Annotated[
         AwareDatetime | None,
         BeforeValidator(_rfc3339),

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 from uuid_utils import uuid7
 
-from shared.errors import AttemptsUsedUp, Canceled
+from shared.errors import AttemptsUsedUp, Canceled, Conflict
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
@@ -47,6 +47,7 @@ from shared.registration import (
     Taken,
     Terms,
     Waiting,
+    standing_before,
 )
 from shared.store.changes import tell
 from shared.store.counters import add_counts
@@ -207,15 +208,14 @@ class Store:
         self, connection: Connection, submissions: Iterable[Submission]
     ) -> dict[str, AlreadyRegistered | Taken]:
         """Return the plugins that stand where *submissions* want to, by the fingerprint of these."""
-        wanted = {each.fingerprint: (each.name_key, each.version) for each in submissions}
-        found = self._hot.run(connection, "standing", set(wanted.values()))
+        wanted = {each.fingerprint: each for each in submissions}
+        names = {(each.name_key, each.version) for each in wanted.values()}
+        found = self._hot.run(connection, "standing", names)
         rows = {(row.name_key, row.version): row for row in found}
         return {
-            fingerprint: (AlreadyRegistered if rows[name].fingerprint == fingerprint else Taken)(
-                plugin_of(rows[name]._mapping)
-            )
-            for fingerprint, name in wanted.items()
-            if name in rows
+            fingerprint: standing_before(each, plugin_of(row._mapping))
+            for fingerprint, each in wanted.items()
+            if (row := rows.get((each.name_key, each.version))) is not None
         }
 
     # --- verifying ------------------------------------------------------------------------------
@@ -351,7 +351,10 @@ class Store:
     def _refuse_taken(self, connection: Connection, claim: Claim) -> None:
         """Reject what would have become a plugin, had its name not been taken meanwhile (invariant 2)."""
         standing = self._standing(connection, [claim.submission])[claim.submission.fingerprint]
-        conflict = Taken(standing.plugin).conflict.failure()
+        if isinstance(standing, AlreadyRegistered):
+            conflict = Conflict.with_itself(standing.plugin.id, standing.plugin.checksum).failure()
+        else:
+            conflict = standing.conflict.failure()
         connection.execute(
             update(registrations)
             .where(_r.id == claim.registration_id)

@@ -247,7 +247,8 @@ def test_a_forbidden_url_is_refused_at_submission(registry: Registry, url: str, 
 
 def test_a_redirect_to_a_forbidden_address_is_refused(registry: Registry, artifact: Artifact) -> None:
     submission, _ = artifact(status=302, headers={"Location": "http://127.0.0.9/secret"})
-    problem(registry.register(submission), 422, "forbidden-url")  # its port is 80, which is not open either
+    found = problem(registry.register(submission), 422, "bad-redirect")  # its port is 80, which is not open either
+    assert found["fault"] == "upstream"
 
 
 def test_a_redirect_to_an_artifact_is_followed(registry: Registry, artifact: Artifact, origin: Origin) -> None:

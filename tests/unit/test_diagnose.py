@@ -22,7 +22,13 @@ def checksum(content: bytes) -> str:
 
 
 def evidence(
-    body: bytes, *, declared: str = DECLARED, versions: dict[str, str] | None = None, encoding: str = ""
+    body: bytes,
+    *,
+    declared: str = DECLARED,
+    versions: dict[str, str] | None = None,
+    encoding: str = "",
+    media_type: str = "",
+    announced_bytes: int | None = None,
 ) -> Evidence:
     seen, versions = Intake(max_bytes=2**30), versions or {}
     for start in range(0, len(body), 1000):
@@ -36,6 +42,9 @@ def evidence(
         versions.get(computed),
         versions.get(declared),
         bytes(seen.head),
+        media_type,
+        "plugin-1.0.tar.gz",
+        announced_bytes,
     )
 
 
@@ -57,7 +66,24 @@ def cause(body: bytes, **known: Any) -> str:
         (b"ab" * 32, "checksum-file"),
         (b"sha256:" + b"AB" * 32 + b" \r\n", "checksum-file"),
         (b"ab" * 32 + b" *secret-1.0.zip", "checksum-file"),
-        (b"ab" * 32 + b"  secret-1.0.zip\n" + b"cd" * 32 + b"  more", "different-content"),
+        (b"ab" * 32 + b"  secret-1.0.zip\n" + b"cd" * 32 + b"  more", "checksum-file"),
+        (b"SHA256 (secret-1.0.zip) = " + b"ab" * 32 + b"\n", "checksum-file"),
+        (b"# sums\r\nSHA512 (a) = " + b"ab" * 64 + b"\r\n\r\nMD5 (b) = " + b"ab" * 16, "checksum-file"),
+        (b"# secret\n", "different-content"),
+        (b"ab" * 32 + b"  a\nsecret\n", "different-content"),
+        (b"\xef\xbb\xbf<meta charset=utf-8>secret", "html-page"),
+        (b"<meta charset=utf-8>secret", "html-page"),
+        (b"<?xml version='1.0'?>\n<!-- x --><!DOCTYPE html PUBLIC '-//W3C//DTD XHTML'>", "html-page"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><error>secret</error>", "error-document"),
+        (b"<s:Fault>secret", "error-document"),
+        (b'{"errors": [{"secret": 1}], "data": null}', "error-document"),
+        (b'{"data": null, "Message": "secret"}', "error-document"),
+        (b'{"title": "secret", "status": 404}', "error-document"),
+        (b'{"name": "secret", "status": 404}', "different-content"),
+        (b"404 page not found: secret", "error-document"),
+        (b"Access Denied", "error-document"),
+        (b"error" + b"s" * 300, "different-content"),
+        (b"{" * 9000, "different-content"),
         (b"<!-- secret --><!-- and --> <body>", "html-page"),
         (b"<!-- <html> secret", "different-content"),
         (b"<htmlx>", "different-content"),
@@ -69,6 +95,61 @@ def cause(body: bytes, **known: Any) -> str:
 )
 def test_what_the_stream_showed_is_told(body: bytes, expected: str) -> None:
     assert cause(body) == expected
+
+
+DIGITS = hashlib.sha256(INNER).hexdigest()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        DIGITS,
+        DIGITS.upper(),
+        f"sha256:{DIGITS}",
+        f"{DIGITS}  plugin-1.0.tar.gz",
+        f"{DIGITS} *plugin-1.0.tar.gz",
+        f"{DIGITS}  ./plugin-1.0.tar.gz",
+        f"{DIGITS}  -",
+        f"SHA256 (plugin-1.0.tar.gz) = {DIGITS}",
+    ],
+)
+def test_who_hashed_the_checksum_is_told(line: str, end: str) -> None:
+    assert cause(INNER, declared=checksum((line + end).encode())) == "hashed-checksum-file"
+
+
+def test_it_is_told_of_large_artifacts_too() -> None:
+    large = INNER * 1000
+    digits = hashlib.sha256(large).hexdigest()
+    assert cause(large, declared=checksum(f"{digits}\n".encode())) == "hashed-checksum-file"
+
+
+TEXT = b"a: 1\nb: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("served", "hashed"),
+    [
+        (TEXT, TEXT.replace(b"\n", b"\r\n")),
+        (TEXT.replace(b"\n", b"\r\n"), TEXT),
+        (TEXT.rstrip(), TEXT),
+        (TEXT, TEXT.rstrip()),
+    ],
+)
+def test_other_ends_of_lines_are_told(served: bytes, hashed: bytes) -> None:
+    assert cause(served, declared=checksum(hashed)) == "line-endings"
+    assert cause(served, declared=checksum(hashed + b"x")) == "different-content"
+
+
+def test_a_beginning_of_the_length_that_was_announced_first_is_told() -> None:
+    assert cause(INNER, declared=checksum(INNER[:100]), announced_bytes=100) == "shorter-content"
+    assert cause(INNER, declared=checksum(INNER[:99]), announced_bytes=100) == "different-content"
+
+
+def test_what_calls_itself_html_is_a_page_if_it_looks_like_one() -> None:
+    assert cause(b" <center>secret", media_type="text/html; charset=utf-8") == "html-page"
+    assert cause(b"secret", media_type="text/html") == "different-content"
+    assert cause(b"secret", media_type="application/problem+json") == "error-document"
 
 
 def test_the_digest_of_the_decompressed_content_is_recognised() -> None:

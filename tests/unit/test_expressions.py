@@ -66,6 +66,11 @@ TRIED = {
     "shared/fields.py NAME": Tried(("a",), ("a", " ", ".", "-", "_")),
     "shared/fields.py SEMVER": Tried(("1.0.0-", "1.0.0-a+"), ("1", "0", "a", "-", ".", "+")),
     "shared/characters.py _A_HIDDEN_ONE": Tried((), ("a", "\u2028", "\U0001d173")),
+    "api/http/paging.py _CAUSE": Tried((), ("a", "0", "-")),
+    "shared/fields.py _HEX_RUN": Tried((), ("a", "0", "-")),
+    "shared/fields.py _SPACED": Tried(("aa",), ("aa:", "aa ", "a")),
+    "shared/fields.py _BASE64": Tried(("sha256-",), ("a", "=", "+")),
+    "shared/fields.py _OTHER_NAMES": Tried(("sha",), ("sha", "-", "512", "md", "5")),
     "shared/fields.py _HEX": Tried((), ("a", "0")),
     "shared/fields.py _NOT_IN_A_SCHEMA": Tried((), ("a", "\n")),
     "shared/fields.py _SEPARATORS": Tried(("a",), ("a", " ", ".", "-", "_")),
@@ -73,12 +78,14 @@ TRIED = {
     "shared/store/tokens.py _FORM": Tried(("prg_",), ("a", "_", "prg_")),
     "shared/store/tokens.py _PATTERN": Tried(("a",), ("a", "*", "?", " ")),
     "worker/fetch/client.py _RESOURCE": Tried(("http://", "http://a"), ("a", ":", "/", "?", "\n")),
-    "worker/digest/diagnose.py _CHECKSUM_FILE": Tried(
-        ("a" * 64, "sha256:", "a" * 64 + "  ", "a" * 64 + " *", "a" * 64 + "  " + "b" * 254),
-        ("a", " ", "\t", "*", "\n", "\r\n", "sha256:", "a" * 64 + "  "),
+    "worker/digest/diagnose.py _CHECKSUM_LINE": Tried(
+        ("a" * 64, "sha256:", "a" * 64 + "  ", "a" * 64 + " *", "SHA256 (", "#"),
+        ("a", " ", "\t", "*", "(", ")", ") = ", "sha256:", "a" * 64 + "  "),
     ),
-    "worker/digest/diagnose.py _ERROR_DOCUMENT": Tried(
-        ("<?xml", "<?xml>", "{", '{"error'), ("<?xml>", "<?xml ", ">", " ", "{", '"', "<Error", "a")
+    "worker/digest/diagnose.py _ERROR_SENTENCE": Tried(("file ", "http "), ("a", " ", "404", "not found")),
+    "worker/digest/diagnose.py _MARKUP": Tried(("<!--", "<?xml"), ("<!---->", "<!--", "-->", " ", ">", "a")),
+    "worker/digest/diagnose.py _XML_ERROR": Tried(
+        ("<?xml", "<?xml>", "<a:"), ("<?xml>", "<?xml ", ">", " ", "<Error", "a", ":", "<!---->")
     ),
     "worker/digest/diagnose.py _HTML": Tried(
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
@@ -208,7 +215,7 @@ def test_an_expression_needs_no_more_than_linear_time(where: str) -> None:
         (
             rb"[0-9a-f]{64}(?:\s+[* ]?[^\r\n]{1,255})?\s*",
             "fullmatch",
-            TRIED["worker/digest/diagnose.py _CHECKSUM_FILE"],
+            TRIED["worker/digest/diagnose.py _CHECKSUM_LINE"],
         ),
         (r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', "findall", TRIED["api/http/prefer.py _PREFERENCES"]),
         (r"\s+$", "search", Tried((), (" ",))),

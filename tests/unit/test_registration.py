@@ -1,6 +1,7 @@
 """What a valid submission is, and what a plugin looks like on the wire."""
 
 import hashlib
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -214,32 +215,72 @@ def test_a_checksum_of_either_case_is_kept_in_lower_case(checksum: str) -> None:
     assert _parse(checksum=checksum).checksum == f"sha256:{HEX}"
 
 
-@pytest.mark.parametrize("count", [0, 1, 12, 63, 65, 128])
+@pytest.mark.parametrize("count", [0, 1, 12, 63, 65, 127, 129])
 def test_a_checksum_of_another_length_is_refused_and_told_its_length(count: int) -> None:
     fault = _fault(checksum="sha256:" + "a" * count)
     assert f"has {count} hex digits" in fault
     assert "64" in fault
 
 
-@pytest.mark.parametrize("digits", [HEX, HEX.upper()])
-def test_bare_hex_is_refused_and_told_what_to_write(digits: str) -> None:
-    assert f"write 'sha256:{HEX}'" in _fault(checksum=digits)
+BASE64 = b64encode(bytes.fromhex(HEX)).decode()
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        HEX,
+        HEX.upper(),
+        f"{HEX}\n",
+        f" sha256:{HEX}",
+        f"sha256: {HEX}",
+        f":{HEX}",
+        f"0x{HEX}",
+        f"{HEX}  plugin.tar.gz",
+        f"{HEX} *plugin.tar.gz\r\n",
+        f"sha256:{HEX}  plugin.tar.gz",
+        f"\\{HEX}  plu\\ngin",
+        f"SHA256 (plugin.tar.gz) = {HEX}",
+        f"SHA2-256(plugin.tar.gz)= {HEX}",
+        f"sha256={HEX}",
+        f"sha256-{BASE64}",
+        f"sha256:{BASE64}",
+        f"SHA256={BASE64}",
+        BASE64,
+        BASE64.rstrip("="),
+        BASE64.replace("+", "-").replace("/", "_"),
+        ":".join(HEX[n : n + 2].upper() for n in range(0, 64, 2)),
+        " ".join(HEX[n : n + 2] for n in range(0, 64, 2)),
+        f"{HEX}  a\n{HEX}  b",
+    ],
+)
+def test_a_pasted_checksum_is_met_with_the_text_to_send(pasted: str) -> None:
+    told = f"sha256:{HEX}"
+    assert f"write '{told}'" in _fault(checksum=pasted)
+    assert _parse(checksum=told).checksum == told
 
 
 @pytest.mark.parametrize(
     ("checksum", "told"),
     [
-        (f"sha256:{HEX}  plugin.tar.gz", "a line of sha256sum also names the file"),
-        (f"sha256:{HEX}\n", "hex digits only"),
-        (f"sha256: {HEX}", "hex digits only"),
         ("sha256:" + "g" * 64, "hex digits only"),
         ("sha256:" + "\u0661" * 64, "hex digits only"),
-        (f"{HEX}  plugin.tar.gz", "must begin with 'sha256:'"),
         ("", "must begin with 'sha256:'"),
-        (f"sha512:{HEX * 2}", "only sha256 is supported"),
-        (f"md5:{HEX[:32]}", "only sha256 is supported"),
-        (f" sha256:{HEX}", "only sha256 is supported"),
-        (f":{HEX}", "only sha256 is supported"),
+        ("abc", "must begin with 'sha256:'"),
+        ("a-file-name-that-has-just-forty-four-letters", "must begin with 'sha256:'"),
+        (f"sha512:{HEX * 2}", "a SHA-512"),
+        (f"sha512:{HEX}", "a SHA-512"),
+        (HEX * 2, "a SHA-512"),
+        (f"{HEX * 2}  plugin.tar.gz", "a SHA-512"),
+        ("sha512-" + "A" * 86 + "==", "a SHA-512"),
+        ("a" * 96, "a SHA-384"),
+        ("a" * 40, "a SHA-1"),
+        (f"md5:{HEX[:32]}", "an MD5"),
+        (HEX[:32], "an MD5"),
+        (f"crc32:{HEX[:8]}", "only sha256 is supported"),
+        (f"{HEX}  a\n{HEX[::-1]}  b", "several SHA-256"),
+        ("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "of nothing"),
+        ("SHA256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855", "of nothing"),
+        ("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  -", "of nothing"),
     ],
 )
 def test_a_checksum_of_another_form_is_refused_in_its_writers_words(checksum: str, told: str) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.digest.contained import serve
@@ -19,12 +20,28 @@ MAX_DECODED_BYTES = 16 * 2**20
 MAX_MEMBERS = 100
 """Of a gzip; the rest of it is copied for each."""
 
-_HTML = re.compile(rb"\s*+(?:<!--(?>.*?-->)\s*+)*+<(?:!doctype\s++html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_ERROR_DOCUMENT = re.compile(
-    rb"\s*+(?:(?:<\?xml[^>]*+>\s*+)?+<Error>|\{\s*+\"(?:error|message|errors)\")", re.IGNORECASE
+MAX_JSON_BYTES = 16 * 1024
+"""An error in JSON is small; what is larger is not parsed."""
+MAX_SENTENCE_BYTES = 256
+
+# What may stand before the first element of a page: a byte order mark, an XML declaration, comments.
+_PROLOGUE = rb"(?:\xef\xbb\xbf)?+\s*+(?:<\?xml[^>]*+>\s*+)?+(?:<!--(?>.*?-->)\s*+)*+"
+_HTML = re.compile(
+    _PROLOGUE + rb"<(?:!doctype\s++html|html|head|body|meta|title|script|style|link)\b", re.IGNORECASE | re.DOTALL
 )
-_CHECKSUM_FILE = re.compile(
-    rb"\s*+(?:sha256:)?+[0-9a-f]{64}(?:[ \t]++\*?+[^\s*][^\r\n]{0,254}+)?+\s*+", re.IGNORECASE
+_MARKUP = re.compile(_PROLOGUE + rb"<", re.DOTALL)
+_XML_ERROR = re.compile(_PROLOGUE + rb"<(?:[a-z]++:)?+(?:error|errors|fault|exception)\b", re.IGNORECASE | re.DOTALL)
+_ERROR_SENTENCE = re.compile(
+    rb"\s*+(?:error|(?:http\s*+)?+[45][0-9]{2}|(?:file |page |object )?+not found|no such|access denied|forbidden|"
+    rb"unauthori[sz]ed|bad request|internal server error|service unavailable|too many requests)\b",
+    re.IGNORECASE,
+)
+_ERROR_KEYS = frozenset({"error", "errors", "message", "error_description", "errorcode", "fault", "exception"})
+_PROBLEM_KEYS = frozenset({"title", "status"})  # of RFC 9457
+_CHECKSUM_LINE = re.compile(
+    rb"(?:#[^\r\n]*+|\\?+(?:sha256:)?+[0-9a-f]{32,128}(?:[ \t]++\*?+[^\s*][^\r\n]{0,1024}+)?+\s*+"
+    rb"|(?:md5|sha-?[0-9/]{1,7}) ?\([^\r\n]{1,1024}\) ?= ?[0-9a-f]{32,128}\s*+)",
+    re.IGNORECASE,
 )
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -34,7 +51,8 @@ class Evidence:
     """What is known of a mismatch. *head* is the whole artifact if it is small, else its beginning.
 
     *declared* and *computed* are the checksums, *served_version* and *declared_version* the version of the plugin
-    that is registered with the one or the other; *encoded* tells that the host named a Content-Encoding.
+    that is registered with the one or the other; *encoded* tells that the host named a Content-Encoding. *file_name*
+    is the last segment of the URL, and *announced_bytes* the first length that was announced for the artifact.
     """
 
     declared: str
@@ -44,6 +62,14 @@ class Evidence:
     served_version: str | None
     declared_version: str | None
     head: bytes
+    media_type: str = ""
+    file_name: str = ""
+    announced_bytes: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether *head* is all there is."""
+        return self.size_bytes == len(self.head)
 
     def pack(self) -> bytes:
         """Return this as bytes: a line of JSON, then the head."""
@@ -73,18 +99,76 @@ UNKNOWN = Cause(
 
 def cause_of(it: Evidence) -> Cause:
     """Return the first of what may have happened that fits, the surest first."""
-    suspicions = (
-        (it.size_bytes == 0, _EMPTY),
-        (it.head.startswith(_LFS_POINTER), _POINTER),
-        (it.served_version is not None, _served_version(it.served_version)),
-        (it.declared_version is not None, _declared_version(it.declared_version)),
-        (_decoded_checksum(it) == it.declared, _DECOMPRESSED),
-        (_HTML.match(it.head) is not None, _PAGE),
-        (it.encoded, _ENCODED),
-        (it.size_bytes == len(it.head) and _CHECKSUM_FILE.fullmatch(it.head) is not None, _SUMS),
-        (_ERROR_DOCUMENT.match(it.head) is not None, _ERROR),
+    suspicions: tuple[tuple[Callable[[], bool], Cause], ...] = (
+        (lambda: it.size_bytes == 0, _EMPTY),
+        (lambda: it.head.startswith(_LFS_POINTER), _POINTER),
+        (lambda: it.served_version is not None, _served_version(it.served_version)),
+        (lambda: it.declared_version is not None, _declared_version(it.declared_version)),
+        (lambda: _hashed_checksum(it), _HASHED_SUMS),
+        (lambda: it.whole and it.declared in map(_checksum_of, _other_endings(it.head)), _LINE_ENDINGS),
+        (lambda: _cut_short(it), _CUT_SHORT),
+        (lambda: _decoded_checksum(it) == it.declared, _DECOMPRESSED),
+        (lambda: _is_page(it), _PAGE),
+        (lambda: it.encoded, _ENCODED),
+        (lambda: it.whole and _is_checksum_file(it.head), _SUMS),
+        (lambda: _is_error(it), _ERROR),
     )
-    return next((cause for fits, cause in suspicions if fits), UNKNOWN)
+    return next((cause for fits, cause in suspicions if fits()), UNKNOWN)
+
+
+def _checksum_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _hashed_checksum(it: Evidence) -> bool:
+    """Whether what was declared is the checksum of the checksum, as a file or a line of one."""
+    digits = it.computed.removeprefix("sha256:")
+    names = {it.file_name, f"./{it.file_name}", "-"}
+    for written in (digits, digits.upper()):
+        lines = {written, f"sha256:{written}", *(f"{written} {mode}{name}" for name in names for mode in " *")}
+        lines |= {f"SHA256 ({name}) = {written}" for name in names}
+        texts = (line + end for line in lines for end in ("", "\n", "\r\n"))
+        if it.declared in (_checksum_of(text.encode("utf-8", "replace")) for text in texts):
+            return True
+    return False
+
+
+def _other_endings(content: bytes) -> tuple[bytes, ...]:
+    """Return *content* with the ends of its lines as other systems, and commands, have them."""
+    plain = content.replace(b"\r\n", b"\n")
+    return plain, plain.replace(b"\n", b"\r\n"), content + b"\n", content + b"\r\n", content.rstrip(b"\r\n")
+
+
+def _cut_short(it: Evidence) -> bool:
+    first = it.announced_bytes
+    return it.whole and first is not None and first < it.size_bytes and _checksum_of(it.head[:first]) == it.declared
+
+
+def _is_page(it: Evidence) -> bool:
+    if _HTML.match(it.head):
+        return True
+    return it.media_type.startswith(("text/html", "application/xhtml")) and _MARKUP.match(it.head) is not None
+
+
+def _is_checksum_file(content: bytes) -> bool:
+    """Whether every line of *content* is one of a checksum file, as GNU's, BSD's and others' commands write them."""
+    lines = [line for line in content.splitlines() if line.strip()]
+    return any(not line.startswith(b"#") for line in lines) and all(
+        _CHECKSUM_LINE.fullmatch(line.strip()) for line in lines
+    )
+
+
+def _is_error(it: Evidence) -> bool:
+    if _XML_ERROR.match(it.head) or "problem+" in it.media_type:
+        return True
+    if not it.whole or it.size_bytes > MAX_JSON_BYTES:
+        return False
+    try:
+        document = json.loads(it.head)
+    except (ValueError, RecursionError):
+        return it.size_bytes <= MAX_SENTENCE_BYTES and _ERROR_SENTENCE.match(it.head) is not None
+    keys = {str(key).lower() for key in document} if isinstance(document, dict) else set()
+    return bool(keys & _ERROR_KEYS) or keys >= _PROBLEM_KEYS
 
 
 _EMPTY = Cause("empty-body", "The artifact's host sent nothing: a complete answer of 0 bytes.")
@@ -106,6 +190,21 @@ _ENCODED = Cause(
     "content-encoding",
     "The artifact's host sent a compressed form though it was asked not to: "
     "let it serve the file as it is, or declare the digest of what it serves.",
+)
+_HASHED_SUMS = Cause(
+    "hashed-checksum-file",
+    "The checksum is that of the artifact's checksum, so the checksum file was hashed instead of the artifact: "
+    "declare what stands in that file.",
+)
+_LINE_ENDINGS = Cause(
+    "line-endings",
+    "The checksum is that of the same text with other line ends, such as a checkout on Windows makes: "
+    "hash the file as it is served.",
+)
+_CUT_SHORT = Cause(
+    "shorter-content",
+    "The checksum is that of the artifact's beginning, of as many bytes as were announced at first: "
+    "hash the file once it is whole.",
 )
 _SUMS = Cause("checksum-file", "The URL serves a checksum file: use the URL of the artifact beside it.")
 _ERROR = Cause("error-document", "The URL serves an error message, with a status that says all is well.")
@@ -129,7 +228,7 @@ def _declared_version(version: str | None) -> Cause:
 def _decoded_checksum(it: Evidence) -> str | None:
     """Return the checksum of what a small gzip holds; larger ones were not kept, and are not asked."""
     rest = it.head
-    if it.size_bytes != len(rest) or not rest.startswith(b"\x1f\x8b"):
+    if not it.whole or not rest.startswith(b"\x1f\x8b"):
         return None
     sha256, size = hashlib.sha256(), 0
     try:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+from urllib.parse import unquote
 
 from shared.errors import DigestMismatch
 from shared.logs import get_logger
@@ -53,6 +54,9 @@ class Diagnosis:
                 versions.get(computed.checksum),
                 versions.get(declared),
                 bytes(intake.head),
+                intake.media_type,
+                unquote(claim.submission.artifact_url.partition("?")[0].rpartition("/")[2]),
+                intake.announced_bytes,
             )
         )
         note = " (Their length was not announced; two downloads agreed.)" if intake.open_ended else ""

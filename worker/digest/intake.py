@@ -30,6 +30,8 @@ class Intake:
         self.size_bytes = 0
         self.total_bytes: int | None = None
         """How many there will be, where that is known."""
+        self.announced_bytes: int | None = None
+        """What the first answer announced, if it did."""
         self.open_ended = False
         """Whether its end is that of the connection, which says nothing of whether it is the artifact's."""
         self.media_type = ""

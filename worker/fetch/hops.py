@@ -56,6 +56,7 @@ class Fetcher:
                         part = resumed
                     else:
                         part = Part.begun_by(answer, max_bytes=self._max_bytes)
+                        intake.announced_bytes = intake.announced_bytes or part.total_bytes
                         intake.media_type = answer.header("Content-Type").lower()
                         intake.content_encoding = answer.header("Content-Encoding").lower()
                     attempt.artifact_bytes = intake.total_bytes = part.total_bytes
