@@ -44,7 +44,7 @@ from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
 from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
-from api.routes import health, metrics, operations, plugins, register, registrations, snapshot
+from api.routes import health, metrics, operations, plugins, problem_pages, register, registrations, snapshot
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -156,6 +156,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app.include_router(metrics.router)
     app.include_router(page.router)
     app.include_router(health.router)
+    app.include_router(problem_pages.router)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.

@@ -10,6 +10,7 @@ import requests
 
 from cli.refusal import CANCELED, CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
 from cli.state import StateFolder
+from shared.explained import explained
 from shared.settings import BadSettings, read_settings
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -136,8 +137,19 @@ def refusal_of(answer: Answer) -> Refusal:
         )
         if key in problem
     ]
+    details += _explained(problem)
     title = f"{problem.get('title', 'The registry refused')} ({problem.get('code', answer.status)})."
     return Refusal(title, exit_status(answer), details=details)
+
+
+def _explained(problem: Mapping[str, Any]) -> list[str]:
+    """Return the first sentence of the page that explains *problem*, and its address; nothing where there is none."""
+    words = [str(problem.get(key, "")) for key in ("cause", "code")]
+    found = next(filter(None, map(explained, words)), None)
+    client = click.get_current_context().find_root().obj
+    if found is None or not isinstance(client, Client):
+        return []
+    return [found.to_do, f"more: {client.url}/problems/{found.word}"]
 
 
 def exit_status(answer: Answer) -> int:

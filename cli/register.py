@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from cli.client import Answer, Client, client_from_environment, refusal_of
+from cli.precheck import look_at_file, look_at_url
 from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
 from cli.terminal import say, say_again, say_json
 from shared.errors import REGISTERED_MEANWHILE
@@ -31,6 +32,11 @@ _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "co
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A local copy to compute the checksum from.",
 )
+@click.option(
+    "--check-url/--no-check-url",
+    default=False,
+    help="First fetch the head of URL from here, and warn of what the registry would object to.",
+)
 @click.option("--runtime", default="", help="Runtime environment the plugin needs.")
 @click.option("--config-schema", default="{}", help="JSON Schema of its configuration; @FILE reads a file.")
 @click.option("--wait/--no-wait", default=True, help="Wait for the outcome (the default), or print the id and go.")
@@ -46,6 +52,7 @@ def register(  # noqa: PLR0917  # one for each option
     url: str,
     checksum: str | None,
     artifact: Path | None,
+    check_url: bool,
     runtime: str,
     config_schema: str,
     wait: bool,
@@ -68,6 +75,10 @@ def register(  # noqa: PLR0917  # one for each option
         "pluginRuntime": runtime,
     }
     client = client_from_environment()
+    if artifact is not None:
+        look_at_file(artifact)
+    if check_url:
+        look_at_url(url, artifact)
     answer = client.submit(submission, dry_run=dry_run)
     if answer.status == 204:
         say("Nothing stands in the way of this registration; nothing was changed.", err=True)

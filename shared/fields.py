@@ -49,7 +49,7 @@ def parse_checksum(checksum: str) -> str:
 
     Wherever one SHA-256 can be recognised in what was pasted, the exact text to send is told.
     """
-    algorithm, colon, digits = checksum.partition(":")
+    algorithm, _colon, digits = checksum.partition(":")
     if algorithm.lower() == "sha256" and _SHA256.fullmatch(digits):
         if digits.lower() == _OF_NOTHING:
             raise ValueError(_READ_NOTHING)
@@ -57,7 +57,7 @@ def parse_checksum(checksum: str) -> str:
     raise ValueError(_what_is_wrong_with(checksum))
 
 
-def _what_is_wrong_with(checksum: str) -> str:
+def _what_is_wrong_with(checksum: str) -> str:  # noqa: PLR0911  # one for each mistake
     algorithm, colon, digits = checksum.partition(":")
     found = set() if _OTHER_NAMES.match(checksum) else _sha256s_in(checksum)
     if _OF_NOTHING in found:

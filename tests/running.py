@@ -61,7 +61,7 @@ def problem(response: requests.Response, status: int, code: str) -> dict[str, An
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
-    assert document["type"] == f"urn:problem-type:plugin-registry:{code}"
+    assert document["type"] == f"/problems/{code}"
     assert (document["status"], document["code"]) == (status, code)
     assert document["title"]
     assert document["detail"]

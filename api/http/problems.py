@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -18,45 +18,61 @@ log = get_logger(__name__)
 RETRY_AFTER_S = 2
 """What a client is told to wait before it asks again."""
 
-# code -> (status, title). A code is stable; so is the type URI that is made of it.
-_KINDS: dict[str, tuple[int, str]] = {
+
+class Kind(NamedTuple):
+    """What holds of every problem of one code: its HTTP status, its title, whose fault it may be."""
+
+    status: int
+    title: str
+    faults: tuple[Fault, ...]
+    retryable: bool = False
+    """Whether the same may succeed if it is sent again."""
+
+
+_SUBMITTER: tuple[Fault, ...] = ("submitter",)
+_UPSTREAM: tuple[Fault, ...] = ("upstream",)
+_EITHER: tuple[Fault, ...] = ("submitter", "upstream")  # upstream's where a redirect led there
+_REGISTRY: tuple[Fault, ...] = ("registry",)
+
+# A code is stable; so is the type, a path of this registry's, that is made of it.
+KINDS: dict[str, Kind] = {
     # failures of an artifact, shared/errors.py
-    "digest-mismatch": (422, "The artifact does not match its checksum"),
-    "artifact-too-large": (422, "The artifact is too large"),
-    "artifact-missing": (422, "The artifact is not there"),
-    "host-not-found": (422, "There is no such host"),
-    "forbidden-url": (422, "The URL is not allowed"),
-    "forbidden-address": (422, "The address is not allowed"),
-    "bad-response": (422, "The artifact's host sent something unusable"),
-    "bad-redirect": (422, "The artifact's host redirects too often or nowhere"),
-    "bad-certificate": (422, "The artifact's host has no valid certificate"),
-    "conflict": (409, "The name and version are taken"),
-    "canceled": (409, "An operator canceled it"),
-    "connect-failed": (502, "The artifact's host could not be reached"),
-    "upstream-busy": (502, "The artifact's host kept failing"),
-    "truncated": (502, "The download kept breaking"),
-    "read-timeout": (502, "The artifact's host stopped sending"),
-    "deadline-passed": (502, "The download took too long"),
-    "attempts-used-up": (502, "Verification never came to an end"),
-    "registry-shortage": (503, "The registry had too little of something"),
-    "store-unavailable": (503, "The registry cannot take this now"),
-    "overloaded": (503, "The registry has no connection left"),
+    "digest-mismatch": Kind(422, "The artifact does not match its checksum", _SUBMITTER),
+    "artifact-too-large": Kind(422, "The artifact is too large", _SUBMITTER),
+    "artifact-missing": Kind(422, "The artifact is not there", _SUBMITTER),
+    "host-not-found": Kind(422, "There is no such host", _EITHER),
+    "forbidden-url": Kind(422, "The URL is not allowed", _SUBMITTER),
+    "forbidden-address": Kind(422, "The address is not allowed", _EITHER),
+    "bad-response": Kind(422, "The artifact's host sent something unusable", _UPSTREAM),
+    "bad-redirect": Kind(422, "The artifact's host redirects too often or nowhere", _UPSTREAM),
+    "bad-certificate": Kind(422, "The artifact's host has no valid certificate", _UPSTREAM),
+    "conflict": Kind(409, "The name and version are taken", _SUBMITTER),
+    "canceled": Kind(409, "An operator canceled it", _REGISTRY, retryable=True),
+    "connect-failed": Kind(502, "The artifact's host could not be reached", (*_UPSTREAM, *_REGISTRY), retryable=True),
+    "upstream-busy": Kind(502, "The artifact's host kept failing", _UPSTREAM, retryable=True),
+    "truncated": Kind(502, "The download kept breaking", _UPSTREAM, retryable=True),
+    "read-timeout": Kind(502, "The artifact's host stopped sending", _UPSTREAM, retryable=True),
+    "deadline-passed": Kind(502, "The download took too long", _UPSTREAM, retryable=True),
+    "attempts-used-up": Kind(502, "Verification never came to an end", _REGISTRY, retryable=True),
+    "registry-shortage": Kind(503, "The registry had too little of something", _REGISTRY, retryable=True),
+    "store-unavailable": Kind(503, "The registry cannot take this now", _REGISTRY, retryable=True),
+    "overloaded": Kind(503, "The registry has no connection left", _REGISTRY, retryable=True),
     # failures of a request
-    "malformed-request": (400, "The request is malformed"),
-    "malformed-json": (400, "The body is not valid JSON"),
-    "unauthorized": (401, "A valid token is needed"),
-    "forbidden": (403, "The token does not allow this"),
-    "wrong-state": (409, "Its state does not allow this"),
-    "not-found": (404, "There is nothing here"),
-    "method-not-allowed": (405, "The method is not allowed here"),
-    "request-timeout": (408, "The request did not arrive in time"),
-    "head-too-large": (431, "The head of the request is too large"),
-    "body-too-large": (413, "The body is too large"),
-    "unsupported-media-type": (415, "The body must be JSON"),
-    "too-many-requests": (429, "Too many requests"),
-    "quota-used-up": (429, "Too many registrations are in flight"),
-    "invalid-fields": (422, "Some fields are not valid"),
-    "internal-error": (500, "The registry failed"),
+    "malformed-request": Kind(400, "The request is malformed", _SUBMITTER),
+    "malformed-json": Kind(400, "The body is not valid JSON", _SUBMITTER),
+    "unauthorized": Kind(401, "A valid token is needed", _SUBMITTER),
+    "forbidden": Kind(403, "The token does not allow this", _SUBMITTER),
+    "wrong-state": Kind(409, "Its state does not allow this", _SUBMITTER),
+    "not-found": Kind(404, "There is nothing here", _SUBMITTER),
+    "method-not-allowed": Kind(405, "The method is not allowed here", _SUBMITTER),
+    "request-timeout": Kind(408, "The request did not arrive in time", _SUBMITTER, retryable=True),
+    "head-too-large": Kind(431, "The head of the request is too large", _SUBMITTER),
+    "body-too-large": Kind(413, "The body is too large", _SUBMITTER),
+    "unsupported-media-type": Kind(415, "The body must be JSON", _SUBMITTER),
+    "too-many-requests": Kind(429, "Too many requests", _SUBMITTER, retryable=True),
+    "quota-used-up": Kind(429, "Too many registrations are in flight", _SUBMITTER, retryable=True),
+    "invalid-fields": Kind(422, "Some fields are not valid", _SUBMITTER),
+    "internal-error": Kind(500, "The registry failed", _REGISTRY, retryable=True),
 }
 
 
@@ -75,13 +91,14 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         # A failure that a newer version stored may have a code that this one does not know.
-        self.status, self._title = _KINDS.get(code, _KINDS["internal-error"])
+        kind = KINDS.get(code, KINDS["internal-error"])
+        self.status = kind.status
         self.headers = dict(headers or {})
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
         self.document = {
-            "type": f"urn:problem-type:plugin-registry:{code}",
-            "title": self._title,
+            "type": f"/problems/{code}",
+            "title": kind.title,
             "status": self.status,
             "detail": detail,
             "code": code,
@@ -140,7 +157,7 @@ class ProblemDocument(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel)
 
-    type: str = Field(description="Stable URI of this kind of problem")
+    type: str = Field(description="Where this registry explains this kind of problem, `/problems/` and the code")
     title: str
     status: int
     detail: str = Field(description="What happened, whose fault it is, what to do")
@@ -160,7 +177,7 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for problems with these *codes*, one for each status."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for code in codes:
-        status, title = _KINDS[code]
+        status, title = KINDS[code].status, KINDS[code].title
         document = Problem(code, f"{title}.").document
         entry = by_status.setdefault(
             status,

@@ -4,6 +4,10 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
 
 from tests.conftest import a_submission
 from tests.origin import Served
@@ -157,3 +161,84 @@ def test_an_id_is_never_a_path_and_a_strange_token_is_told(registry: Registry) -
     strange = registry.cli("list", token="prg_\u65e5\u672c")
     assert strange.returncode == 4
     assert "Traceback" not in strange.stderr
+
+
+def test_a_refusal_names_the_page_that_explains_it(registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact(body=b"<html>log in</html>")
+    done = registry.cli("register", *options(submission | {"checksum": "sha256:" + "1" * 64}))
+    (address,) = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("  more: ")]
+    assert address.endswith("/problems/html-page")
+    page = requests.get(address, timeout=20)
+    assert page.status_code == 200
+    assert "use the URL of the file itself" in page.text.lower() or "Use the URL of the file itself" in page.text
+    assert "Use the URL of the file itself" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS pointer"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><title>Log in", "HTML page"),
+    ],
+)
+def test_a_local_file_that_is_hardly_meant_is_told_before(
+    registry: Registry, tmp_path: Path, content: bytes, said: str
+) -> None:
+    copy = tmp_path / "copy"
+    copy.write_bytes(content)
+    words = options(a_submission(artifactUrl="https://10.1.2.3/a"))[:-2]
+    done = registry.cli("register", *words, "--file", str(copy))
+    assert done.returncode in {2, 3}
+    assert said in done.stderr.splitlines()[0]
+
+
+def test_what_is_in_order_gives_no_warning(registry: Registry, artifact: Artifact, tmp_path: Path) -> None:
+    submission, served = artifact()
+    copy = tmp_path / "copy"
+    copy.write_bytes(served.body)
+    done = registry.cli("register", *options(submission)[:-2], "--file", str(copy), "--check-url")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        ({"status": 404}, "answers 404"),
+        ({"body": b"<html>log in"}, "HTML page"),
+        ({"body": b"version https://git-lfs.github.com/spec/v1\n"}, "Git LFS pointer"),
+        ({"headers": {"Content-Encoding": "gzip"}, "body": b"\x1f\x8b"}, "compressed form"),
+    ],
+)
+def test_what_a_url_serves_here_is_told_before(
+    registry: Registry, artifact: Artifact, served: dict[str, Any], said: str
+) -> None:
+    submission, _ = artifact(**served)
+    submission["checksum"] = "sha256:" + "1" * 64
+    done = registry.cli("register", *options(submission), "--check-url")
+    assert done.returncode == 3
+    assert said in done.stderr.splitlines()[0]
+
+
+def test_a_url_that_serves_another_size_than_the_file_is_told(
+    registry: Registry, artifact: Artifact, tmp_path: Path
+) -> None:
+    submission, served = artifact()
+    copy = tmp_path / "copy"
+    copy.write_bytes(served.body + b"x")
+    done = registry.cli("register", *options(submission)[:-2], "--file", str(copy), "--check-url")
+    assert done.returncode == 3
+    assert "they will not match" in done.stderr
+
+
+def test_a_url_that_was_signed_anew_is_registered_already(registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact()
+    assert registry.cli("register", *options(submission)).returncode == 0
+    again = submission | {"artifactUrl": f"{submission['artifactUrl']}?X-Amz-Signature=2"}
+    done = registry.cli("register", *options(again))
+    assert done.returncode == 0
+    assert submission["artifactUrl"] in done.stdout
+    elsewhere, _ = artifact()
+    other = registry.cli("register", *options(submission | {"artifactUrl": elsewhere["artifactUrl"]}))
+    assert other.returncode == 6
+    assert "from another URL" in other.stderr

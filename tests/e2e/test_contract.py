@@ -519,3 +519,31 @@ def test_a_lost_broker_loses_nothing(registry: Registry, artifact: Artifact) -> 
     assert [each.status_code for each in accepted] == [202] * 5
     for each in accepted:
         assert registry.final(each.json()["id"])["status"] == "registered"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("plugins?version=1.0.0+a", "%2B"),
+        ("plugins?version=v1.0.0", "no leading 'v'"),
+        ("plugins?checksum=" + "ab" * 32, "sha256:" + "ab" * 32),
+        ("plugins?checksum=sha256:abc", "3 hex digits"),
+        ("plugins?name=a/b", "matches nothing"),
+        ("registrations?version=1.0", "matches nothing"),
+        ("registrations?name=-", "matches nothing"),
+        ("registrations?cause=Status 404", "one word"),
+        ("actions?registration=plugin-1", "not the id"),
+    ],
+)
+def test_a_filter_that_can_match_nothing_is_refused(registry: Registry, query: str, told: str) -> None:
+    found = problem(registry.get(f"/api/v1/{query}"), 422, "invalid-fields")
+    assert told in found["errors"][0]["detail"]
+
+
+def test_a_filter_that_is_spelled_as_told_finds(registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact()
+    submission["version"] = "1.0.0+a.b"
+    assert registry.register(submission).status_code == 200
+    for query in ("version=1.0.0%2Ba.b", f"checksum={submission['checksum'].upper().replace('SHA256', 'sha256')}"):
+        items = registry.get(f"/api/v1/plugins?{query}&name={submission['name']}").json()["items"]
+        assert [each["name"] for each in items] == [submission["name"]]

@@ -663,7 +663,7 @@ def test_a_head_is_bounded_as_a_whole_and_many_at_once_take_little(bench: Workbe
         outcome = attempted(bench.verifier(), server.url)
         assert outcome.verdict == BAD_RESPONSE
         assert outcome.registration.failure is not None
-        assert outcome.registration.failure.cause == "head-too-large"
+        assert outcome.registration.failure.cause == "answer-head-too-large"
         verifier = bench.verifier(max_downloads_per_host=40)
         many = [queued(verifier, server.url).id for _ in range(40)]
         tracemalloc.start()

@@ -431,7 +431,11 @@ def test_many_cookies_are_no_fault(bench: Workbench) -> None:
 @pytest.mark.parametrize(
     ("behave", "cause", "limit"),
     [
-        (answering(OK, LENGTH, *(f"Set-Cookie: a={'x' * 1000}" for _ in range(70))), "head-too-large", "65536 bytes"),
+        (
+            answering(OK, LENGTH, *(f"Set-Cookie: a={'x' * 1000}" for _ in range(70))),
+            "answer-head-too-large",
+            "65536 bytes",
+        ),
         (after(INTERIM["100"] * 65, serving), "interim-answers", "64 interim"),
         (
             answering(OK, CHUNKED, body=CHUNK + b"0\r\n" + b"X: a\r\n" * 101 + b"\r\n"),

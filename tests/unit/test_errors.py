@@ -81,7 +81,7 @@ def test_the_errors_that_write_themselves_name_what_a_client_needs() -> None:
 def test_every_failure_has_a_problem_document(kind: type[RegistryError]) -> None:
     problem = problem_of(kind("It broke.", computed="b").failure(), RegistrationId("registration-1"))
     assert problem.document == {
-        "type": f"urn:problem-type:plugin-registry:{kind.code}",
+        "type": f"/problems/{kind.code}",
         "title": problem.document["title"],
         "status": problem.status,
         "detail": "It broke.",

@@ -90,6 +90,7 @@ TRIED = {
     "worker/digest/diagnose.py _HTML": Tried(
         ("<!--", "<!---->", "<", "<!doctype"), ("<!---->", "<!--", "-->", " ", "-", "a", "<", "<html", "<!doctype ")
     ),
+    "shared/explained.py _STATUS": Tried(("status-",), ("4", "a")),
     "shared/settings.py _NO_COMMENT": Tried((), ("a", "/")),
     "worker/fetch/location.py _ENCODED": Tried((), ("a", "/", "%")),
     "worker/fetch/location.py _REFERENCE": Tried(("a:", "//", "a://", "/"), ("a", ":", "/", "?", "+")),

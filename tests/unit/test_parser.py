@@ -142,7 +142,7 @@ def test_what_both_take_is_what_h11_reads(data: bytes) -> None:
         (HEADS[1] + b"0\r\nX : a\r\n\r\n", "malformed-chunks"),
         (HEADS[1] + b"0\r\n" + b"X: a\r\n" * 101 + b"\r\n", "too-many-trailers"),
         (HEADS[1] + b"1" * 5000, "chunk-line-too-long"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD_BYTES, "head-too-large"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD_BYTES, "answer-head-too-large"),
         (b"HTTP/1.1 100 OK\r\n\r\n" * (MAX_INTERIM + 1), "interim-answers"),
         (HEADS[1].replace(b"1.1", b"1.0"), "ambiguous-framing"),
         (HEADS[1] + b"1\r\nx\r\n" * (SMALL_CHUNKS + 20), "tiny-chunks"),

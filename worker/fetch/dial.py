@@ -83,7 +83,7 @@ class ProxyDialer:
             raise ConnectFailed(
                 "The registry's egress proxy cannot be reached: this is for its operators to mend.",
                 cause="proxy-away",
-            ) from error
+            ).blamed("registry") from error
 
 
 async def _first_connected(addresses: Sequence[str], port: int, timeout_s: float) -> Wire:

@@ -157,7 +157,7 @@ class HeadReader:
     def _check_size(self, more: int) -> None:
         if self._spent + more > MAX_HEAD_BYTES:
             raise BadResponse(
-                f"The artifact's host sent a head of more than {MAX_HEAD_BYTES} bytes.", cause="head-too-large"
+                f"The artifact's host sent a head of more than {MAX_HEAD_BYTES} bytes.", cause="answer-head-too-large"
             )
 
     def _may_be_one(self) -> bool:
