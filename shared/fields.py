@@ -11,6 +11,7 @@ SEMVER = (
 )
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
 MAX_NAME_CHARACTERS = 100
+CHECKSUM = "^[sS][hH][aA]256:[0-9A-Fa-f]{64}$"
 HEX_DIGITS = 64  # of a SHA-256
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _HEX_RUN = re.compile(r"[0-9A-Fa-f]++")

@@ -115,7 +115,7 @@ class Submission(_Value):
     """Where the artifact can be downloaded: https, no userinfo, no fragment."""
     checksum: Annotated[str, AfterValidator(fields.parse_checksum)] = Field(
         examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
-        json_schema_extra={"pattern": "^[sS][hH][aA]256:[0-9A-Fa-f]{64}$"},
+        json_schema_extra={"pattern": fields.CHECKSUM},
     )
     """The declared digest: ``sha256:`` and 64 hex digits."""
     config_schema: Annotated[str, AfterValidator(fields.parse_schema_text)] = Field("{}", examples=["{}"])

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from api.http.body import invalid_fields
 from api.http.problems import Problem
 from shared.characters import NO_HIDDEN, refuse_hidden
-from shared.fields import MAX_NAME_CHARACTERS, parse_checksum, parse_name, parse_version
+from shared.fields import CHECKSUM, MAX_NAME_CHARACTERS, NAME, SEMVER, parse_checksum, parse_name, parse_version
 from shared.registration import ID
 
 _CAUSE = re.compile(r"[a-z0-9-]+")
@@ -65,11 +65,18 @@ def _or_nothing_matches(parse: Callable[[str], str], text: str) -> str:
         raise ValueError(f"matches nothing: {error}") from error
 
 
-Name = Annotated[Text, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_known_name)]
-Version = Annotated[Text, Field(max_length=255), AfterValidator(_known_version)]
-Checksum = Annotated[Text, Field(max_length=200), AfterValidator(_known_checksum)]
-Cause = Annotated[Text, Field(max_length=100), AfterValidator(_known_cause)]
-RegistrationRef = Annotated[Text, Field(max_length=100), AfterValidator(_known_registration)]
+def _filter(pattern: str, *, at_most: int) -> Any:
+    """Return what a filter that is held to *pattern* says of itself in the document."""
+    return Field(max_length=at_most, json_schema_extra={"pattern": pattern})
+
+
+Name = Annotated[Text, _filter(NAME, at_most=MAX_NAME_CHARACTERS), AfterValidator(_known_name)]
+Version = Annotated[Text, _filter(SEMVER, at_most=255), AfterValidator(_known_version)]
+Checksum = Annotated[Text, _filter(CHECKSUM, at_most=200), AfterValidator(_known_checksum)]
+Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValidator(_known_cause)]
+RegistrationRef = Annotated[
+    Text, _filter(f"^registration{ID.partition(')')[2]}$", at_most=100), AfterValidator(_known_registration)
+]
 
 
 class PageQuery(BaseModel):

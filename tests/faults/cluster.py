@@ -79,7 +79,7 @@ class Truth:
 
     def checksums(self, url: str) -> set[str]:
         """Return the digests of what *url* has ever served."""
-        return self.served.get(url, set())
+        return self.served.get(url.partition("?")[0], set())  # a query is a signature, and changes nothing
 
 
 @dataclass

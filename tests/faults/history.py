@@ -111,11 +111,15 @@ def _lost(
                 yield f"lost: a submission was answered with another's {answer.document['id']}"
 
 
+URL = "artifactUrl"
+
+
 def _agrees(submission: Document, told: Document) -> bool:
-    """Whether what was told is of what was submitted; a name may be spelled as it was the first time."""
-    same = all(told[key] == value for key, value in submission.items() if key not in {"name", "checksum"})
+    """Whether what was told is of what was submitted; a name may be spelled, and a URL signed, as the first time."""
+    same = all(told[key] == value for key, value in submission.items() if key not in {"name", "checksum", URL})
     return (
         same
+        and told[URL].partition("?")[0] == submission[URL].partition("?")[0]
         and normalised(told["name"]) == normalised(submission["name"])
         and told["checksum"] == submission["checksum"].lower()
     )
