@@ -37,7 +37,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "browser": bool(shutil.which("chromium") and shutil.which("chromedriver")),
     }
     missing = [marker for marker, found in there.items() if not found]
-    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in missing)]
+    left_out = [
+        item
+        for item in items
+        if any(item.get_closest_marker(marker) for marker in missing)
+        or not all(shutil.which(marker.args[0]) for marker in item.iter_markers("program"))
+    ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = sorted((item for item in items if item not in left_out), key=lambda item: rank_of(item.nodeid))
 
