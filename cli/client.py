@@ -145,7 +145,7 @@ def refusal_of(answer: Answer) -> Refusal:
 def _explained(problem: Mapping[str, Any]) -> list[str]:
     """Return the first sentence of the page that explains *problem*, and its address; nothing where there is none."""
     words = [str(problem.get(key, "")) for key in ("cause", "code")]
-    found = next(filter(None, map(explained, words)), None)
+    found = next((each for each in map(explained, words) if each and each.code == problem.get("code")), None)
     client = click.get_current_context().find_root().obj
     if found is None or not isinstance(client, Client):
         return []

@@ -3,19 +3,21 @@
 Nothing here decides: it warns, on stderr. The registry checks for itself, from where it runs.
 """
 
+import time
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from cli.terminal import say
 from shared.settings import read_settings
 
 TIMEOUT_S = 10
+MAX_REDIRECTS = 10
 BEGINNING_BYTES = 1024
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_PAGES = (b"<!doctype html", b"<html", b"<head", b"<meta", b"<body")
 
 
 def look_at_file(artifact: Path) -> None:
@@ -33,19 +35,28 @@ def look_at_file(artifact: Path) -> None:
 def look_at_url(url: str, artifact: Path | None) -> None:
     """Fetch the head of *url* from here, and warn of what differs from what the registry wants, or from *artifact*.
 
-    The body's beginning is read and the rest is not; no cookie is kept and no credential is sent, as by the registry.
+    The artifact's beginning is read, and nothing else of any body; no cookie is kept and no credential is sent, as by
+    the registry. Whatever goes wrong is a warning: the registry decides.
     """
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.max_redirects = 10
-    headers = {"User-Agent": read_settings().user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+    session.headers.update({"User-Agent": read_settings().user_agent, "Accept": "*/*", "Accept-Encoding": "identity"})
+    until = time.monotonic() + TIMEOUT_S
     try:
-        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-            _judge(answer, answer.raw.read(BEGINNING_BYTES, decode_content=False), artifact)
-    except requests.TooManyRedirects:
-        _warn("The URL redirects more than 10 times, or in a circle, which the registry does not follow.")
-    except (requests.RequestException, ValueError) as error:
+        for _hop in range(MAX_REDIRECTS + 1):
+            left_s = max(0.1, until - time.monotonic())
+            with session.get(url, stream=True, timeout=left_s, allow_redirects=False) as answer:
+                if not answer.is_redirect:
+                    _judge(answer, answer.raw.read(BEGINNING_BYTES, decode_content=False), artifact)
+                    return
+                there = urljoin(url, answer.headers["Location"])
+            if urlsplit(url).scheme == "https" and urlsplit(there).scheme == "http":
+                _warn("The URL redirects from https to http, which the registry does not follow.")
+                return
+            url = there
+        _warn(f"The URL redirects more than {MAX_REDIRECTS} times, which the registry does not follow.")
+    except (requests.RequestException, HTTPError, OSError, ValueError) as error:
         kind = "its certificate is not valid" if isinstance(error, requests.exceptions.SSLError) else "no answer"
         _warn(f"The URL cannot be fetched from here ({kind}). The registry tries it from where it runs.")
 
@@ -54,14 +65,11 @@ def _judge(answer: requests.Response, beginning: bytes, artifact: Path | None) -
     if answer.status_code != 200:
         _warn(f"The URL answers {answer.status_code} from here; the registry wants 200, without a log-in.")
         return
-    schemes = [urlsplit(each.url).scheme for each in (*answer.history, answer)]
-    if "https" in schemes and "http" in schemes[schemes.index("https") :]:
-        _warn("The URL redirects from https to http, which the registry does not follow.")
     if _is_page(beginning):
         _warn("The URL serves an HTML page, not a file: use the URL of the file itself.")
     elif beginning.startswith(_POINTER):
         _warn("The URL serves a Git LFS pointer: use the URL of the content itself.")
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
+    if answer.headers.get("Content-Encoding", "").strip().lower() in {"gzip", "x-gzip", "deflate", "br", "zstd"}:
         _warn("The URL serves a compressed form though it was asked not to: the registry hashes what is served.")
     announced = answer.headers.get("Content-Length", "")
     if artifact is not None and announced.isdigit() and int(announced) != artifact.stat().st_size:
@@ -69,7 +77,9 @@ def _judge(answer: requests.Response, beginning: bytes, artifact: Path | None) -
 
 
 def _is_page(beginning: bytes) -> bool:
-    return beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES)
+    from worker.digest.diagnose import is_page  # noqa: PLC0415  # needed by few
+
+    return is_page(beginning)
 
 
 def _warn(sentence: str) -> None:

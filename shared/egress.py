@@ -57,6 +57,7 @@ FORBIDDEN_V6 = tuple(
 ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # the upper half of the interface identifier
 
 MAX_URL_CHARACTERS = 2048
+MAX_LOCATION_CHARACTERS = 16_384  # with what had to be encoded; signed URLs are long
 ELSEWHERE = "The artifact's host redirects to where this registry does not go: "
 _NEVER_IN_A_URL = re.compile(r"[^\x21-\x7e]|[\\\"<>^`{|}]")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
@@ -84,8 +85,8 @@ class Egress:
     ports: tuple[range, ...] = (range(443, 444),)
     allow_networks: tuple[Network, ...] = ()
 
-    def check_url(self, url: str, *, what: str = "artifactUrl") -> Target:
-        """Return where *url*, exactly as written, leads; *what* is what messages call it.
+    def check_url(self, url: str, *, what: str = "artifactUrl", at_most: int = MAX_URL_CHARACTERS) -> Target:
+        """Return where *url*, exactly as written, leads; *what* is what messages call it, *at_most* its length.
 
         Only plain spellings pass. What two parsers could read differently (backslashes,
         userinfo, encoded hosts, numbers that are addresses) is refused rather than interpreted.
@@ -94,8 +95,8 @@ class Egress:
             ForbiddenUrl: the URL breaks the policy; the message says how, and never repeats the URL.
             ForbiddenAddress: its host is a forbidden address.
         """
-        if len(url) > MAX_URL_CHARACTERS:
-            raise ForbiddenUrl(f"{what} is longer than {MAX_URL_CHARACTERS} characters.")
+        if len(url) > at_most:
+            raise ForbiddenUrl(f"{what} is longer than {at_most} characters.")
         if wrong := _NEVER_IN_A_URL.search(url):
             raise ForbiddenUrl(
                 f"{what} holds a character that a URL may not, {called(wrong[0])}: percent-encode spaces and "
@@ -127,7 +128,7 @@ class Egress:
             BadRedirect, ForbiddenAddress: it may not be followed, which is the fault of the host that sent it.
         """
         try:
-            target = self.check_url(url, what="its Location")
+            target = self.check_url(url, what="its Location", at_most=MAX_LOCATION_CHARACTERS)
         except ForbiddenUrl as error:
             raise BadRedirect(f"{ELSEWHERE}{error.detail}", cause="forbidden-redirect") from error
         except ForbiddenAddress as error:

@@ -140,8 +140,8 @@ class Conflict(RegistryError):
     def with_plugin(cls, plugin_id: str, checksum: str) -> Self:
         """Return the error that names the plugin which holds the name and version."""
         return cls(
-            "This name and version are registered with other content. Registered plugins never change: "
-            "submit a new version.",
+            "This name and version are registered with other content, or another type, schema or runtime. "
+            "Registered plugins never change: submit a new version.",
             pluginId=plugin_id,
             checksum=checksum,
         )

@@ -9,7 +9,7 @@ well-formed. *upstream*: all that a host sent that was broken, temporary or cont
 import re
 from dataclasses import dataclass
 
-_STATUS = re.compile(r"status-([1-9][0-9]{2})")
+_STATUS = re.compile(r"status-([0-9]{3})")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def codes() -> list[str]:
 def _status(word: str, status: int) -> Explained:
     code = (
         "upstream-busy"
-        if status in {202, 408, 423, 425, 429} or status >= 500
+        if status in {202, 408, 425, 429} or 500 <= status < 600
         else "artifact-missing"
-        if status >= 400
+        if 400 <= status < 500
         else "bad-response"
     )
     happened, to_do = _CODES[code]
@@ -311,9 +311,23 @@ _CAUSES: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "truncated": {
+        "pieced-together": (
+            "The download broke, its rest was asked for, and two downloads of this kind differ.",
+            "See whether the host can serve the whole file at once, and the right rest of it.",
+        ),
         "unannounced-length": (
             "The host announces no length, and two downloads differ.",
             "Have it send Content-Length, or chunks: else nobody can tell the end from a cut.",
+        ),
+    },
+    "upstream-busy": {
+        "said-later": (
+            "The host refused, and said when to ask again.",
+            "Wait for that long, and send the registration again.",
+        ),
+        "rate-limited": (
+            "The host has no requests left for this registry.",
+            "Wait until its limit is over, or serve the artifact without one to this registry's `User-Agent`.",
         ),
     },
     "conflict": {

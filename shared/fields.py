@@ -16,8 +16,13 @@ HEX_DIGITS = 64  # of a SHA-256
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _HEX_RUN = re.compile(r"[0-9A-Fa-f]++")
 _SPACED = re.compile(r"[0-9A-Fa-f]{2}(?:[: -][0-9A-Fa-f]{2}){31}")
-_BASE64 = re.compile(r"(?i:sha256[-:=])?([A-Za-z0-9+/_-]{43})=?")  # as in Subresource Integrity
-_OTHER_NAMES = re.compile(r"(?i)\b(?:md5|sha-?(?P<bits>1|224|384|512))\b")
+# As Subresource Integrity, RFC 3230 and RFC 9530 have it; or by itself.
+_BASE64 = re.compile(r"(?i:sha-?256)[-:=]{1,2}([A-Za-z0-9+/_-]{43})(?:=|(?![A-Za-z0-9+/_-]))")
+_BASE64_ALONE = re.compile(r"([A-Za-z0-9+/_-]{43})=?")
+_OTHER_NAMES = re.compile(
+    r"(?i)\b(?:md5|sha-?(?P<bits>1|224|384|512)|(?P<other>sha-?512/256|sha3-?[0-9]{3}|blake[0-9][a-z]?|sm3|ripemd-?160))"
+    r"(?![0-9a-z])"
+)
 _OTHER_LENGTHS = {128: "a SHA-512", 96: "a SHA-384", 56: "a SHA-224", 40: "a SHA-1", 32: "an MD5"}
 _OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _READ_NOTHING = (
@@ -86,7 +91,7 @@ def _sha256s_in(text: str) -> set[str]:
     found = {run.lower() for run in _HEX_RUN.findall(text) if len(run) == HEX_DIGITS}
     if not found and _SPACED.fullmatch(text.strip()):
         found = {"".join(_HEX_RUN.findall(text.lower()))}
-    if not found and (base64 := _BASE64.fullmatch(text.strip())):
+    if not found and (base64 := _BASE64.search(text) or _BASE64_ALONE.fullmatch(text.strip())):
         found = {urlsafe_b64decode(base64[1].replace("+", "-").replace("/", "_") + "=").hex()}
     return found
 
@@ -94,6 +99,8 @@ def _sha256s_in(text: str) -> set[str]:
 def _other_algorithm_of(text: str) -> str | None:
     """Return which other algorithm *text* is of, as far as its name or its length tells."""
     if name := _OTHER_NAMES.search(text):
+        if name["other"]:
+            return f"a {name['other'].upper()}"
         return _OTHER_LENGTHS[{"1": 40, "224": 56, "384": 96, "512": 128}.get(name["bits"] or "", 32)]
     lengths = {len(run) for run in _HEX_RUN.findall(text)}
     return next((other for length, other in _OTHER_LENGTHS.items() if length in lengths), None)

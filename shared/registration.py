@@ -33,7 +33,9 @@ RegistrationId = NewType("RegistrationId", str)
 PluginId = NewType("PluginId", str)
 """``plugin-`` and a UUIDv7."""
 
-ID = r"(?:plugin|registration|action)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+ID = f"(?:plugin|registration|action)-{_UUID}"
+REGISTRATION_ID = f"^registration-{_UUID}$"
 
 
 class Status(StrEnum):

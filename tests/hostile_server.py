@@ -225,10 +225,22 @@ class HostileServer:
         self._open.add(connection)
         with suppress(Over, OSError):  # ssl.SSLError is one of them: a client that leaves is no news
             if isinstance(connection, ssl.SSLSocket):
-                connection.do_handshake()
+                _shake_hands(connection)
             self._behave(Wire(self, connection))
         self._open.discard(connection)
         connection.close()
+
+
+def _shake_hands(connection: ssl.SSLSocket) -> None:
+    try:
+        connection.do_handshake()
+    except ssl.SSLError:
+        with suppress(OSError, ValueError):  # what is unread when it is closed would take the alert along
+            connection.settimeout(0.5)
+            socket.socket.shutdown(connection, socket.SHUT_WR)
+            while socket.socket.recv(connection, 65536):
+                pass
+        raise
 
 
 # Answering as one should

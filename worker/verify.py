@@ -86,10 +86,10 @@ class Verifier:
         self._tell(attempt, settled, computed)
 
     async def _taken_in(self, attempt: Attempt, slot: Slot) -> Intake:
-        """Return the artifact, as it was taken in; fetched twice, where its end cannot be told from a cut.
+        """Return the artifact, as it was taken in; fetched twice, where one download proves nothing against it.
 
-        A body that goes on to the end of the connection is not judged by one download: it differs from what was
-        declared only if two agree.
+        A body that goes on to the end of the connection may have been cut, and one whose rest was asked for may hold
+        what does not belong together: such a one differs from what was declared only if two agree.
 
         Raises:
             Truncated: they do not.
@@ -98,17 +98,22 @@ class Verifier:
         submission = attempt.claim.submission
         intake = Intake(max_bytes=self.max_bytes, attempt=attempt)
         await self.fetch(submission.artifact_url, attempt, slot, intake)
-        if not intake.open_ended or intake.digest().checksum == submission.checksum:
+        if not (intake.open_ended or intake.pieced) or intake.digest().checksum == submission.checksum:
             return intake
         again = Intake(max_bytes=self.max_bytes, attempt=attempt)
         await self.fetch(submission.artifact_url, attempt, slot, again)
-        if again.digest().checksum not in {submission.checksum, intake.digest().checksum}:
+        proves = not (again.open_ended or again.pieced)
+        if proves or again.digest().checksum in {submission.checksum, intake.digest().checksum}:
+            return again
+        if again.open_ended:
             raise Truncated(
                 "The artifact's host announces no length, and two downloads differ: one or both were cut short. "
                 "Have it send Content-Length, or chunks.",
                 cause="unannounced-length",
             )
-        return again
+        raise Truncated(
+            "The connection broke again and again, and what came after it differed.", cause="pieced-together"
+        )
 
     async def _compare(self, attempt: Attempt, computed: Digest, intake: Intake) -> None:
         """Make sure that what was served is what was declared.

@@ -15,7 +15,7 @@ from api.http.body import invalid_fields
 from api.http.problems import Problem
 from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.fields import CHECKSUM, MAX_NAME_CHARACTERS, NAME, SEMVER, parse_checksum, parse_name, parse_version
-from shared.registration import ID
+from shared.registration import ID, REGISTRATION_ID
 
 _CAUSE = re.compile(r"[a-z0-9-]+")
 
@@ -42,6 +42,8 @@ def _known_version(version: str) -> str:
 
 
 def _known_checksum(checksum: str) -> str:
+    if re.fullmatch(CHECKSUM, checksum):  # that of nothing, too: there was a time when it could be registered
+        return checksum.lower()
     return _or_nothing_matches(parse_checksum, checksum)
 
 
@@ -52,7 +54,7 @@ def _known_cause(cause: str) -> str:
 
 
 def _known_registration(text: str) -> str:
-    if re.fullmatch(ID, text) is None or not text.startswith("registration-"):
+    if re.fullmatch(REGISTRATION_ID, text) is None:
         raise ValueError("matches nothing: it is not the id of a registration")
     return text
 
@@ -74,9 +76,7 @@ Name = Annotated[Text, _filter(NAME, at_most=MAX_NAME_CHARACTERS), AfterValidato
 Version = Annotated[Text, _filter(SEMVER, at_most=255), AfterValidator(_known_version)]
 Checksum = Annotated[Text, _filter(CHECKSUM, at_most=200), AfterValidator(_known_checksum)]
 Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValidator(_known_cause)]
-RegistrationRef = Annotated[
-    Text, _filter(f"^registration{ID.partition(')')[2]}$", at_most=100), AfterValidator(_known_registration)
-]
+RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterValidator(_known_registration)]
 
 
 class PageQuery(BaseModel):

@@ -16,6 +16,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "public, max-age=3600",
+    "Vary": "Accept",
 }
 _OF_ARTIFACTS = {each.code for each in RegistryError.__subclasses__()} | {
     each.code for kind in RegistryError.__subclasses__() for each in kind.__subclasses__()

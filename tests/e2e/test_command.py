@@ -3,6 +3,8 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,7 @@ def test_what_is_in_order_gives_no_warning(registry: Registry, artifact: Artifac
         ({"status": 404}, "answers 404"),
         ({"body": b"<html>log in"}, "HTML page"),
         ({"body": b"version https://git-lfs.github.com/spec/v1\n"}, "Git LFS pointer"),
+        ({"status": 302, "headers": {"Location": "?again"}}, "redirects more than 10 times"),
         ({"headers": {"Content-Encoding": "gzip"}, "body": b"\x1f\x8b"}, "compressed form"),
     ],
 )
@@ -218,6 +221,31 @@ def test_what_a_url_serves_here_is_told_before(
     done = registry.cli("register", *options(submission), "--check-url")
     assert done.returncode == 3
     assert said in done.stderr.splitlines()[0]
+
+
+def _endless(handler: BaseHTTPRequestHandler) -> None:
+    """Redirect, with a body that does not end."""
+    handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+    with suppress(OSError):
+        for _ in range(1000):
+            handler.wfile.write(b"x" * 65536)
+    handler.close_connection = True
+
+
+def _broken(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("handle", [_endless, _broken])
+def test_a_host_that_misbehaves_here_is_a_warning(
+    registry: Registry, artifact: Artifact, handle: Callable[[BaseHTTPRequestHandler], None]
+) -> None:
+    submission, _ = artifact(handle=handle)
+    done = registry.cli("register", *options(submission), "--check-url", "--no-wait")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "warning" in done.stderr
 
 
 def test_a_url_that_serves_another_size_than_the_file_is_told(

@@ -186,9 +186,33 @@ NO_REST = {
     "206-of-parts": answering(
         "HTTP/1.1 206 Partial Content", REST, "Content-Type: multipart/byteranges; boundary=x", body=BODY[HALF:]
     ),
+    "redirect-to-nowhere": answering(FOUND, NOTHING, body=b""),
+    "redirect-to-where-nobody-may-go": answering(FOUND, "Location: ftp://a.example/", NOTHING, body=b""),
+    "two-framings": answering("HTTP/1.1 206 Partial Content", REST, THE_REST, ETAG, CHUNKED, body=CHUNK + LAST_CHUNK),
     **{
         f"{status}": answering(f"HTTP/1.1 {status} No", NOTHING, body=b"")
-        for status in (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 417, 418, 451, 499)
+        for status in (
+            501,
+            502,
+            503,
+            204,
+            300,
+            304,
+            400,
+            401,
+            403,
+            404,
+            405,
+            406,
+            409,
+            410,
+            412,
+            416,
+            417,
+            418,
+            451,
+            499,
+        )
     },
 }
 
@@ -200,15 +224,36 @@ def test_who_does_not_give_the_rest_is_asked_once_for_the_whole(bench: Workbench
     assert [len(each.all("Range")) for each in server.requests] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-def test_who_is_too_busy_for_the_rest_is_busy(bench: Workbench, status: int) -> None:
-    busy = answering(f"HTTP/1.1 {status} Later", NOTHING, body=b"")
+@pytest.mark.parametrize("status", [403, 408, 425, 429, 500, 503])
+def test_who_says_later_to_who_wants_the_rest_is_busy(bench: Workbench, status: int) -> None:
+    busy = answering(f"HTTP/1.1 {status} Later", "Retry-After: 1", NOTHING, body=b"")
     assert came_of(bench, breaking_first(busy)).verdict == BUSY
+
+
+SPLICED = {
+    "the-rest-as-200": answering(OK, REST, ETAG, body=BODY[HALF:]),
+    "another-rest-without-a-validator": answering("HTTP/1.1 206 Partial Content", REST, THE_REST, body=b"x" * HALF),
+    "a-rest-that-begins-at-0": answering(
+        "HTTP/1.1 206 Partial Content", REST, THE_REST, ETAG, body=BODY[1 : HALF + 1]
+    ),
+}
+
+
+@pytest.mark.parametrize("then", cases(SPLICED))
+def test_what_was_pieced_together_is_not_judged_by_one_download(bench: Workbench, then: Behaviour) -> None:
+    with HostileServer(breaking_first(then)) as server:
+        assert attempted(bench.verifier(), server.url).verdict == REGISTERED
+    assert [len(each.all("Range")) for each in server.requests] == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
     "content_range",
-    [THE_REST, f"Content-Range: bytes 0-{HALF}/{len(BODY)}", "Content-Range: bytes */5", "Content-Range: bytes 0-/*"],
+    [
+        THE_REST,
+        f"Content-Range: bytes 0-{HALF}/{len(BODY)}",
+        f"Content-Range: bytes 0-{HALF}/*",
+        "Content-Range: 5-99/100",
+    ],
 )
 def test_a_first_answer_that_is_a_part_by_its_own_word_is_the_hosts_fault(
     bench: Workbench, content_range: str
@@ -218,7 +263,16 @@ def test_a_first_answer_that_is_a_part_by_its_own_word_is_the_hosts_fault(
     assert cause_of(outcome)[0] == "part-as-whole"
 
 
-@pytest.mark.parametrize("value", [f"bytes 0-{len(BODY) - 1}/{len(BODY)}", "items 5-9/10"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"bytes 0-{len(BODY) - 1}/{len(BODY)}",
+        f"bytes=0-{len(BODY) - 1}/{len(BODY)}",
+        f"bytes  0-{len(BODY) - 1}/*",
+        f"bytes */{len(BODY)}",
+        "none",
+    ],
+)
 def test_a_range_that_takes_nothing_away_is_no_part(bench: Workbench, value: str) -> None:
     assert came_of(bench, answering(OK, LENGTH, f"Content-Range: {value}")).verdict == REGISTERED
 
@@ -255,6 +309,7 @@ def test_a_range_that_takes_nothing_away_is_no_part(bench: Workbench, value: str
             "dots-in-the-query": ("/b?../c", "/b?../c"),
             "plus": ("/a+b?c+d", "/a+b?c+d"),
             "colon": ("/a:b", "/a:b"),
+            "a-long-signature": ("/b?X-Amz-Security-Token=" + "a" * 3000, "/b?X-Amz-Security-Token=" + "a" * 3000),
         }
     ),
 )
@@ -283,8 +338,8 @@ def test_a_location_of_a_whole_url_goes_out_byte_for_byte(bench: Workbench) -> N
             "tab": ("/a\tb", BAD_REDIRECT),
             "no-authority": ("http:b", BAD_REDIRECT),
             "javascript": ("javascript:alert(1)", BAD_REDIRECT),
-            "too-long": ("/" + "a" * 3000, BAD_REDIRECT),
-            "too-long-once-encoded": ("/" + " " * 1000 + "b", BAD_REDIRECT),
+            "too-long": ("/" + "a" * 17_000, BAD_REDIRECT),
+            "too-long-once-encoded": ("/" + " " * 6000 + "b", BAD_REDIRECT),
             "inwards": ("http://10.0.0.1:8080/ ", LED_ASTRAY),
             "metadata": ("http://169.254.169.254:8080/latest meta", LED_ASTRAY),
         }
@@ -326,6 +381,13 @@ LATER = {
     ),
     "gitlab": answering("HTTP/1.1 403 Forbidden", "RateLimit-Remaining: 0", "RateLimit-Reset: 30", NOTHING, body=b""),
     "draft": answering("HTTP/1.1 403 Forbidden", 'RateLimit: "default";r=0;t=30', NOTHING, body=b""),
+    "draft-with-quota": answering("HTTP/1.1 403 No", 'RateLimit: "default";q=9;r=0;t=30', NOTHING, body=b""),
+    "draft-of-several": answering("HTTP/1.1 403 No", 'RateLimit: "a";r=5, "b";r=0', NOTHING, body=b""),
+    "older-draft": answering("HTTP/1.1 403 No", "RateLimit: limit=9, remaining=0, reset=50", NOTHING, body=b""),
+    "with-a-window": answering("HTTP/1.1 403 No", "RateLimit-Remaining: 0;w=21600", NOTHING, body=b""),
+    "twice": answering("HTTP/1.1 403 No", "X-RateLimit-Remaining: 0", "X-RateLimit-Remaining: 0", NOTHING, body=b""),
+    "below": answering("HTTP/1.1 403 No", "X-Rate-Limit-Remaining: -1", NOTHING, body=b""),
+    "circle-later": answering(FOUND, "Location: /artifact.tar.gz", "Retry-After: 1", NOTHING, body=b""),
 }
 
 
@@ -392,6 +454,12 @@ def test_a_body_without_an_announced_end_that_was_cut_is_fetched_again(bench: Wo
     with HostileServer(in_turn(unannounced(BODY[:-9]), unannounced(BODY))) as server:
         assert attempted(bench.verifier(), server.url).verdict == REGISTERED
     assert server.connections == 2
+
+
+def test_a_second_download_with_an_announced_end_proves_it(bench: Workbench) -> None:
+    assert (
+        came_of(bench, in_turn(unannounced(BODY[:-9]), answering(OK, LENGTH)), declared=b"other").verdict == MISMATCH
+    )
 
 
 def test_two_that_differ_say_nothing_and_are_tried_again(bench: Workbench) -> None:
@@ -630,6 +698,16 @@ def answering_anybody(wire: Wire) -> None:
 def greeting(wire: Wire) -> None:
     wire.send(b"SSH-2.0-OpenSSH_9.2\r\n")
     wire.pause(0.2)
+
+
+def hanging_up(wire: Wire) -> None:
+    """Close, in the middle of a handshake, without having read it."""
+
+
+def test_who_hangs_up_in_the_middle_of_a_handshake_is_told(bench: Workbench) -> None:
+    with HostileServer(hanging_up, scheme="https") as server:
+        outcome = attempted(bench.verifier(), server.url)
+    assert (outcome.verdict, cause_of(outcome)[0]) == (CONNECT_FAILED, "tls-handshake")
 
 
 @pytest.mark.parametrize("behave", [answering_anybody, greeting])

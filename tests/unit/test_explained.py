@@ -38,7 +38,7 @@ def causes_in_the_code() -> Iterator[str]:
     yield from (each.word for each in vars(diagnose).values() if isinstance(each, diagnose.Cause))
     yield from translation._SHORT_OF.values()
     yield from (each.word for each in (diagnose._served_version("1.0.0"), diagnose._declared_version("1.0.0")))
-    yield from ("threads", shared.errors.REGISTERED_MEANWHILE)
+    yield from ("threads", "rate-limited", shared.errors.REGISTERED_MEANWHILE)
 
 
 def test_every_cause_of_the_code_is_explained_and_no_other() -> None:

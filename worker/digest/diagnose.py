@@ -36,11 +36,13 @@ _ERROR_SENTENCE = re.compile(
     rb"unauthori[sz]ed|bad request|internal server error|service unavailable|too many requests)\b",
     re.IGNORECASE,
 )
-_ERROR_KEYS = frozenset({"error", "errors", "message", "error_description", "errorcode", "fault", "exception"})
+_ERROR_KEYS = frozenset(
+    {"error", "errors", "message", "error_description", "errorcode", "fault", "exception", "detail"}
+)
 _PROBLEM_KEYS = frozenset({"title", "status"})  # of RFC 9457
 _CHECKSUM_LINE = re.compile(
     rb"(?:#[^\r\n]*+|\\?+(?:sha256:)?+[0-9a-f]{32,128}(?:[ \t]++\*?+[^\s*][^\r\n]{0,1024}+)?+\s*+"
-    rb"|(?:md5|sha-?[0-9/]{1,7}) ?\([^\r\n]{1,1024}\) ?= ?[0-9a-f]{32,128}\s*+)",
+    rb"|(?:md5|sha[0-9]?-?[0-9/]{1,7}) ?\([^\r\n]{1,1024}\) ?= ?[0-9a-f]{32,128}\s*+)",
     re.IGNORECASE,
 )
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -108,7 +110,7 @@ def cause_of(it: Evidence) -> Cause:
         (lambda: it.whole and it.declared in map(_checksum_of, _other_endings(it.head)), _LINE_ENDINGS),
         (lambda: _cut_short(it), _CUT_SHORT),
         (lambda: _decoded_checksum(it) == it.declared, _DECOMPRESSED),
-        (lambda: _is_page(it), _PAGE),
+        (lambda: is_page(it.head, it.media_type), _PAGE),
         (lambda: it.encoded, _ENCODED),
         (lambda: it.whole and _is_checksum_file(it.head), _SUMS),
         (lambda: _is_error(it), _ERROR),
@@ -144,10 +146,11 @@ def _cut_short(it: Evidence) -> bool:
     return it.whole and first is not None and first < it.size_bytes and _checksum_of(it.head[:first]) == it.declared
 
 
-def _is_page(it: Evidence) -> bool:
-    if _HTML.match(it.head):
+def is_page(beginning: bytes, media_type: str = "") -> bool:
+    """Whether what begins with *beginning* is an HTML page."""
+    if _HTML.match(beginning):
         return True
-    return it.media_type.startswith(("text/html", "application/xhtml")) and _MARKUP.match(it.head) is not None
+    return media_type.startswith(("text/html", "application/xhtml")) and _MARKUP.match(beginning) is not None
 
 
 def _is_checksum_file(content: bytes) -> bool:
@@ -167,6 +170,8 @@ def _is_error(it: Evidence) -> bool:
         document = json.loads(it.head)
     except (ValueError, RecursionError):
         return it.size_bytes <= MAX_SENTENCE_BYTES and _ERROR_SENTENCE.match(it.head) is not None
+    if isinstance(document, list) and document:
+        document = document[0]
     keys = {str(key).lower() for key in document} if isinstance(document, dict) else set()
     return bool(keys & _ERROR_KEYS) or keys >= _PROBLEM_KEYS
 

@@ -14,6 +14,7 @@ from worker.digest.contained import WITHIN_S, Contained, NoAnswer
 from worker.digest.diagnose import UNKNOWN, Cause, Evidence
 from worker.digest.intake import Intake
 
+_COMPRESSIONS = frozenset({"gzip", "deflate", "br", "zstd", "compress"})
 MAX_WAITING = 64
 """Mismatches beyond this are told without an explanation: a flood of them must not hold places for long."""
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ class Diagnosis:
                 declared,
                 computed.checksum,
                 computed.size_bytes,
-                bool(intake.content_encoding),
+                any(each in intake.content_encoding for each in _COMPRESSIONS),
                 versions.get(computed.checksum),
                 versions.get(declared),
                 bytes(intake.head),

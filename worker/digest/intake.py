@@ -32,6 +32,8 @@ class Intake:
         """How many there will be, where that is known."""
         self.announced_bytes: int | None = None
         """What the first answer announced, if it did."""
+        self.pieced = False
+        """Whether the rest of it was asked for: then its host may have given what does not belong together."""
         self.open_ended = False
         """Whether its end is that of the connection, which says nothing of whether it is the artifact's."""
         self.media_type = ""

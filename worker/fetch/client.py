@@ -81,6 +81,11 @@ class Client:
         # complete wherever somebody cuts it (RFC 9112 section 9.8).
         self._tls.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         self._tls.hostname_checks_common_name = False
+        self._anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        """Trusts whoever answers: only a certificate is read with it, to say what is wrong with it."""
+        self._anybody.check_hostname, self._anybody.verify_mode = False, ssl.CERT_NONE
+        self._anybody.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._anybody.set_ciphers(CIPHERS)
         self._kept = _Kept()
         # One for all: what is read is looked at before anybody else has a turn.
         self._buffers = _Buffers(memoryview(bytearray(PIECE_BYTES)), bytearray(LOOP_RAW_BYTES))
@@ -144,7 +149,7 @@ class Client:
             connection.close()
             if is_ours(error):
                 raise
-            raise no_handshake(error) if isinstance(error, ssl.SSLError) else ConnectFailed(NO_CONNECTION) from error
+            raise no_handshake(error) if isinstance(error, OSError) else ConnectFailed(NO_CONNECTION) from error
         except BaseException:
             connection.close()
             raise
@@ -156,11 +161,8 @@ class Client:
         By a handshake that trusts anybody, and over which nothing is sent. It only explains why there is no trust;
         whatever goes wrong, there is none to look at.
         """
-        anybody = ssl.create_default_context()
-        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-        anybody.set_ciphers(CIPHERS)
         try:
-            with closing(await self._dialled(target, submitted_by, anybody)) as connection:
+            with closing(await self._dialled(target, submitted_by, self._anybody)) as connection:
                 return connection.wire.certificates
         except (OSError, RegistryError):
             return None, 0

@@ -6,6 +6,8 @@ answers, so that no second look-up can say something else. Host header and SNI k
 
 import asyncio
 import socket
+import time
+import weakref
 from asyncio import FIRST_COMPLETED
 from collections.abc import Sequence
 from typing import Protocol
@@ -22,6 +24,8 @@ MAX_ADDRESSES = 32
 NEXT_AFTER_S = 0.25
 """How long one has before another is tried beside it (RFC 8305 section 8)."""
 MAX_AT_ONCE = 4
+MAX_RACING = 32
+"""How many sockets there may be beside the first of each, in all: `worker/open_files.py` counts descriptors."""
 NO_CONNECTION = "No connection could be made to the artifact's host."
 
 
@@ -90,18 +94,23 @@ async def _first_connected(addresses: Sequence[str], port: int, timeout_s: float
     """Return a connection to whichever of *addresses* answers first, in *timeout_s* for all of them.
 
     Another is tried whenever one has failed, or has not answered for a moment, as Happy Eyeballs does (RFC 8305
-    section 5); no more than a few at once, the oldest then being given up.
+    section 5); no more than a few at once, the oldest then being given up in time for all others.
     """
     trying: list[asyncio.Task[Wire]] = []
     left = list(reversed(addresses[:MAX_ADDRESSES]))
-    patience_s = min(NEXT_AFTER_S, timeout_s / max(1, len(left)))
+    until = time.monotonic() + timeout_s
+    failures: list[BaseException] = []
     try:
         async with asyncio.timeout(timeout_s):
             while left or trying:
                 if left:
-                    if len(trying) == MAX_AT_ONCE:
+                    if len(trying) >= _at_once(trying):
                         _give_up(trying.pop(0))
                     trying.append(asyncio.ensure_future(_connected(left.pop(), port)))
+                    if len(trying) > 1:
+                        _racing.add(trying[-1])
+                share_s = (until - time.monotonic()) / (len(left) + 1)
+                patience_s = share_s if len(trying) >= _at_once(trying) else min(NEXT_AFTER_S, share_s)
                 done, _ = await asyncio.wait(
                     trying, timeout=patience_s if left else None, return_when=FIRST_COMPLETED
                 )
@@ -110,14 +119,25 @@ async def _first_connected(addresses: Sequence[str], port: int, timeout_s: float
                     error = each.exception()
                     if error is None:
                         return each.result()
-                    if not isinstance(error, OSError) or is_ours(error):
-                        raise error
+                    failures.append(error)
     except TimeoutError:
         pass
     finally:
         for each in trying:
             _give_up(each)
-    raise ConnectFailed(NO_CONNECTION)
+    raise next(
+        (each for each in failures if is_ours(each) or not isinstance(each, OSError)), ConnectFailed(NO_CONNECTION)
+    )
+
+
+_racing: "weakref.WeakSet[asyncio.Task[Wire]]" = weakref.WeakSet()
+"""Attempts beside a first one, of all downloads."""
+
+
+def _at_once(trying: Sequence["asyncio.Task[Wire]"]) -> int:
+    """Return how many may be under way at once: one, where all downloads together race with many sockets already."""
+    others = sum(not each.done() for each in _racing if each not in trying)
+    return MAX_AT_ONCE if others < MAX_RACING else 1
 
 
 def _give_up(task: "asyncio.Task[Wire]") -> None:

@@ -4,14 +4,24 @@ import asyncio
 from contextlib import closing
 
 from shared.egress import ELSEWHERE, Egress, Target
-from shared.errors import BadRedirect, ConnectFailed, ForbiddenAddress, HostNotFound, ReadTimeout, Truncated
+from shared.errors import (
+    ArtifactMissing,
+    BadRedirect,
+    BadResponse,
+    ConnectFailed,
+    ForbiddenAddress,
+    HostNotFound,
+    ReadTimeout,
+    Truncated,
+    UpstreamBusy,
+)
 from shared.logs import get_logger
 from worker.attempt import Attempt
 from worker.digest.intake import Intake
 from worker.fetch.client import Answer, Client
 from worker.fetch.location import resolved
 from worker.fetch.resume import Part, is_partial
-from worker.fetch.status import REDIRECTS, refusal
+from worker.fetch.status import REDIRECTS, refusal, retry_after_s
 from worker.fetch.translation import translated
 from worker.slots import Slot
 
@@ -43,6 +53,7 @@ class Fetcher:
         while True:
             begun_at = intake.size_bytes
             try:
+                intake.pieced = intake.pieced or bool(part.headers)
                 with translated(), closing(await self._open(url, attempt, slot, part)) as answer:
                     resumed = part.resumed_by(answer, max_bytes=self._max_bytes) if part.offset else None
                     if part.offset and resumed is None:
@@ -68,6 +79,12 @@ class Fetcher:
                     part.check_end()
                     answer.keep()
                     return
+            except (ArtifactMissing, BadRedirect, BadResponse):
+                if not part.headers or restarts > MAX_RESTARTS:
+                    raise
+                restarts += 1  # what refuses the rest says nothing of the artifact
+                part = Part()
+                intake.begin_again()
             except (Truncated, ReadTimeout, ConnectFailed) as broken:
                 fruitless = 0 if intake.size_bytes > begun_at else fruitless + 1
                 if part.validator is None or fruitless > MAX_FRUITLESS or restarts > MAX_RESTARTS:
@@ -90,6 +107,12 @@ class Fetcher:
             answer.close()
             wants_cookie = wants_cookie or bool(answer.head.values("set-cookie"))
             url, target = self._follow(url, target, answer.head.values("location"))
+            if url in asked and answer.header("Retry-After"):
+                raise UpstreamBusy(
+                    f"The artifact's host answered {answer.status}: later, at the same place.",
+                    cause="said-later",
+                    retry_after_s=retry_after_s(answer.header("Retry-After")),
+                )
             if url in asked:
                 raise BadRedirect(
                     f"The artifact's host redirects in a circle{_COOKIE if wants_cookie else '.'}",
@@ -97,7 +120,8 @@ class Fetcher:
                 )
             asked.add(url)
         raise BadRedirect(
-            f"The artifact's host redirected more than {MAX_REDIRECTS} times.", cause="too-many-redirects"
+            f"The artifact's host redirected more than {MAX_REDIRECTS} times{_COOKIE if wants_cookie else '.'}",
+            cause="too-many-redirects",
         )
 
     async def _get(self, url: str, target: Target, attempt: Attempt, part: Part, *, redirected: bool) -> Answer:

@@ -11,18 +11,20 @@ from worker.fetch.parser import BROKE_OFF, Head
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
+_ANY_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+
 
 def is_partial(head: Head) -> bool:
     """Whether *head*, that of a 200, tells by a Content-Range that what follows is not the whole.
 
-    On a 200 the field has no meaning (RFC 9110 section 14.4), and some hosts send one that covers the whole; but
-    there are others, which send the rest and say 200. Units other than bytes are left aside.
+    On a 200 the field has no meaning (RFC 9110 section 14.4), and some hosts send one that covers the whole, in forms
+    of their own; but there are others, which send the rest and say 200. What cannot be read says nothing.
     """
-    value = head.value("content-range").lower()
-    if not value.startswith("bytes"):
+    found = _ANY_RANGE.search(head.value("content-range"))
+    if found is None:
         return False
-    found = _CONTENT_RANGE.fullmatch(value)
-    return found is None or int(found[1]) != 0 or int(found[2]) != int(found[3]) - 1
+    total = head.length if found[3] == "*" else int(found[3])
+    return int(found[1]) > 0 or (total is not None and int(found[2]) + 1 < total)
 
 
 @dataclass(frozen=True)

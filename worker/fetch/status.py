@@ -13,9 +13,10 @@ from worker.fetch.parser import Head
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({202, 408, 425, 429, *range(500, 600)})
-_ZERO = re.compile(r"0++")
-# The draft of RateLimit fields: a policy's name and what remains of it, ``"default";r=0;t=30``.
-_NOTHING_REMAINS = re.compile(r"[^;,]{0,100}+;[ ]?r=0(?:[;,\x20]|$)")
+_NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{0,6})?")
+# Of the drafts of RateLimit fields: what remains, and in how many seconds there is more, of one of several policies.
+_SEPARATOR = re.compile("[;,]")
+_PARAMETER = re.compile(r"(r|remaining|t|reset)=(-?[0-9]{1,12})")
 _USED_UP = ("x-ratelimit-remaining", "x-rate-limit-remaining", "ratelimit-remaining")
 _RESETS = ("x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
 _A_MOMENT = 10**9
@@ -37,13 +38,19 @@ _SENTENCES = {
     407: "a proxy before it wants a log-in, which the registry's operators would have to give it.",
     409: "the artifact is not in a state in which it can be read: is it being written, or archived?",
     410: _NOT_PUBLISHED,
+    411: "it wants a length of a request that has no body: its configuration is broken.",
     412: "it made a condition of something that was not sent: its configuration is broken.",
+    413: "it finds a request without a body too large: its configuration is broken.",
     414: "the URL is too long for it.",
+    415: "it wants another kind of request: the URL is not that of a file.",
     416: "it was asked for the whole and says that there is no such part of it.",
+    417: "it cannot meet what it was not asked: its configuration is broken.",
     418: "it takes this registry for a robot that it does not serve; the registry calls itself {agent}.",
     421: "it does not serve this host name at this address: its certificate or its proxy leads to another.",
+    422: "it understands the request and refuses it: is the URL that of a file?",
     423: "the artifact is locked there: unlock it, then send this again.",
     426: "it wants another protocol than HTTP/1.1.",
+    428: "it wants a condition, to overwrite nothing: the URL is not one to read from.",
     431: "it takes no request as long as this one: shorten the URL.",
     451: "it must not serve this here, for reasons of law: choose another host.",
 }
@@ -69,6 +76,8 @@ def refusal(head: Head, *, partial: bool, agent: str) -> RegistryError | None:
     status = head.status
     if status == 200 or (partial and status == 206):
         return None
+    if partial and 500 <= status < 600 and not head.value("retry-after"):
+        return None
     if later := _later(head):
         return later
     if partial:
@@ -76,9 +85,9 @@ def refusal(head: Head, *, partial: bool, agent: str) -> RegistryError | None:
     answered = f"The artifact's host answered {status}"
     if 400 <= status < 500:
         sentence = _SENTENCES.get(status, "the artifact must be there, and open to this registry.")
-        return ArtifactMissing(f"{answered}: {sentence.format(agent=agent)}", cause=f"status-{status}")
+        return ArtifactMissing(f"{answered}: {sentence.format(agent=agent)}", cause=f"status-{status:03}")
     sentence = _UNUSABLE.get(status, "and only 200 with the whole artifact counts.")
-    return BadResponse(f"{answered}, {sentence}", cause=f"status-{status}")
+    return BadResponse(f"{answered}, {sentence}", cause=f"status-{status:03}")
 
 
 def _later(head: Head) -> UpstreamBusy | None:
@@ -88,26 +97,38 @@ def _later(head: Head) -> UpstreamBusy | None:
     if status not in _BUSY and not retry_after and not used_up:
         return None
     waits_s = retry_after_s(retry_after) if retry_after else _reset_s(head) if used_up else None
-    why = (
-        "no more requests for now" if used_up else "later" if retry_after else "it is busy or failing, which may pass"
-    )
+    why, cause = "it is busy or failing, which may pass", f"status-{status}"
+    if status not in _BUSY:
+        why, cause = ("no more requests for now", "rate-limited") if used_up else ("later", "said-later")
     return UpstreamBusy(
-        f"The artifact's host answered {status}: {why}.", cause=f"status-{status}", retry_after_s=waits_s
+        f"The artifact's host answered {status}: {why}. If it stays so, its operators have to look.",
+        cause=cause,
+        retry_after_s=waits_s,
     )
 
 
 def _is_used_up(head: Head) -> bool:
-    if any(_ZERO.fullmatch(head.value(name)) for name in _USED_UP):
-        return True
-    return _NOTHING_REMAINS.match(head.value("ratelimit")) is not None
+    for value in filter(None, map(head.value, _USED_UP)):
+        remains = _NUMBER.match(value)
+        if remains is not None and float(remains[0]) <= 0:
+            return True
+    return any(name in {"r", "remaining"} and int(number) <= 0 for name, number in _parameters_of(head))
+
+
+def _parameters_of(head: Head) -> list[tuple[str, str]]:
+    found = (_PARAMETER.fullmatch(each.strip()) for each in _SEPARATOR.split(head.value("ratelimit")))
+    return [(each[1], each[2]) for each in found if each is not None]
 
 
 def _reset_s(head: Head) -> float | None:
     resets = next(filter(None, map(head.value, _RESETS)), "")
-    if not (resets.isascii() and resets.isdigit()):
+    reset = _NUMBER.match(resets)
+    text = (
+        reset[0] if reset else next((number for name, number in _parameters_of(head) if name in {"t", "reset"}), "")
+    )
+    if not text:
         return None
-    number = float(resets[:12])
-    return max(0.0, number - time()) if number > _A_MOMENT else number
+    return max(0.0, float(text) - time()) if float(text) > _A_MOMENT else max(0.0, float(text))
 
 
 def retry_after_s(value: str) -> float | None:

@@ -70,6 +70,7 @@ _DISAGREED = (
     ),
 )
 _BROKE_OFF = ("tls-handshake", "It broke off while TLS was being agreed on.")
+_SILENT = ("tls-handshake", "It fell silent while TLS was being agreed on.")
 _REASONS = {
     "WRONG_VERSION_NUMBER": _NO_TLS,
     "HTTP_REQUEST": _NO_TLS,
@@ -101,9 +102,12 @@ def no_trust(
     return BadCertificate(f"The certificate of the artifact's host {sentence}", cause=cause)
 
 
-def no_handshake(error: ssl.SSLError) -> ConnectFailed:
+def no_handshake(error: OSError) -> ConnectFailed:
     """Return why *error* ended a handshake."""
-    cause, sentence = _REASONS.get(getattr(error, "reason", None) or "", _DISAGREED)
+    if isinstance(error, ssl.SSLError):
+        cause, sentence = _REASONS.get(getattr(error, "reason", None) or "", _DISAGREED)
+    else:
+        cause, sentence = _SILENT if isinstance(error, TimeoutError) else _BROKE_OFF
     return ConnectFailed(f"No secure connection could be made to the artifact's host. {sentence}", cause=cause)
 
 

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from shared.errors import BadResponse
 
@@ -206,7 +207,8 @@ class Wire:
                     else:
                         await self._ready(timeout_s, writing=False)
                 except ssl.SSLError:
-                    await self._flush(timeout_s)  # the alert that says why
+                    with suppress(OSError):
+                        await self._flush(timeout_s)  # the alert that says why
                     raise
                 else:
                     break
