@@ -407,7 +407,8 @@ class Cluster:
         for each in registration_ids:
             self.client.look(each)
         registrations, plugins = everything_in(self.database_url)
-        assert violations(self.history.answers, registrations, plugins, self.truth.checksums) == []
+        found = violations(self.history.answers, registrations, plugins, self.truth.checksums)
+        assert not found, found
         ended: dict[str, str] = {each.id: str(each.status) for each in registrations}
         assert Counter(ended[each] for each in registration_ids) == Counter({status: len(registration_ids)})
 

@@ -30,9 +30,9 @@ _HTML = re.compile(
     _PROLOGUE + rb"<(?:!doctype\s++html|html|head|body|meta|title|script|style|link)\b", re.IGNORECASE | re.DOTALL
 )
 _MARKUP = re.compile(_PROLOGUE + rb"<", re.DOTALL)
-_XML_ERROR = re.compile(_PROLOGUE + rb"<(?:[a-z]++:)?+(?:error|errors|fault|exception)\b", re.IGNORECASE | re.DOTALL)
+_XML_ERROR = re.compile(_PROLOGUE + rb"<(?:[a-z]++:)?(?:error|errors|fault|exception)\b", re.IGNORECASE | re.DOTALL)
 _ERROR_SENTENCE = re.compile(
-    rb"\s*+(?:error|(?:http\s*+)?+[45][0-9]{2}|(?:file |page |object )?+not found|no such|access denied|forbidden|"
+    rb"\s*+(?:error|(?:http\s*+)?+[45][0-9]{2}|(?:file |page |object )?not found|no such|access denied|forbidden|"
     rb"unauthori[sz]ed|bad request|internal server error|service unavailable|too many requests)\b",
     re.IGNORECASE,
 )

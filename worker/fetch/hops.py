@@ -20,7 +20,7 @@ from worker.attempt import Attempt
 from worker.digest.intake import Intake
 from worker.fetch.client import Answer, Client
 from worker.fetch.location import resolved
-from worker.fetch.resume import Part, is_partial
+from worker.fetch.resume import Part
 from worker.fetch.status import REDIRECTS, refusal, retry_after_s
 from worker.fetch.translation import translated
 from worker.slots import Slot
@@ -60,7 +60,7 @@ class Fetcher:
                         restarts += 1
                         begun_at = 0
                         intake.begin_again()
-                        if answer.status != 200 or is_partial(answer.head):
+                        if answer.status != 200:
                             part = Part()
                             continue  # an answer that is neither the rest nor the whole: ask for the whole
                     if resumed is not None:

@@ -11,7 +11,7 @@ import re
 _ENCODED = re.compile(r'[ "<>^`{|}\x80-\xff]')
 # RFC 3986 appendix B; a fragment is cut off before.
 _RESOURCE = re.compile(r"[/?]")
-_REFERENCE = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*+):)?+(?://(?P<authority>[^/?]*+))?+(?P<path>[^?]*+)")
+_REFERENCE = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*+):)?(?://(?P<authority>[^/?]*+))?(?P<path>[^?]*+)")
 
 
 def resolved(base: str, location: str) -> str:
