@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import dedent
 
-from tests.hostile_server import BODY, Behaviour, Wire
+from tests.hostile_server import BODY, Wire
 
 DATE = "Date: Mon, 30 Nov 2026 07:30:00 GMT"
 MODIFIED = "Last-Modified: Wed, 11 Nov 2026 11:11:11 GMT"
@@ -34,9 +34,8 @@ class Shape:
 
     def behave(self, wire: Wire) -> None:
         """Answer a request."""
-        asked = wire.asked()
-        first = asked.path == "/artifact.tar.gz"
-        _send(wire, self, self.head if first or not self.then else self.then)
+        moved = wire.asked().path.startswith("/moved/")
+        _send(wire, self, self.then if moved else self.head)
 
 
 def _send(wire: Wire, shape: Shape, head: str) -> None:
@@ -44,7 +43,9 @@ def _send(wire: Wire, shape: Shape, head: str) -> None:
     if " 30" in head[:13] or " 204" in head[:13] or "Content-Length: 0" in head:
         content = b""
     filled = (
-        head.replace("{n}", str(len(BODY))).replace("{e}", str(len(shape.error))).replace("{there}", "/moved/a?x=1")
+        head.replace("{n}", str(len(BODY)))
+        .replace("{e}", str(len(shape.error)))
+        .replace("{there}", f"/moved/{SHAPES.index(shape)}?x=1")
     )
     wire.raw_head((filled.strip("\n").replace("\n", shape.line_end) + shape.line_end * 2).encode("latin-1"))
     if "transfer-encoding: chunked" in head.lower():
@@ -646,6 +647,7 @@ def _all() -> Iterator[Shape]:
 SHAPES = list(_all())
 
 
-def behaviour_of(shape: Shape) -> Behaviour:
-    """Return how a host of *shape* treats a connection."""
-    return shape.behave
+def every_shape(wire: Wire) -> None:
+    """Answer by the shape whose number the path is, or holds."""
+    number = wire.asked().path.partition("?")[0].rpartition("/")[2]
+    SHAPES[int(number)].behave(wire)

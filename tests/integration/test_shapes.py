@@ -2,9 +2,11 @@
 
 import pytest
 
+from shared.registration import Registration
+from tests.contracts import now
 from tests.hostile_server import HostileServer
-from tests.shapes import SHAPES, Shape, behaviour_of
-from tests.workbench import Workbench, attempted
+from tests.shapes import SHAPES, every_shape
+from tests.workbench import Workbench, queued
 from worker.fetch.parser import HeadReader
 
 
@@ -13,15 +15,23 @@ def test_there_are_as_many_as_promised() -> None:
     assert len({each.name for each in SHAPES}) == len(SHAPES)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda each: each.name)
-def test_a_shape_comes_to_its_outcome(bench: Workbench, shape: Shape) -> None:
-    with HostileServer(behaviour_of(shape)) as server:
-        outcome = attempted(bench.verifier(), server.url)
-    status, code, fault = outcome.verdict
-    assert (code or status) == shape.outcome, outcome.registration.failure
-    assert fault == ({"artifact-missing": "submitter", "registered": None}.get(shape.outcome, "upstream"))
-    if status == "registered" and shape.then:
-        assert len(server.requests) == 2
+@pytest.fixture(scope="module")
+def ended(bench: Workbench) -> list[Registration]:
+    """Return what became of a registration of each shape; all were verified together."""
+    with HostileServer(every_shape) as server:
+        verifier = bench.verifier()
+        queue = [queued(verifier, server.url_of(server.address, f"/{number}")) for number in range(len(SHAPES))]
+        verifier.verify(*(each.id for each in queue))
+    return [now(verifier.store, each.id) for each in queue]
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)), ids=lambda number: SHAPES[number].name)
+def test_a_shape_comes_to_its_outcome(ended: list[Registration], number: int) -> None:
+    status, failure, outcome = ended[number].status, ended[number].failure, SHAPES[number].outcome
+    assert status.final
+    assert (failure.code if failure else status) == outcome, failure
+    fault = None if outcome == "registered" else "submitter" if outcome == "artifact-missing" else "upstream"
+    assert (failure.fault if failure else None) == fault
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
