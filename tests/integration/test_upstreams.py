@@ -230,6 +230,20 @@ def test_who_says_later_to_who_wants_the_rest_is_busy(bench: Workbench, status: 
     assert came_of(bench, breaking_first(busy)).verdict == BUSY
 
 
+def test_what_was_fetched_whole_in_the_end_is_judged_by_that(bench: Workbench) -> None:
+    with HostileServer(breaking_first(NO_REST["403"])) as server:
+        assert attempted(bench.verifier(), server.url, declared=b"other").verdict == MISMATCH
+    assert [len(each.all("Range")) for each in server.requests] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nxx\r\n"])
+def test_a_first_answer_that_breaks_http_is_not_asked_for_again(bench: Workbench, broken: bytes) -> None:
+    behave = answering(OK, CHUNKED, ETAG, body=CHUNK + broken)
+    with HostileServer(behave) as server:
+        assert attempted(bench.verifier(), server.url).verdict == BAD_RESPONSE
+    assert len(server.requests) == 1
+
+
 SPLICED = {
     "the-rest-as-200": answering(OK, REST, ETAG, body=BODY[HALF:]),
     "another-rest-without-a-validator": answering("HTTP/1.1 206 Partial Content", REST, THE_REST, body=b"x" * HALF),

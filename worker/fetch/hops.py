@@ -52,8 +52,8 @@ class Fetcher:
         fruitless = restarts = 0
         while True:
             begun_at = intake.size_bytes
+            intake.pieced = bool(part.headers)
             try:
-                intake.pieced = intake.pieced or bool(part.headers)
                 with translated(), closing(await self._open(url, attempt, slot, part)) as answer:
                     resumed = part.resumed_by(answer, max_bytes=self._max_bytes) if part.offset else None
                     if part.offset and resumed is None:
@@ -80,7 +80,7 @@ class Fetcher:
                     answer.keep()
                     return
             except (ArtifactMissing, BadRedirect, BadResponse):
-                if not part.headers or restarts > MAX_RESTARTS:
+                if not intake.pieced or restarts > MAX_RESTARTS:
                     raise
                 restarts += 1  # what refuses the rest says nothing of the artifact
                 part = Part()

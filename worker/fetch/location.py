@@ -9,8 +9,8 @@ encoded host. A URL goes out byte for byte: `urllib` would drop an empty query, 
 import re
 
 _ENCODED = re.compile(r'[ "<>^`{|}\x80-\xff]')
-# RFC 3986 appendix B; a fragment is cut off before.
 _RESOURCE = re.compile(r"[/?]")
+# RFC 3986 appendix B; a fragment is cut off before.
 _REFERENCE = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*+):)?(?://(?P<authority>[^/?]*+))?(?P<path>[^?]*+)")
 
 

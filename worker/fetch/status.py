@@ -14,8 +14,8 @@ from worker.fetch.parser import Head
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({202, 408, 425, 429, *range(500, 600)})
 _NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{0,6})?")
-# Of the drafts of RateLimit fields: what remains, and in how many seconds there is more, of one of several policies.
 _SEPARATOR = re.compile("[;,]")
+# Of the drafts of RateLimit fields: what remains, and in how many seconds there is more, of one of several policies.
 _PARAMETER = re.compile(r"(r|remaining|t|reset)=(-?[0-9]{1,12})")
 _USED_UP = ("x-ratelimit-remaining", "x-rate-limit-remaining", "ratelimit-remaining")
 _RESETS = ("x-ratelimit-reset", "x-rate-limit-reset", "ratelimit-reset")
