@@ -51,7 +51,7 @@ def measure(url: str, checksum: str, count: int) -> float:
     from shared.settings import read_settings  # noqa: PLC0415
     from shared.store.database import open_database  # noqa: PLC0415  # of the revision that is measured
     from shared.store.schema import migrate  # noqa: PLC0415
-    from worker.main import Running  # noqa: PLC0415
+    from worker.running import Running  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         settings = read_settings(

@@ -23,7 +23,7 @@ from shared.registration import Accepted, Registration, RegistrationId, Submissi
 from shared.settings import read_settings
 from shared.store.database import open_database
 from shared.store.schema import migrate
-from worker.main import Running
+from worker.running import Running
 
 HELD_S = 4.0
 

@@ -8,7 +8,7 @@ from shared.registration import Registration, RegistrationId, Terms
 from tests.running import PATIENCE_S
 from worker.attempt import Attempt
 from worker.digest.intake import Intake
-from worker.main import Running
+from worker.running import Running
 
 Answer = TypeVar("Answer")
 

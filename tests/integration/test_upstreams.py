@@ -56,7 +56,7 @@ from tests.workbench import (
     cases,
     queued,
 )
-from worker.main import Running
+from worker.running import Running
 
 FOUND = "HTTP/1.1 302 Found"
 NOTHING = "Content-Length: 0"
