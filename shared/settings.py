@@ -1,11 +1,12 @@
 """Settings, read once from the environment by a main.py and then passed down."""
 
+import os
 import re
 import ssl
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,15 +18,22 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.egress import Egress, Network, parse_networks, parse_ports
+from shared.urls import Broker, parse_broker_url, parse_database_url, parse_http_url, parse_proxy_url, sqlite_url
+
+SECRETS = ("database_url", "database_password", "broker_url", "broker_password", "egress_proxy", "token")
+"""What may stand in a file as well, which REGISTRY_…_FILE names."""
+MAX_SECRET_BYTES = 65_536
 
 
 class BadSettings(Exception):
     """The environment holds a bad value; the message names the variable in one sentence."""
 
 
+Parsed = TypeVar("Parsed")
 _NO_COMMENT = re.compile(r"[^!-~]|[()\\]")
 
 
@@ -49,7 +57,64 @@ def _contact(text: str) -> str:
     return text
 
 
+def _certificates(file: Path) -> Path:
+    """Return *file* if it holds certificates that can be trusted.
+
+    Raises:
+        ValueError: why not.
+    """
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        raise ValueError("holds no certificates in PEM form") from error
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    return file
+
+
+def _proxy(secret: SecretStr) -> SecretStr:
+    parse_proxy_url(secret.get_secret_value())
+    return secret
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Certificates = Annotated[FilePath, AfterValidator(_certificates)]
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Secrets that stand in files, so that they stand in no environment that others can read."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: `__call__` reads them all."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what the files hold, without the end of the last line.
+
+        Raises:
+            BadSettings: one of them cannot be read, or its variable is set as well.
+        """
+        found = {}
+        for name in SECRETS:
+            variable = f"REGISTRY_{name.upper()}"
+            if file := os.environ.get(f"{variable}_FILE"):
+                if os.environ.get(variable):
+                    raise BadSettings(f"{variable}_FILE: {variable} is set as well, leave one of them out")
+                found[name] = _secret_in(Path(file), f"{variable}_FILE")
+        return found
+
+
+def _secret_in(file: Path, variable: str) -> str:
+    try:
+        with file.open("rb") as opened:
+            secret = opened.read(MAX_SECRET_BYTES).decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise BadSettings(f"{variable}: cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise BadSettings(f"{variable}: holds no text in UTF-8") from error
+    if not secret:
+        raise BadSettings(f"{variable}: is empty")
+    return secret
 
 
 class Settings(BaseSettings):
@@ -58,8 +123,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     state_dir: Path = Path("~/.local/state/plugin-registry")
-    database_url: str = ""
-    broker_url: str = ""
+    database_url: Annotated[str, Field(repr=False)] = ""
+    """As SQLAlchemy is told it, with the password in it."""
+    database_password: SecretStr | None = None
+    broker_url: Annotated[str, Field(repr=False)] = ""
+    broker_password: SecretStr | None = None
+    broker_ca_file: Certificates | None = None
     broker_sentinel_master: str = "mymaster"
 
     sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30
@@ -89,8 +158,8 @@ class Settings(BaseSettings):
     egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
     egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)
     egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
-    egress_ca_file: FilePath | None = None
-    egress_proxy: SecretStr | None = None
+    egress_ca_file: Certificates | None = None
+    egress_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
     contact: Annotated[str, Field(max_length=200), AfterValidator(_contact)] = ""
     """An address of a page or a mailbox; hosts that serve artifacts are told it."""
 
@@ -110,35 +179,82 @@ class Settings(BaseSettings):
     sweep_interval_s: Seconds = 2
     keep_registrations_s: Annotated[float, Field(ge=60)] = 90 * 86_400
 
+    _broker: Broker | None = None
+
     supervisor_fd: int | None = None
     """For a worker: the pipe by which `plugin-registry up` hears that it lives."""
-    url: str | None = None
+    url: Annotated[str, AfterValidator(parse_http_url)] | None = None
     """For the command line as a client: the registry's address."""
     token: SecretStr | None = None
     """For the command line as a client."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then the environment, then the files that it names."""
+        return init_settings, env_settings, _Files(settings_cls)
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        problems = []
+        for complete in (self._find_state, self._complete_database, self._complete_broker):
+            try:
+                complete()
+            except ValueError as error:
+                problems.append(str(error))
+        unknown = self.egress_schemes - {"http", "https"}
+        if unknown or not self.egress_schemes:
+            problems.append("REGISTRY_EGRESS_SCHEMES may hold http and https only")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _find_state(self) -> None:
+        """Make the state folder's path absolute. Who has no home and does not need the folder is not told of it."""
         try:
             object.__setattr__(self, "state_dir", self.state_dir.expanduser().absolute())
         except RuntimeError as error:
+            if self.database_url and "state_dir" not in self.model_fields_set:
+                return
             raise ValueError("REGISTRY_STATE_DIR: there is no such home directory") from error
-        if not self.database_url:
-            object.__setattr__(self, "database_url", f"sqlite:///{self.state_dir / 'registry.db'}")
-        proxy = urlsplit(self.egress_proxy.get_secret_value()) if self.egress_proxy else None
-        if proxy is not None and not (proxy.scheme == "http" and proxy.hostname and proxy.port):
-            raise ValueError("REGISTRY_EGRESS_PROXY: must be http://HOST:PORT")
-        if self.egress_ca_file is not None:
-            try:
-                ssl.create_default_context(cafile=self.egress_ca_file)
-            except ssl.SSLError as error:
-                raise ValueError("REGISTRY_EGRESS_CA_FILE: holds no certificates in PEM form") from error
-            except OSError as error:
-                raise ValueError(f"REGISTRY_EGRESS_CA_FILE: cannot be read: {error.strerror}") from error
-        unknown = self.egress_schemes - {"http", "https"}
-        if unknown or not self.egress_schemes:
-            raise ValueError("REGISTRY_EGRESS_SCHEMES may hold http and https only")
-        return self
+
+    def _complete_database(self) -> None:
+        url = self.database_url or sqlite_url(self.state_dir / "registry.db")
+        if self.database_url or self.database_password is not None:
+            url = _of("REGISTRY_DATABASE_URL", parse_database_url, url, self.database_password)
+        object.__setattr__(self, "database_url", url)
+
+    def _complete_broker(self) -> None:
+        if not self.broker_url:
+            return
+        broker = _of("REGISTRY_BROKER_URL", parse_broker_url, self.broker_url, self.broker_password)
+        self._broker = broker
+        object.__setattr__(self, "broker_url", broker.url)
+        if self.broker_ca_file is not None and not broker.tls:
+            raise ValueError(
+                "REGISTRY_BROKER_CA_FILE: REGISTRY_BROKER_URL asks for no TLS: "
+                "begin it with rediss://, sentinels:// or amqps://"
+            )
+
+    @property
+    def broker(self) -> Broker:
+        """The broker.
+
+        Raises:
+            BadSettings: none is named.
+        """
+        if self._broker is None:
+            raise BadSettings(
+                "REGISTRY_BROKER_URL: is not set: name the broker, such as redis://HOST:6379/0 "
+                "(`plugin-registry up` brings its own)"
+            )
+        return self._broker
 
     @property
     def egress(self) -> Egress:
@@ -154,7 +270,7 @@ class Settings(BaseSettings):
     def default_store(self) -> Path | None:
         """The file of the store in the state folder, if that is the store."""
         file = self.state_dir / "registry.db"
-        return file if self.database_url == f"sqlite:///{file}" else None
+        return file if self.database_url == sqlite_url(file) else None
 
     @property
     def embedded_store(self) -> bool:
@@ -172,6 +288,13 @@ def read_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # values are parsed, whatever their type
     except ValidationError as error:
         raise BadSettings("; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _of(variable: str, parse: Callable[[str, str | None], Parsed], text: str, secret: SecretStr | None) -> Parsed:
+    try:
+        return parse(text, secret.get_secret_value() if secret is not None else None)
+    except ValueError as error:
+        raise ValueError(f"{variable}: {error}") from None
 
 
 def _sentence(problem: object) -> str:

@@ -4,8 +4,10 @@ import base64
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+import trustme
+from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError
 
 from api.live.bell import Bell
@@ -114,3 +118,58 @@ def test_a_sentinel_names_the_broker(valkey: tuple[Settings, psutil.Process, red
             until(rung, what="a bell through the sentinel")
         finally:
             sentinel.kill()
+
+
+@contextlib.contextmanager
+def a_tls_server(authority: trustme.CA) -> Iterator[tuple[int, list[bool]]]:
+    """A port where TLS is spoken and nothing else; and of each connection, whether its client was content."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    content: list[bool] = []
+    with socket.create_server(("", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted, _address = listener.accept()
+                    with contextlib.closing(accepted):
+                        accepted.settimeout(5)
+                        try:
+                            with context.wrap_socket(accepted, server_side=True) as encrypted:
+                                content.append(bool(encrypted.recv(1)))  # who is not says nothing else
+                        except OSError:
+                            content.append(False)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1], content
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "sentinels", "amqps"])
+def test_tls_with_a_broker_is_verified_unless_its_url_says_otherwise(scheme: str, tmp_path: Path) -> None:
+    authority, path = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+
+    def connect(settings: Settings) -> None:
+        with (
+            contextlib.suppress(OperationalError, OSError, AMQPError, redis.RedisError),
+            celery_app(settings) as app,
+            app.connection_for_write() as connection,
+        ):
+            connection.connect()
+            connection.default_channel.client.ping()  # type: ignore[attr-defined]  # Redis connects for a command
+
+    def content(host: str, query: str = "", ca_file: Path | None = None) -> bool:
+        with a_tls_server(authority) as (port, seen):
+            user = "me:hunter2@" if scheme == "amqps" else ""
+            settings = read_settings(broker_url=f"{scheme}://{user}{host}:{port}/{query}", broker_ca_file=ca_file)
+            threading.Thread(target=connect, args=(settings,), daemon=True).start()  # it tries again for long
+            return bool(until(lambda: seen, what="a connection")[0])
+
+    assert not content("127.0.0.1"), "its certificate is of nobody who is trusted"
+    assert content("127.0.0.1", ca_file=path)
+    assert not content("127.0.0.2", ca_file=path), "its certificate is of another name"
+    assert content("127.0.0.1", "?ssl_cert_reqs=none")
+    assert content("127.0.0.2", "?ssl_cert_reqs=none")

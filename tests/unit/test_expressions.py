@@ -63,6 +63,8 @@ TRIED = {
     "shared/logs.py _TOKENS": Tried(("prg_",), ("a", "prg_", "_", "prg_aaaaaaa ")),
     "shared/logs.py _URLS": Tried(("http://",), ("a", ":", "/", "://", "@", "?", "#", '"')),
     "shared/registration.py ID": Tried(("plugin-", "registration-019bc2a4-6f00-7c3e-8f6e-"), ("0", "a", "-")),
+    "shared/urls.py _STRAY_PERCENT": Tried((), ("%", "0", "%0")),
+    "shared/urls.py _UNPRINTABLE": Tried((), ("a", "%")),
     "shared/fields.py NAME": Tried(("a",), ("a", " ", ".", "-", "_")),
     "shared/fields.py SEMVER": Tried(("1.0.0-", "1.0.0-a+"), ("1", "0", "a", "-", ".", "+")),
     "shared/characters.py _A_HIDDEN_ONE": Tried((), ("a", "\u2028", "\U0001d173")),

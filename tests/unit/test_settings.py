@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.egress import Egress
+from shared.queues import celery_app
 from shared.settings import BadSettings, Settings, read_settings
+from shared.store.database import open_database
 
 
 def _read(environment: pytest.MonkeyPatch, **variables: str) -> Settings:
@@ -25,7 +27,10 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
     assert it.model_dump() == {
         "state_dir": state_dir,
         "database_url": f"sqlite:///{state_dir}/registry.db",
+        "database_password": None,
         "broker_url": "",
+        "broker_password": None,
+        "broker_ca_file": None,
         "broker_sentinel_master": "mymaster",
         "keep_registrations_s": 90 * 86_400,
         "bad_tokens_a_minute": 60,
@@ -105,6 +110,13 @@ def test_the_state_directory_is_absolute_and_holds_the_store(monkeypatch: pytest
     assert it.database_url == f"sqlite:///{Path.cwd()}/here/registry.db"
 
 
+@pytest.mark.parametrize("name", ["what?", "50%25", "a b", "#1", "ü", "a&b=c", "x;y"])
+def test_the_state_directory_may_have_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    it = _read(monkeypatch, REGISTRY_STATE_DIR=str(tmp_path / name))
+    assert open_database(it.database_url).engine.url.database == str(tmp_path / name / "registry.db")
+    assert it.default_store == tmp_path / name / "registry.db"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -173,6 +185,11 @@ def test_an_argument_stands_in_for_the_environment(monkeypatch: pytest.MonkeyPat
         ("REGISTRY_EGRESS_PROXY", "proxy:3128"),
         ("REGISTRY_EGRESS_PROXY", "https://proxy:3128"),
         ("REGISTRY_EGRESS_PROXY", "http://proxy"),
+        ("REGISTRY_EGRESS_PROXY", "http://me:hun#ter2@proxy:3128"),
+        ("REGISTRY_EGRESS_PROXY", "http://proxy:99999"),
+        ("REGISTRY_BROKER_CA_FILE", __file__),
+        ("REGISTRY_URL", "registry.example"),
+        ("REGISTRY_URL", "https://me:hunter2@registry.example"),
     ],
 )
 def test_a_value_that_could_never_work_is_refused_at_the_start(
@@ -185,3 +202,89 @@ def test_a_value_that_could_never_work_is_refused_at_the_start(
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _read(monkeypatch, REGISTRY_EGRESS_PORTS="", REGISTRY_EGRESS_CA_FILE="", REGISTRY_STATE_DIR="")
     assert found == _read(monkeypatch)
+
+
+SECRETS = {
+    "REGISTRY_DATABASE_URL": "postgresql://u:hunter2@db/registry",
+    "REGISTRY_BROKER_URL": "redis://:hunter2@broker:6379/0",
+    "REGISTRY_EGRESS_PROXY": "http://me:hunter2@proxy:3128",
+    "REGISTRY_TOKEN": "hunter2",
+}
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRETS[variable]}\n")
+    found = _read(monkeypatch, **{f"{variable}_FILE": str(file)})
+    assert found == _read(monkeypatch, **{variable: SECRETS[variable]})
+    assert found != _read(monkeypatch)
+    assert "hunter2" not in repr(found)
+
+
+def test_passwords_may_stand_beside_their_urls_and_hold_any_character(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("h/u@n#t?e:r%2 \u00fc\r\n")
+    found = _read(
+        monkeypatch,
+        REGISTRY_DATABASE_URL="postgres://u@db/registry?sslmode=require",
+        REGISTRY_DATABASE_PASSWORD_FILE=str(password),
+        REGISTRY_BROKER_URL="sentinel://one:1/0;sentinel://two:2",
+        REGISTRY_BROKER_PASSWORD="h/u@n#t?e:r%2 \u00fc",
+    )
+    written = "h%2Fu%40n%23t%3Fe%3Ar%252%20%C3%BC"
+    assert found.database_url == f"postgresql://u:{written}@db/registry?sslmode=require"
+    assert found.broker.url == f"sentinel://:{written}@one:1/0;sentinel://:{written}@two:2"
+    assert "h/u" not in repr(found)
+    assert written not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "cannot be read: No such file"), (b"\n", "is empty"), (b"\xff", "holds no text in UTF-8")],
+)
+def test_a_file_without_a_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadSettings, match=f"^REGISTRY_TOKEN_FILE: {told}"):
+        _read(monkeypatch, REGISTRY_TOKEN_FILE=str(file))
+
+
+def test_a_secret_stands_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hunter2")
+    with pytest.raises(BadSettings, match=r"^REGISTRY_TOKEN_FILE: REGISTRY_TOKEN is set as well"):
+        _read(monkeypatch, REGISTRY_TOKEN_FILE=str(file), REGISTRY_TOKEN="hunter2")
+
+
+def test_who_has_no_home_and_needs_no_folder_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "expanduser", lambda _path: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert _read(monkeypatch, REGISTRY_DATABASE_URL="postgresql://db/registry").database_url
+    with pytest.raises(BadSettings, match=r"^REGISTRY_STATE_DIR"):
+        _read(monkeypatch)
+
+
+def test_a_service_without_a_broker_is_told_so_and_guesses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _read(monkeypatch, REGISTRY_DATABASE_URL="postgresql://db/registry")
+    with pytest.raises(BadSettings, match=r"^REGISTRY_BROKER_URL: is not set"):
+        celery_app(settings)
+
+
+def test_bad_urls_are_all_told_at_once_and_none_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadSettings) as refused:
+        _read(
+            monkeypatch,
+            REGISTRY_DATABASE_URL="postgresql://u:hunter2@db/registry?bogus=hunter2",
+            REGISTRY_BROKER_URL="redis://:hun#ter2@h/0",
+            REGISTRY_EGRESS_SCHEMES="ftp",
+        )
+    told = str(refused.value)
+    for variable in ("DATABASE_URL: ", "BROKER_URL: ", "EGRESS_SCHEMES "):
+        assert f"REGISTRY_{variable}" in told
+    assert "hun" not in told
+    assert "bogus" not in told

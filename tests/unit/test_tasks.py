@@ -43,7 +43,7 @@ class Nothing:
 
 
 def tasks(store: SlowStore, offer: Any = lambda _ids: None) -> Any:
-    app = celery_app(read_settings(broker_url="memory://"))
+    app = celery_app(read_settings(broker_url="redis://nowhere.example"))
     add_tasks(
         app,
         offer=offer,
