@@ -7,12 +7,14 @@ The second leaves that to whatever stands in front.
 import argparse
 import asyncio
 import gc
+import logging
 import signal
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
@@ -33,6 +35,7 @@ from api.http.limits import Throttle
 from api.http.openapi import openapi_document
 from api.http.places import Caps, Held
 from api.http.plain import PlainRequests
+from api.http.prefix import Prefix
 from api.http.problems import Problem, answer_to, problem_of, problem_response
 from api.http.protocol import Gate, over_our_wire
 from api.http.proxies import Proxies
@@ -70,7 +73,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
     Exits with one sentence where a setting is bad or the store is not one to work with.
     """
-    configure_logs(service="api")
+    level, told = _as_uvicorn_was_told()
+    configure_logs(service="api", level=level)
     try:
         settings = settings or read_settings()
         if settings.traces:
@@ -160,7 +164,18 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
-    return AccessLog(PlainRequests(Held(short)), counts)
+    return Prefix(AccessLog(PlainRequests(Held(short)), counts, told=told), settings.root_path)
+
+
+@cache
+def _as_uvicorn_was_told() -> tuple[int, bool]:
+    """Return the level of the log, and whether requests are to be in it, as uvicorn's options say, if it was given any.
+
+    It is asked once, before our own way to log takes the place of uvicorn's.
+    """
+    access = logging.getLogger("uvicorn.access")
+    level = logging.getLogger("uvicorn.error").level or logging.INFO
+    return level, bool(access.handlers or access.propagate)
 
 
 def where_to_listen(arguments: Sequence[str] | None = None) -> argparse.Namespace:

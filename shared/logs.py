@@ -23,8 +23,8 @@ _QUERIES = re.compile(r"\?[^\s\"<>]+")  # without a scheme too: libraries quote 
 _TOKENS = re.compile(r"prg_[0-9A-Za-z_]{8,}")
 
 
-def configure_logs(*, service: str) -> None:
-    """Send every log record of this process to stderr in one form, with *service* as a field.
+def configure_logs(*, service: str, level: int = logging.INFO) -> None:
+    """Send every log record of this process from *level* on to stderr in one form, with *service* as a field.
 
     What we log goes there straight; what libraries log comes over the standard library, which costs more.
     """
@@ -46,7 +46,7 @@ def configure_logs(*, service: str) -> None:
     structlog.configure(
         processors=[*before, *last],
         logger_factory=structlog.WriteLoggerFactory(_Stderr()),  # type: ignore[arg-type]  # it writes, and that is all
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -59,10 +59,10 @@ def configure_logs(*, service: str) -> None:
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     for own_way in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(own_way).handlers = []
-        logging.getLogger(own_way).propagate = True
+        logging.getLogger(own_way).propagate = own_way != "uvicorn.access"  # each request has its line already
     for chatty in (
         "alembic",
         "celery.beat",

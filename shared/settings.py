@@ -34,6 +34,7 @@ class BadSettings(Exception):
 
 
 Parsed = TypeVar("Parsed")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NO_COMMENT = re.compile(r"[^!-~]|[()\\]")
 
 
@@ -75,6 +76,12 @@ def _certificates(file: Path) -> Path:
 def _proxy(secret: SecretStr) -> SecretStr:
     parse_proxy_url(secret.get_secret_value())
     return secret
+
+
+def _root_path(text: str) -> str:
+    if text and _PREFIX.fullmatch(text) is None:
+        raise ValueError("must be a path such as /registry, without a slash at its end")
+    return text
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -131,6 +138,8 @@ class Settings(BaseSettings):
     broker_ca_file: Certificates | None = None
     broker_sentinel_master: str = "mymaster"
 
+    root_path: Annotated[str, Field(max_length=200), AfterValidator(_root_path)] = ""
+    """The path prefix under which a proxy has clients ask for the registry, such as /registry."""
     sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30
     max_body_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 65_536
 

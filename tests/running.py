@@ -56,12 +56,12 @@ def until(condition: Callable[[], Any], *, within_s: float = PATIENCE_S, what: s
     raise AssertionError(f"{what} did not come about within {within_s} s")
 
 
-def problem(response: requests.Response, status: int, code: str) -> dict[str, Any]:
+def problem(response: requests.Response, status: int, code: str, *, prefix: str = "") -> dict[str, Any]:
     """Check that *response* is the problem it should be, and return it."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
-    assert document["type"] == f"/problems/{code}"
+    assert document["type"] == f"{prefix}/problems/{code}"
     assert (document["status"], document["code"]) == (status, code)
     assert document["title"]
     assert document["detail"]

@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dashboard.rendering import HEADERS, live_part, page, source_of, time
 from api.dashboard.visitor import COOKIE, Visitor, form, require_ours, visitor, watching
 from api.http.auth import require_every_name
+from api.http.prefix import at, route_of
 from api.http.problems import Problem
 from api.routes.operations import RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
@@ -67,12 +68,12 @@ async def sign_in(request: Request, services: Here, sent: Form) -> Response:
         return page("sign_in.html", status=403, said=said)
     services.throttle.request_with(token.id)
     require_every_name(token)
-    answer = RedirectResponse("/operations", 303, headers=HEADERS)
+    answer = RedirectResponse(at("/operations"), 303, headers=HEADERS)
     answer.set_cookie(
         COOKIE,
         await services.ask(services.sessions.open, token),
         max_age=int(LIFETIME_S),
-        path="/operations",
+        path=at("/operations"),
         secure=services.proxies.over_tls(request.scope),
         httponly=True,
         samesite="strict",
@@ -86,8 +87,8 @@ async def sign_out(services: Here, who: Someone, sent: Form) -> Response:
     if who is not None:
         require_ours(who, sent)
         await services.ask(services.sessions.close, who.secret)
-    answer = RedirectResponse("/operations", 303, headers=HEADERS)
-    answer.delete_cookie(COOKIE, path="/operations")
+    answer = RedirectResponse(at("/operations"), 303, headers=HEADERS)
+    answer.delete_cookie(COOKIE, path=at("/operations"))
     return answer
 
 
@@ -95,7 +96,7 @@ async def sign_out(services: Here, who: Someone, sent: Form) -> Response:
 async def act(services: Here, who: Someone, sent: Form) -> Response:
     """Do what a button says, and show the page again."""
     if who is None:
-        return RedirectResponse("/operations", 303, headers=HEADERS)
+        return RedirectResponse(at("/operations"), 303, headers=HEADERS)
     require_ours(who, sent)
     if not who.operator:
         raise Problem("forbidden", "This needs a token of scope operate.")
@@ -106,7 +107,7 @@ async def act(services: Here, who: Someone, sent: Form) -> Response:
         return await _operations(services, who, said=problem.document["detail"], status=problem.status)
     except StoreUnavailable as error:
         return await _operations(services, who, said=f"Not all of it is done. {error.detail}", status=503)
-    return RedirectResponse(f"/operations?done={done}", 303, headers=HEADERS)
+    return RedirectResponse(at(f"/operations?done={done}"), 303, headers=HEADERS)
 
 
 @router.get("/operations/live", response_class=EventSourceResponse)
@@ -202,6 +203,6 @@ def _search(services: Services, query: str) -> list[Registration]:
 
 def problem_page(request: Request, problem: Problem) -> Response | None:
     """Return *problem* for a person, where it befell one: a browser that asked for a page of this module."""
-    if not request.scope["path"].startswith("/operations") or "text/html" not in request.headers.get("Accept", ""):
+    if not route_of(request.scope).startswith("/operations") or "text/html" not in request.headers.get("Accept", ""):
         return None
     return page("sign_in.html", status=problem.status, said=problem.document["detail"])

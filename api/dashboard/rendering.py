@@ -8,6 +8,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from api.dashboard.chart import chart
+from api.http.prefix import at
 from api.live.monitor import Snapshot
 from shared.registration import Registration, host_of, rfc3339
 from shared.store.snapshot import StoreSnapshot
@@ -29,13 +30,15 @@ def _templates() -> "Environment":
     """Return the templates. They are loaded for the first who looks: an api that nobody looks at needs none."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("api", "dashboard/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["at"] = at
+    return made
 
 
 def source_of(name: str) -> str:

@@ -9,7 +9,13 @@ from fastapi.openapi.utils import get_openapi
 def openapi_document(app: FastAPI) -> dict[str, Any]:
     """Return the document of *app*: problems have one media type, which is not the plugin's."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            servers=app.servers or None,
+        )
         for operations in document["paths"].values():
             for operation in operations.values():
                 for status, response in list(operation["responses"].items()):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
+from api.http.prefix import at
 from shared.errors import Failure, Fault, RegistryError
 from shared.logs import get_logger
 from shared.registration import RegistrationId
@@ -97,7 +98,7 @@ class Problem(Exception):
         if self.status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
         self.document = {
-            "type": f"/problems/{code}",
+            "type": at(f"/problems/{code}"),
             "title": kind.title,
             "status": self.status,
             "detail": detail,
@@ -112,7 +113,7 @@ def problem_of(
     failure: Failure, registration_id: RegistrationId | None = None, *, errors: list[dict[str, str]] | None = None
 ) -> Problem:
     """Return the problem that tells a client of *failure*, and of the registration or the fields it befell."""
-    where = {"instance": f"/api/v1/registrations/{registration_id}"} if registration_id else {}
+    where = {"instance": at(f"/api/v1/registrations/{registration_id}")} if registration_id else {}
     return Problem(
         failure.code,
         failure.detail,

@@ -47,6 +47,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.http.places import Places
+from api.http.prefix import go_under
 from api.http.problems import RETRY_AFTER_S, Problem, problem_response
 from api.http.proxies import Proxies, counted_as
 from shared.logs import get_logger
@@ -83,6 +84,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        go_under(settings.root_path)
         self.proxies = Proxies(settings.trusted_proxies)
         self.most_connections = settings.max_connections or _connections_by_open_files()
         self.by_address = Places(settings.max_connections_per_address)

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.http.prefix import route_of
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -29,7 +31,7 @@ class Shortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != self._method:
+        if scope["type"] != "http" or route_of(scope) != self._path or scope["method"] != self._method:
             await self._app(scope, receive, send)
             return
         scope["app"], scope["route"] = self._state_of, self._route

@@ -6,6 +6,7 @@ from html import escape
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.http.prefix import at
 from api.http.problems import KINDS, Problem
 from shared.errors import RegistryError
 from shared.explained import CODES_WITH_A_STATUS, Explained, causes_of, codes, explained
@@ -32,7 +33,9 @@ _FAULTS = {
 async def list_problems(request: Request) -> Response:
     """All codes, each with its causes."""
     found = [each for code in codes() if (each := explained(code)) is not None]
-    return _page(request, "Problems", [("", "\n".join(f"/problems/{each.word}  {each.happened}" for each in found))])
+    return _page(
+        request, "Problems", [("", "\n".join(at(f"/problems/{each.word}  {each.happened}") for each in found))]
+    )
 
 
 @router.get(
@@ -46,9 +49,9 @@ async def explain_problem(word: str, request: Request) -> Response:
     found = explained(word)
     if found is None:
         raise Problem("not-found", "There is no problem of this name: /problems lists all.")
-    causes = [f"/problems/{each}" for each in causes_of(word)]
+    causes = [at(f"/problems/{each}") for each in causes_of(word)]
     if word in CODES_WITH_A_STATUS:
-        causes.append("/problems/status-NNN, the status that the host answered")
+        causes.append(at("/problems/status-NNN, the status that the host answered"))
     return _page(request, word, _sections(found, causes))
 
 
@@ -66,7 +69,7 @@ def _sections(found: Explained, causes: list[str]) -> list[tuple[str, str]]:
         ("What to do", f"{found.to_do} {again}"),
     ]
     if found.word != found.code:
-        sections.append(("It is a cause of", f"/problems/{found.code}"))
+        sections.append(("It is a cause of", at(f"/problems/{found.code}")))
     if causes:
         sections.append(("What may be behind it", "\n".join(causes)))
     return [*sections, ("An example", json.dumps(example, indent=2))]
@@ -92,7 +95,7 @@ def _linked(text: str) -> str:
     lines = []
     for line in text.split("\n"):
         address, space, rest = line.partition(" ")
-        if address.startswith("/problems/") and "NNN" not in address:
+        if address.startswith(at("/problems/")) and "NNN" not in address:
             line = f'<a href="{escape(address)}">{escape(address)}</a>{escape(space + rest)}'  # noqa: PLW2901
         else:
             line = escape(line)  # noqa: PLW2901

@@ -12,6 +12,7 @@ from api.http.auth import authenticate
 from api.http.body import invalid_query, submission
 from api.http.paging import refuse_repeats
 from api.http.prefer import Preference
+from api.http.prefix import at
 from api.http.problems import RETRY_AFTER_S, Problem, problem_of
 from api.live.waiting import outcome_of
 from api.routes.register_openapi import REGISTER_PLUGIN
@@ -129,7 +130,7 @@ def over_quota(outcome: OverQuota) -> Problem:
 def plugin_answer(plugin: Plugin, preference: Preference | None = None) -> Response:
     """Return the 200 that is *plugin*."""
     applied = preference.applied if preference else {}
-    return as_json(plugin, headers={"Location": f"/api/v1/plugins/{plugin.id}", **applied})
+    return as_json(plugin, headers={"Location": at(f"/api/v1/plugins/{plugin.id}"), **applied})
 
 
 def accepted_answer(registration: Registration, preference: Preference | None = None) -> Response:
@@ -138,7 +139,7 @@ def accepted_answer(registration: Registration, preference: Preference | None = 
         RegistrationView.of(registration),
         status=202,
         headers={
-            "Location": f"/api/v1/registrations/{registration.id}",
+            "Location": at(f"/api/v1/registrations/{registration.id}"),
             "Retry-After": str(RETRY_AFTER_S),
             **(preference.applied if preference else {}),
         },

@@ -63,6 +63,7 @@ TRIED = {
     "shared/logs.py _TOKENS": Tried(("prg_",), ("a", "prg_", "_", "prg_aaaaaaa ")),
     "shared/logs.py _URLS": Tried(("http://",), ("a", ":", "/", "://", "@", "?", "#", '"')),
     "shared/registration.py ID": Tried(("plugin-", "registration-019bc2a4-6f00-7c3e-8f6e-"), ("0", "a", "-")),
+    "shared/settings.py _PREFIX": Tried(("/",), ("/", "a", "/a")),
     "shared/urls.py _STRAY_PERCENT": Tried((), ("%", "0", "%0")),
     "shared/urls.py _UNPRINTABLE": Tried((), ("a", "%")),
     "shared/fields.py NAME": Tried(("a",), ("a", " ", ".", "-", "_")),

@@ -31,7 +31,7 @@ for (const over of ["pointerup", "pointercancel", "keyup"]) {
   }, 0));
 }
 
-const source = new EventSource("/operations/live");
+const source = new EventSource(document.currentScript.dataset.live);
 source.addEventListener("open", () => { connection.textContent = "Live"; });
 source.addEventListener("error", () => { connection.textContent = "Not connected: these figures are old. Sign in again if this stays."; });
 source.addEventListener("live", (event) => show(event.data));
