@@ -169,7 +169,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
 @cache
 def _as_uvicorn_was_told() -> tuple[int, bool]:
-    """Return the level of the log, and whether requests are to be in it, as uvicorn's options say, if it was given any.
+    """Return the level of the log, and whether requests are to be in it, as uvicorn was told if it was told.
 
     It is asked once, before our own way to log takes the place of uvicorn's.
     """

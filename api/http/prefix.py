@@ -1,7 +1,7 @@
 """Behind a path prefix, such as https://tools.example/registry: every URL that we hand out carries it.
 
-A proxy in front takes the prefix off what it passes on. What it is (ASGI's `root_path`) the settings say, or uvicorn's
-option. Inside, paths are as ASGI has them, with the prefix; `route_of` leaves it out.
+A proxy in front takes it off what it passes on. What it is (ASGI's `root_path`) the settings say, or uvicorn's option.
+Inside, paths are as ASGI has them, with the prefix; `route_of` leaves it out.
 """
 
 from contextvars import ContextVar

@@ -219,8 +219,9 @@ def test_the_api_runs_an_app_that_exists() -> None:
     assert (asked.host, asked.port, asked.fd) == ("0.0.0.0", 8080, None)
 
 
-def test_worker_and_beat_run_an_app_that_exists() -> None:
+def test_worker_and_beat_run_an_app_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, command in (("worker", worker), ("beat", beat)):
+        monkeypatch.setenv("REGISTRY_BROKER_URL", services()[name]["environment"]["REGISTRY_BROKER_URL"])
         program, quiet, app, module, subcommand, *arguments = services()[name]["command"]
         assert (program, quiet, app, subcommand) == ("celery", "--quiet", "--app", name)
         assert isinstance(import_module(module).app, Celery)
