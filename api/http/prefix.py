@@ -1,6 +1,6 @@
 """Behind a path prefix, such as https://tools.example/registry: every URL that we hand out carries it.
 
-A proxy in front takes it off what it passes on. What it is (ASGI's `root_path`) the settings say, or uvicorn's option.
+A proxy in front takes it off what it passes on. What it is (`root_path` in ASGI) the settings or uvicorn say.
 Inside, paths are as ASGI has them, with the prefix; `route_of` leaves it out.
 """
 
