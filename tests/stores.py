@@ -11,8 +11,10 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+import pytest
 from sqlmodel import SQLModel
 
+from shared.store import schema
 from shared.store.database import Database, open_database
 from shared.store.schema import migrate
 from tests.engines import fresh_database
@@ -106,3 +108,37 @@ def a_store(kind: str, folder: Path, maintenance_url: str) -> Iterator[Database]
         return
     with postgresql_store(maintenance_url) as url, closing(open_database(url)) as database:
         yield database
+
+
+@contextmanager
+def empty_store(kind: str, folder: Path, maintenance_url: str) -> Iterator[Database]:
+    """Open a database of *kind* that has no tables yet, for the length of the block."""
+    if kind == "sqlite":
+        with closing(open_database(f"sqlite:///{folder / f'empty-{next(_numbers)}.db'}")) as database:
+            yield database
+        return
+    with fresh_database(maintenance_url) as url, closing(open_database(url)) as database:
+        yield database
+
+
+@contextmanager
+def newer_release(folder: Path, upgrade: str, *, oldest_code: str | None = None) -> Iterator[str]:
+    """Have `migrate` be that of a release with one migration more, and yield its version.
+
+    It does *upgrade*, SQL, and lets code live from *oldest_code* on, or says nothing of that. Processes that run are
+    of the release before.
+    """
+    before = max(path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("*.py"))
+    version = f"{int(before) + 1:04}"
+    scripts = folder / f"migrations-{version}"
+    shutil.copytree(schema.MIGRATIONS, scripts)
+    said = "" if oldest_code is None else f"OLDEST_CODE = {oldest_code!r}\n"
+    (scripts / "versions" / f"{version}_next.py").write_text(
+        "from alembic import op\n"
+        f"revision, down_revision = {version!r}, {before!r}\n{said}\n"
+        f"def upgrade():\n    op.execute({upgrade!r})\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", scripts)
+        patch.setattr(schema, "SCHEMA_VERSION", version)
+        yield version

@@ -47,6 +47,7 @@ class Worker:
         self._building = threading.Lock()
         self._leaving = False
         self._failed_at = -math.inf
+        self._mismatch: SchemaMismatch | None = None
         self._heartbeat: Heartbeat | None = None
         self._downloads = settings.downloads
 
@@ -69,6 +70,8 @@ class Worker:
         with self._building:
             if self._leaving:
                 return
+            if self._mismatch is not None:
+                raise self._mismatch
             if self._running is None:
                 if time.monotonic() - self._failed_at < TRY_AGAIN_S:
                     raise StoreUnavailable("The store was away a moment ago.")
@@ -84,8 +87,17 @@ class Worker:
     def arrive(self) -> None:
         """Look at what there is to work with, and let operators see that this process is here."""
         self._downloads = fitting(self._settings.downloads)
-        self._heartbeat = Heartbeat(lambda: Workers(self.database), worker_name(), lambda: self.lives)
+        self._heartbeat = Heartbeat(self._workers, worker_name(), lambda: self.lives)
         self._heartbeat.arrive(self._downloads)
+
+    def _workers(self) -> Workers:
+        """Return the workers, after a look at the schema: a migration may no longer let this code live."""
+        try:
+            check_schema(self.database)
+            self._mismatch = None
+        except SchemaMismatch as error:
+            self._mismatch = error
+        return Workers(self.database)
 
     def leave(self) -> None:
         """Cut off what is under way, so that it is put back at once, and ring for whose turn had not come."""

@@ -1,54 +1,86 @@
-"""The schema: whether a store is of this code's version, and bringing it there."""
+"""The schema: whether this code works on a store, and bringing a store to this code's version.
+
+A release that changes the schema is a rolling one: first `migrate`, then the services one by one, while the old ones
+go on. So code and store need not be of one version. Who came later knows, and says it:
+
+- a store that is newer than the code: each migration names the oldest code that works on what it makes, its
+  `OLDEST_CODE`. The newest of these stands beside the store's version (`alembic_version.oldest_code`);
+- a store that is older than the code: the code names the oldest store that it works on, `OLDEST_STORE`.
+
+What is added, or may be null, lets older code live (expand). What is renamed or taken away does not: that is for the
+release after the one that stopped using it (contract). Decision 0028.
+"""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, inspect, text
 
 from shared.store.database import Database, SchemaMismatch
-from shared.store.tables import SCHEMA_VERSION
+from shared.store.tables import OLDEST_STORE, SCHEMA_VERSION
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x706C7567696E  # "plugin": any number that all of us agree on
 
 
+class _Schema(NamedTuple):
+    version: str
+    """Of the newest migration."""
+    oldest_code: str
+    """The oldest code that works on it, by its own SCHEMA_VERSION."""
+
+
 def check_schema(database: Database) -> None:
-    """Make sure this code fits the store.
+    """Make sure this code works on the store.
 
     Raises:
         SchemaMismatch: it does not.
         StoreUnavailable: the database did not answer.
     """
     with database.read() as connection:
-        _refuse_mismatch(_version(connection))
+        found = _schema(connection)
+    if found is None:
+        raise SchemaMismatch("The store has no tables yet: run `plugin-registry migrate` first.")
+    if found.version < OLDEST_STORE:
+        raise SchemaMismatch(
+            f"The store is of an older plugin-registry (schema {found.version}, this one needs {OLDEST_STORE}): "
+            "run `plugin-registry migrate` first."
+        )
+    _refuse_newer(found)
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema up to this code's version; do nothing where it is. SQLite is copied before.
+    """Bring the schema up to this code's version; do nothing where it is that, or newer. SQLite is copied before.
 
     Raises:
-        SchemaMismatch: the store was written by a newer version.
+        SchemaMismatch: the store was written by a newer version that lets this one not live.
+        StoreUnavailable: the database did not answer.
     """
     # Here, because it takes long to load and only this needs it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     with database.write() as connection:
         if database.dialect == "postgresql":  # one at a time; SQLite's writers are anyway
             connection.execute(text("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-        found = _version(connection)
-        if found is not None and found > SCHEMA_VERSION:
-            _refuse_mismatch(found)
-        if found == SCHEMA_VERSION:
+        found = _schema(connection)
+        if found is not None and found.version >= SCHEMA_VERSION:
+            _refuse_newer(found)
             return
         if found is not None and database.dialect == "sqlite":
-            _back_up(Path(database.engine.url.database or ""), found)
+            _back_up(Path(database.engine.url.database or ""), found.version)
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        # A migration that says nothing of others lets none live.
+        migrations = ScriptDirectory.from_config(config).walk_revisions()
+        oldest_code = max(getattr(each.module, "OLDEST_CODE", each.revision) for each in migrations)
+        connection.execute(text("UPDATE alembic_version SET oldest_code = :oldest"), {"oldest": oldest_code})
 
 
 def _back_up(source: Path, version: str) -> None:
@@ -63,25 +95,20 @@ def _back_up(source: Path, version: str) -> None:
     unfinished.rename(copy)
 
 
-def _version(connection: Connection) -> str | None:
-    """Return the newest migration of the store, or None where there is none yet."""
+def _schema(connection: Connection) -> _Schema | None:
+    """Return what the store says of its schema, or None where it has none yet."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return None if version is None else str(version)
+    row = connection.execute(text("SELECT * FROM alembic_version")).mappings().first()
+    if row is None:
+        return None
+    version = str(row["version_num"])
+    return _Schema(version, row.get("oldest_code") or version)  # before 0006 nobody said
 
 
-def _refuse_mismatch(found: str | None) -> None:
-    if found == SCHEMA_VERSION:
-        return
-    if found is None:
-        raise SchemaMismatch("The store has no tables yet: run `plugin-registry migrate` first.")
-    if found > SCHEMA_VERSION:
+def _refuse_newer(found: _Schema) -> None:
+    if found.version > SCHEMA_VERSION < found.oldest_code:
         raise SchemaMismatch(
-            f"The store was written by a newer plugin-registry (schema {found}, this one knows {SCHEMA_VERSION}): "
-            "run that version, or restore a backup."
+            f"The store was written by a newer plugin-registry (schema {found.version}, which needs code of schema "
+            f"{found.oldest_code}; this is of {SCHEMA_VERSION}): run a newer version, or restore a backup."
         )
-    raise SchemaMismatch(
-        f"The store is of an older plugin-registry (schema {found}, this one needs {SCHEMA_VERSION}): "
-        "run `plugin-registry migrate` first."
-    )

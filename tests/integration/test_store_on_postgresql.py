@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 
 from shared.errors import ArtifactMissing
 from shared.registration import Accepted, Claim, Progress, Settlement, Status
-from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.database import Database, open_database
 from shared.store.registrations import Store
 from shared.store.schema import check_schema, migrate
 from tests.conftest import a_parsed_submission
@@ -81,14 +81,6 @@ def test_two_migrations_at_once_are_one(postgresql_url: str) -> None:
         for each in databases:
             check_schema(each)
             each.close()
-
-
-def test_a_database_without_tables_is_refused(postgresql_url: str) -> None:
-    with fresh_database(postgresql_url) as url:
-        database = open_database(url)
-        with pytest.raises(SchemaMismatch, match="no tables yet"):
-            check_schema(database)
-        database.close()
 
 
 def test_the_store_fixture_is_of_this_engine(store: Store, database: Database) -> None:

@@ -1,6 +1,5 @@
 """SQLite keeps the store's contract, and says no well when it cannot."""
 
-import shutil
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ from sqlmodel import SQLModel
 
 from shared.errors import StoreUnavailable
 from shared.store import database as database_module
-from shared.store import schema as schema_module
 from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
 from shared.store.schema import check_schema, migrate
@@ -21,6 +19,7 @@ from shared.store.tables import SCHEMA_VERSION
 from shared.store.workers import Workers
 from tests.conftest import a_parsed_submission
 from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
+from tests.stores import newer_release
 
 
 class TestSQLite(StoreContract, OperatorContract, TokenContract, SessionContract):
@@ -40,11 +39,6 @@ def test_migrations_and_tables_say_the_same(database: Database) -> None:
             assert unique == {
                 each.name for each in table.constraints if each.name and each.__visit_name__ == "unique_constraint"
             }
-
-
-def test_the_newest_migration_is_the_schema_version() -> None:
-    versions = Path(schema_module.__file__).parent / "migrations" / "versions"
-    assert max(path.name[:4] for path in versions.glob("*.py")) == SCHEMA_VERSION
 
 
 def test_a_sqlite_that_is_too_old_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,30 +64,6 @@ def test_threads_that_write_at_the_same_time_all_have_their_turn(database: Datab
 def test_migrating_twice_changes_nothing(database: Database) -> None:
     migrate(database)
     check_schema(database)
-
-
-@pytest.mark.parametrize(
-    ("version", "sentence"),
-    [("9999", "newer plugin-registry"), ("0000", "older plugin-registry"), (None, "no tables yet")],
-)
-def test_a_store_that_does_not_fit_is_refused_in_a_sentence(
-    database: Database, tmp_path: Path, version: str | None, sentence: str
-) -> None:
-    with sqlite3.connect(tmp_path / "registry.db") as connection:
-        connection.execute("DELETE FROM alembic_version")
-        if version:
-            connection.execute("INSERT INTO alembic_version VALUES (?)", (version,))
-    connection.close()
-    with pytest.raises(SchemaMismatch, match=sentence):
-        check_schema(database)
-
-
-def test_a_newer_store_is_not_migrated(database: Database, tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "registry.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
-    with pytest.raises(SchemaMismatch, match="newer plugin-registry"):
-        migrate(database)
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "oracle+x://h"])
@@ -162,25 +132,12 @@ def test_no_statement_is_logged_with_its_values(store: Store, database: Database
     assert "hunter2" not in str(raised.value)
 
 
-def test_an_embedded_store_is_copied_before_it_is_migrated(
-    store: Store, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_embedded_store_is_copied_before_it_is_migrated(store: Store, database: Database, tmp_path: Path) -> None:
     registration = store.submit([(a_parsed_submission(), "tests")])
-    scripts = tmp_path / "migrations"
-    shutil.copytree(schema_module.MIGRATIONS, scripts)
-    next_version = f"{int(SCHEMA_VERSION) + 1:04}"
-    (scripts / "versions" / f"{next_version}_next.py").write_text(
-        f"revision, down_revision = {next_version!r}, {SCHEMA_VERSION!r}\n"
-        "def upgrade():\n"
-        "    from alembic import op\n"
-        "    op.execute('DELETE FROM registrations')\n"
-    )
-    monkeypatch.setattr(schema_module, "MIGRATIONS", scripts)
-    monkeypatch.setattr(schema_module, "SCHEMA_VERSION", next_version)
-    migrate(database)
-    check_schema(database)
+    with newer_release(tmp_path, "DELETE FROM registrations"):
+        migrate(database)
+        check_schema(database)
     assert store.registrations(limit=1) == []
-    monkeypatch.setattr(schema_module, "SCHEMA_VERSION", SCHEMA_VERSION)
     copy = open_database(f"sqlite:///{tmp_path / f'registry.db.schema-{SCHEMA_VERSION}.bak'}")
     check_schema(copy)
     assert len(Store(copy).registrations(limit=10)) == len(registration)
