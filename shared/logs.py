@@ -111,7 +111,7 @@ def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
     Where a text can be read in two ways, more is cut rather than less.
     """
-    return {str(_each_text(key, _scrub)): _each_text(value, _scrub) for key, value in event.items()}
+    return {str(_each_text(key, scrub)): _each_text(value, scrub) for key, value in event.items()}
 
 
 def without_hidden(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -139,7 +139,8 @@ def _each_text(value: object, change: Callable[[str], str]) -> object:
     return value if isinstance(value, int | float | None) else change(str(value))
 
 
-def _scrub(text: str) -> str:
+def scrub(text: str) -> str:
+    """Return *text* with URLs cut to scheme, host and path, and tokens to their prefix."""
     if "?" not in text and "://" not in text and "prg_" not in text:
         return text  # nearly all are such
     return _TOKENS.sub("prg_***", _QUERIES.sub("", _URLS.sub(_without_userinfo, text)))

@@ -4,13 +4,15 @@ A bell is a list of registration ids (invariant 9); losing or doubling one chang
 """
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from amqp.exceptions import ChannelError
 from celery import Celery
-from kombu import Queue
+from kombu import Producer, Queue
 
+from shared.broker import TellingWhenBlocked
 from shared.registration import RegistrationId
 from shared.settings import Settings
 
@@ -26,6 +28,9 @@ PRUNE_EVERY_S = 3600.0
 IDS_PER_BELL = 32
 ANSWERED_WITHIN_S = 60
 """A worker answers a bell in seconds, whatever waits (invariant 12). One that took longer was taken by nobody."""
+PROBE = "registry.probe"
+PROBE_LIVES_S = 60
+NO_SUCH_QUEUE = 404
 CONFIRMED_WITHIN_S = 5.0
 """How long RabbitMQ may take to say that it has a message. Without this limit py-amqp waits for ever."""
 
@@ -45,15 +50,29 @@ def ring(app: Celery, registration_ids: Sequence[RegistrationId]) -> None:
     """Ring for *registration_ids*, with as few bells as they fit in.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker did not take a bell within its time limits.
+        *BROKER_ERRORS: the broker did not take a bell within its time limits.
     """
+    with _publishing(app) as producer:
+        for start in range(0, len(registration_ids), IDS_PER_BELL):
+            bell = (list(registration_ids[start : start + IDS_PER_BELL]),)
+            app.send_task(VERIFY_TASK, args=bell, producer=producer, retry=False, confirm_timeout=CONFIRMED_WITHIN_S)
+
+
+def send_tick(app: Celery, task: str, options: Mapping[str, Any]) -> None:
+    """Send *task*, which runs by the clock.
+
+    Raises:
+        *BROKER_ERRORS: the broker did not take it within its time limits.
+    """
+    with _publishing(app) as producer:
+        app.send_task(task, producer=producer, retry=False, **options)
+
+
+@contextmanager
+def _publishing(app: Celery) -> Iterator[Producer]:
     with app.producer_or_acquire() as producer:
         try:
-            for start in range(0, len(registration_ids), IDS_PER_BELL):
-                bell = (list(registration_ids[start : start + IDS_PER_BELL]),)
-                app.send_task(
-                    VERIFY_TASK, args=bell, producer=producer, retry=False, confirm_timeout=CONFIRMED_WITHIN_S
-                )
+            yield producer
         except Exception:
             producer.connection.collect()  # or the pool would go on handing out a link that died in silence
             raise
@@ -63,14 +82,48 @@ def messages_waiting(app: Celery) -> int:
     """Return how many messages wait in the broker; it counts them without taking any.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker did not answer.
+        *BROKER_ERRORS: the broker did not answer.
     """
-    with app.connection_for_read() as connection, connection.channel() as channel:
-        try:
-            answer: Any = channel.queue_declare(QUEUE, passive=True)  # type: ignore[attr-defined]  # stubs lack it
-        except ChannelError:
-            return 0  # no such queue: on Redis an empty one does not exist
-        return int(answer.message_count)
+    with _channel(app) as channel:
+        return _count(channel)
+
+
+def look_at_broker(app: Celery) -> int:
+    """Return how many messages wait in a broker that takes messages, which one that answers need not do.
+
+    It is given one that nobody waits for: a key that expires, or a message that no queue takes.
+
+    Raises:
+        *BROKER_ERRORS: it did not answer, or refused.
+    """
+    with _channel(app) as channel:
+        if channel.connection.client.transport.driver_type == "redis":
+            channel.client.set(PROBE, "", ex=PROBE_LIVES_S)
+        else:
+            exchange = app.amqp.queues[QUEUE].exchange
+            producer = app.amqp.Producer(channel, auto_declare=False)
+            producer.publish(
+                "", routing_key=PROBE, exchange=exchange, declare=[exchange], confirm_timeout=CONFIRMED_WITHIN_S
+            )
+        return _count(channel)
+
+
+@contextmanager
+def _channel(app: Celery) -> Iterator[Any]:
+    """Open a channel on a connection of its own, which each of the addresses in its URL is tried for once."""
+    with app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=max(0, len(connection.alt) - 1))
+        with connection.channel() as channel:
+            yield channel
+
+
+def _count(channel: Any) -> int:
+    try:
+        return int(channel.queue_declare(QUEUE, passive=True).message_count)
+    except ChannelError as error:
+        if int(error.reply_code or 0) != NO_SUCH_QUEUE:
+            raise
+        return 0  # on Redis an empty one does not exist
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
@@ -80,6 +133,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_use_ssl": _tls(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
+        "broker_channel_error_retry": True,  # and whatever that replies
         "broker_connection_timeout": 2,
         "broker_transport_options": _transport_options(settings),
         "task_queues": [_queue(QUEUE, settings), _queue(CLOCK_QUEUE, settings)],
@@ -117,7 +171,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if _is_amqp(settings):
         # A bell counts as rung when the broker has it. There is a read_timeout as well, which py-amqp does not heed.
-        return {"confirm_publish": True, "write_timeout": 5}
+        return {"confirm_publish": True, "write_timeout": 5, "frame_handler": TellingWhenBlocked()}
     sentinel: dict[str, Any] = {}
     if settings.broker.kind == "sentinel":
         sentinel = {"master_name": settings.broker_sentinel_master}
