@@ -73,9 +73,8 @@ def registry(
         found = {"api": running.enter_context(process("api", api, environment, folder, (listener.fileno(),)))}
         celery = (sys.executable, "-m", "celery", "--quiet", "--app")
         if workers:
-            schedule = ("--schedule", str(folder / "beat"))
             found["beat"] = running.enter_context(
-                process("beat", (*celery, "worker.clock", "beat", *schedule), environment, folder)
+                process("beat", (*celery, "worker.clock", "beat"), environment, folder)
             )
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
         for number in range(1, workers + 1):

@@ -177,6 +177,7 @@ def _children(
         "REGISTRY_BROKER_URL": f"redis+socket://{quote(str(broker))}",
         "REGISTRY_DATABASE_URL": settings.database_url,
         "PYTHONUNBUFFERED": "1",
+        "REGISTRY_ALIVE_FILE": "",  # one for all of them would say nothing of any
     }
     logs = state.path / "logs"
     logs.mkdir(exist_ok=True)
@@ -189,7 +190,12 @@ def _children(
     celery = (python, "-m", "celery", "--quiet", "--app")
     return [
         child("valkey", *_valkey(broker, state.path / "valkey")),
-        child("beat", *celery, "worker.clock", "beat", "--schedule", str(state.path / "beat")),
+        child(
+            "beat",
+            *celery,
+            "worker.clock",
+            "beat",
+        ),
         *(
             child(
                 f"worker-{number}",

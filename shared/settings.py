@@ -190,6 +190,8 @@ class Settings(BaseSettings):
 
     _broker: Broker | None = None
 
+    alive_file: Path | None = None
+    """For a worker or beat: what it touches while it lives."""
     supervisor_fd: int | None = None
     """For a worker: the pipe by which `plugin-registry up` hears that it lives."""
     url: Annotated[str, AfterValidator(parse_http_url)] | None = None

@@ -7,6 +7,7 @@ leases run out, and the next worker takes the same artifact. So somebody outside
 - A timer of `faulthandler`, which runs on a thread of C: it tells on stderr where every thread stood and ends this
   process, wherever it runs. Whoever keeps it (systemd, compose, Kubernetes, `plugin-registry up`) starts it again.
 - `plugin-registry up`, which listens at a pipe: so it notices a worker that was stopped, too.
+- A health check, which looks at a file that is touched as often (`shared/alive.py`).
 """
 
 import contextlib
@@ -15,6 +16,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from shared.alive import touch
 
 EVERY_S = 1.0
 AT_LEAST_S = 10.0
@@ -22,11 +26,15 @@ AT_LEAST_S = 10.0
 
 
 def keep_telling(
-    *, silent_s: float, supervisor_fd: int | None = None, lives: Callable[[], bool] = lambda: True
+    *,
+    silent_s: float,
+    supervisor_fd: int | None = None,
+    alive_file: Path | None = None,
+    lives: Callable[[], bool] = lambda: True,
 ) -> None:
     """Tell that we live, every second from now on, if *lives* says so; be ended after *silent_s* without that.
 
-    *supervisor_fd* is the pipe at which a supervisor listens.
+    *supervisor_fd* is the pipe at which a supervisor listens, *alive_file* what a health check looks at.
     """
     if supervisor_fd is not None:
         os.set_inheritable(supervisor_fd, False)  # or a child of ours would keep it open
@@ -36,6 +44,7 @@ def keep_telling(
         while True:
             if lives():
                 faulthandler.dump_traceback_later(max(silent_s, AT_LEAST_S), exit=True, file=2)
+                touch(alive_file)
                 if supervisor_fd is not None:
                     with contextlib.suppress(OSError):  # it is full: nobody listens at the moment
                         os.write(supervisor_fd, b".")

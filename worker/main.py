@@ -8,12 +8,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from celery import Celery, bootsteps, signals
 from kombu.exceptions import OperationalError
 
+from shared.alive import first_touch
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.queues import celery_app, ring
@@ -30,6 +31,7 @@ from worker.liveness import keep_telling
 from worker.open_files import fitting
 from worker.running import Running, a_store, worker_name
 from worker.tasks import add_tasks
+from worker.ticks import Ticks
 
 TRY_AGAIN_S = 1.0
 """How long after the engine could not be built bells are let go unheard."""
@@ -121,6 +123,7 @@ def create_app() -> Celery:
         celery = celery_app(settings)
     except BadSettings as error:
         sys.exit(str(error))
+    celery.conf.beat_scheduler = partial(Ticks, alive_file=settings.alive_file)
     worker = Worker(settings, ring=lambda ids: ring(celery, ids))
     add_tasks(
         celery,
@@ -137,6 +140,7 @@ def create_app() -> Celery:
         configure_logs(service="worker")
 
     def begin(**_: Any) -> None:
+        first_touch(settings.alive_file)
         try:
             with contextlib.closing(
                 open_database(settings.database_url)
@@ -153,7 +157,12 @@ def create_app() -> Celery:
         requires = ("celery.worker.components:Pool",)
 
         def start(self, parent: Any) -> None:
-            keep_telling(silent_s=settings.lease_s, supervisor_fd=settings.supervisor_fd, lives=lambda: worker.lives)
+            keep_telling(
+                silent_s=settings.lease_s,
+                supervisor_fd=settings.supervisor_fd,
+                alive_file=settings.alive_file,
+                lives=lambda: worker.lives,
+            )
             gc.collect()
             gc.freeze()  # what is loaded by now stays: no collection need look at it again
             if parent.pool_cls.__module__ != "celery.concurrency.prefork":  # whose children do the work

@@ -180,16 +180,16 @@ def test_a_token_of_a_store_that_is_gone_is_made_anew_and_a_stderr_that_nobody_r
         until((life.state / "address").exists, what="the address")
         registry = Registry(process, (life.state / "address").read_text().strip(), life.state, life.state)
         assert registry.token != life.token
-        before = registry.child("--schedule")
+        before = registry.child("worker.clock")
         before.kill()
-        until(lambda: registry.child("--schedule").pid != before.pid, what="a new beat")
+        until(lambda: registry.child("worker.clock").pid != before.pid, what="a new beat")
         assert registry.get("/readyz").status_code == 200
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
 
 
-@pytest.mark.parametrize("name", ["worker-1", "api.main", "--schedule"])
+@pytest.mark.parametrize("name", ["worker-1", "api.main", "worker.clock"])
 def test_a_child_that_dies_is_started_again_and_that_is_said(origin: Origin, mortal: Registry, name: str) -> None:
     served = Served(body=b"z" * 100)
     submission = a_submission(artifactUrl=origin.serve(served), checksum=served.checksum)

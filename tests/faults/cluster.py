@@ -207,7 +207,7 @@ class Cluster:
     def spawn_beat(self, **settings: str) -> None:
         """Start the clock."""
         command = (sys.executable, "-m", "celery", "--quiet", "--app", "worker.clock", "beat")
-        self._spawn("beat", *command, "--schedule", str(self.folder / "beat"), settings=settings)
+        self._spawn("beat", *command, settings=settings)
 
     def spawn_worker(self, name: str, *options: str, **settings: str) -> None:
         """Start a worker."""

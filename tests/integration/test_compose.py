@@ -155,6 +155,16 @@ def test_starts_in_an_order_that_works() -> None:
         assert found[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
+def test_worker_and_beat_are_asked_for_a_sign_that_they_give_on_purpose() -> None:
+    found = services()
+    for name in ("worker", "beat"):
+        program, as_module, module, file = found[name]["healthcheck"]["test"][1:]
+        assert (program, as_module, module) == ("python3", "-m", "shared.alive")
+        assert found[name]["environment"]["REGISTRY_ALIVE_FILE"] == file
+        assert file.startswith("/tmp/"), "what it can write"
+    assert not any("REGISTRY_ALIVE_FILE" in found[name]["environment"] for name in ("api", "migrate"))
+
+
 def test_workers_are_scaled() -> None:
     worker = services()["worker"]
     assert worker["deploy"]["replicas"] >= 2

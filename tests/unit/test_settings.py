@@ -73,6 +73,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "retry_cap_s": 300,
         "lease_s": 20,
         "sweep_interval_s": 2,
+        "alive_file": None,
         "supervisor_fd": None,
         "url": None,
         "token": None,

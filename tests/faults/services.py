@@ -1,0 +1,77 @@
+"""Services by themselves, started as they are documented, over a store and a broker that a test chooses."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.running import PATIENCE_S, clean_environment, until
+
+CELERY = (sys.executable, "-m", "celery", "--quiet", "--app")
+QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+COMMANDS = {
+    "worker": (*CELERY, "worker.main", "worker", "--pool", "threads", "--concurrency", "2", *QUIET),
+    "beat": (*CELERY, "worker.clock", "beat"),
+    "beat of the worker's app": (*CELERY, "worker.main", "beat"),
+    "api": (sys.executable, "-m", "api.main", "--port", "0"),
+    "migrate": (sys.executable, "-m", "cli.main", "migrate"),
+}
+A_STRANGER = 54_321
+"""A user whom the machine does not know, as in a container."""
+
+
+@dataclass
+class Service:
+    """A running one, and what it said."""
+
+    process: "subprocess.Popen[bytes]"
+    output: Path
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def says(self, words: str) -> str:
+        """Return what it said once that holds *words*."""
+
+        def found() -> str | None:
+            assert words in self.said or self.runs, self.said
+            return self.said if words in self.said else None
+
+        said: str = until(found, what=f"{words!r} from {self.process.args!r}")
+        return said
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to end, and return its status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def service(
+    name: str, folder: Path, environment: Mapping[str, str], *, cwd: Path | None = None, stranger: bool = False
+) -> Iterator[Service]:
+    """Run the service called *name* for the length of the block; where we may, *stranger* is who it runs as."""
+    output = folder / f"{name.replace(' ', '-').replace(chr(39), '')}.log"
+    cleaned = clean_environment({"PYTHONUNBUFFERED": "1", **environment})
+    if stranger:
+        del cleaned["HOME"]
+    user = A_STRANGER if stranger and os.getuid() == 0 else None
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            COMMANDS[name], env=cleaned, cwd=cwd, stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=user
+        )
+    try:
+        yield Service(process, output)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
