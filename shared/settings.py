@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -281,7 +282,12 @@ class Settings(BaseSettings):
     def default_store(self) -> Path | None:
         """The file of the store in the state folder, if that is the store."""
         file = self.state_dir / "registry.db"
-        return file if self.database_url == sqlite_url(file) else None
+        return file if self.store_file == file else None
+
+    @property
+    def store_file(self) -> Path | None:
+        """The file that the store is, if it is one."""
+        return Path(unquote(self.database_url.partition(":///")[2])) if self.embedded_store else None
 
     @property
     def embedded_store(self) -> bool:

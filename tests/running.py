@@ -46,6 +46,13 @@ def run(
     )
 
 
+def one_sentence(output: str) -> str:
+    """Return the sentence in which a command refused."""
+    assert "Traceback" not in output
+    (line,) = [each for each in output.splitlines() if each.startswith("plugin-registry: ")]
+    return line
+
+
 def until(condition: Callable[[], Any], *, within_s: float = PATIENCE_S, what: str = "the condition") -> Any:
     """Return what *condition* returns once that is true."""
     give_up = time.monotonic() + within_s

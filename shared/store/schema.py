@@ -39,16 +39,27 @@ def check_schema(database: Database) -> None:
         SchemaMismatch: it does not.
         StoreUnavailable: the database did not answer.
     """
+    version = known_version(database)
+    if version < OLDEST_STORE:
+        raise SchemaMismatch(
+            f"The store is of an older plugin-registry (schema {version}, this one needs {OLDEST_STORE}): "
+            "run `plugin-registry migrate` first."
+        )
+
+
+def known_version(database: Database) -> str:
+    """Return the version of the store, however old it is.
+
+    Raises:
+        SchemaMismatch: it is no store yet, or of a newer release that does not let this code live.
+        StoreUnavailable: the database did not answer.
+    """
     with database.read() as connection:
         found = _schema(connection)
     if found is None:
         raise SchemaMismatch("The store has no tables yet: run `plugin-registry migrate` first.")
-    if found.version < OLDEST_STORE:
-        raise SchemaMismatch(
-            f"The store is of an older plugin-registry (schema {found.version}, this one needs {OLDEST_STORE}): "
-            "run `plugin-registry migrate` first."
-        )
     _refuse_newer(found)
+    return found.version
 
 
 def migrate(database: Database) -> None:

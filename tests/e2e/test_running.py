@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
-from tests.running import COMMAND, PATIENCE_S, Registry, clean_environment, run, running_registry, until
+from tests.running import COMMAND, PATIENCE_S, Registry, clean_environment, one_sentence, run, running_registry, until
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,6 @@ def mortal(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     state = tmp_path_factory.mktemp("mortal") / ("d" * 120) / "state"
     with running_registry(state, env=open_loopback(origin.port)) as registry:
         yield registry
-
-
-def one_sentence(output: str) -> str:
-    assert "Traceback" not in output
-    (line,) = [each for each in output.splitlines() if each.startswith("plugin-registry: ")]
-    return line
 
 
 class Life:
@@ -258,7 +252,7 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert run("migrate", env={"REGISTRY_STATE_DIR": str(state)}).returncode == 0
     with sqlite3.connect(state / "registry.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE alembic_version SET version_num = '9999', oldest_code = '9999'")
     connection.close()
     done = run("up", "--port", "0", "--state", str(state))
     assert done.returncode == 1
