@@ -94,6 +94,15 @@ class Valkey:
         count: Any = self._client.llen(QUEUE)
         return int(count)
 
+    def ticks_waiting(self) -> int:
+        """Return how many messages of the clock's wait for a worker."""
+        count: Any = self._client.llen(CLOCK_QUEUE)
+        return int(count)
+
+    def consumers(self) -> int:
+        """Return how many connections wait for messages."""
+        return sum(each["cmd"] == "brpop" for each in self._client.client_list())
+
     def messages_with_workers(self) -> int:
         """Return how many messages were taken and not yet done with."""
         count: Any = self._client.hlen("unacked")

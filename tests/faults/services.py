@@ -1,6 +1,5 @@
 """Services by themselves, started as they are documented, over a store and a broker that a test chooses."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.running import PATIENCE_S, clean_environment, until
 
@@ -20,8 +21,6 @@ COMMANDS = {
     "api": (sys.executable, "-m", "api.main", "--port", "0"),
     "migrate": (sys.executable, "-m", "cli.main", "migrate"),
 }
-A_STRANGER = 54_321
-"""A user whom the machine does not know, as in a container."""
 
 
 @dataclass
@@ -38,6 +37,12 @@ class Service:
     @property
     def runs(self) -> bool:
         return self.process.poll() is None
+
+    @property
+    def ports(self) -> list[int]:
+        """Where it listens."""
+        wires = psutil.Process(self.process.pid).net_connections("tcp")
+        return [wire.laddr.port for wire in wires if wire.status == psutil.CONN_LISTEN]
 
     def says(self, words: str) -> str:
         """Return what it said once that holds *words*."""
@@ -56,18 +61,14 @@ class Service:
 
 
 @contextmanager
-def service(
-    name: str, folder: Path, environment: Mapping[str, str], *, cwd: Path | None = None, stranger: bool = False
-) -> Iterator[Service]:
-    """Run the service called *name* for the length of the block; where we may, *stranger* is who it runs as."""
+def service(name: str, folder: Path, environment: Mapping[str, str], *, cwd: Path | None = None) -> Iterator[Service]:
+    """Run the service called *name* for the length of the block, without a home."""
     output = folder / f"{name.replace(' ', '-').replace(chr(39), '')}.log"
     cleaned = clean_environment({"PYTHONUNBUFFERED": "1", **environment})
-    if stranger:
-        del cleaned["HOME"]
-    user = A_STRANGER if stranger and os.getuid() == 0 else None
+    cleaned.pop("HOME", None)
     with output.open("w") as log:
         process = subprocess.Popen(
-            COMMANDS[name], env=cleaned, cwd=cwd, stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=user
+            COMMANDS[name], env=cleaned, cwd=cwd, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     try:
         yield Service(process, output)

@@ -1,19 +1,21 @@
 """Worker and beat by themselves, whose broker is not there: they live, say so, and end when they are told to."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from shared.queues import celery_app, ring
 from shared.registration import RegistrationId
 from shared.settings import read_settings
 from tests.faults.brokers import Valkey
-from tests.faults.services import COMMANDS, service
+from tests.faults.services import COMMANDS, Service, service
 from tests.running import PATIENCE_S, PROJECT, until
 from tests.stores import sqlite_store
 from worker.liveness import AT_LEAST_S
@@ -51,6 +53,31 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
         process.kill()
 
 
+@pytest.fixture
+def truly_read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which not even root can write, where we may make one; else one in which we may not."""
+    folder = tmp_path / "read-only"
+    folder.mkdir(0o500)
+    folder.chmod(0o555)
+    mount = ("mount", "-t", "tmpfs", "-o", "ro", "none", str(folder))
+    mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    yield folder
+    if mounted:
+        subprocess.run(("umount", "--lazy", str(folder)), check=True)
+
+
+def ready(port: int) -> bool:
+    return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_S).status_code == 200
+
+
+WORKS: dict[str, Callable[[Service, Valkey], object]] = {
+    "worker": lambda _running, valkey: valkey.consumers(),
+    "beat": lambda _running, valkey: valkey.ticks_waiting(),
+    "beat of the worker's app": lambda _running, valkey: valkey.ticks_waiting(),
+    "api": lambda running, _valkey: [port for port in running.ports if ready(port)],
+}
+
+
 def touched(file: Path) -> float:
     return file.stat().st_mtime if file.exists() else 0
 
@@ -68,6 +95,22 @@ def test_a_sign_of_life_is_given_while_the_broker_is_away(name: str, tmp_path: P
 
         until(four, what="a sign again and again")
         assert running.runs
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_has_a_use_for_a_home_or_for_the_folder_it_runs_in(
+    name: str, tmp_path: Path, valkey: Valkey, truly_read_only: Path
+) -> None:
+    """O10."""
+    alone = {"REGISTRY_DATABASE_URL": sqlite_store(tmp_path / "registry.db"), "REGISTRY_BROKER_URL": valkey.url}
+    with service(name, tmp_path, alone, cwd=truly_read_only) as running:
+        if name == "migrate":
+            assert running.process.wait(PATIENCE_S) == 0, running.said
+        else:
+            until(lambda: WORKS[name](running, valkey), what=f"{name} at work: {running.said}")
+            assert running.end() in {0, -signal.SIGTERM}, running.said
+        assert "Traceback" not in running.said
+    assert not list(truly_read_only.iterdir())
 
 
 @pytest.mark.faults_long

@@ -205,6 +205,18 @@ def test_a_value_that_could_never_work_is_refused_at_the_start(
         _read(monkeypatch, **{variable: value})
 
 
+def test_a_home_is_needed_by_whoever_keeps_something_there_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as in a container, by a user whom it does not know
+    assert _read(monkeypatch, REGISTRY_DATABASE_URL="postgresql://db/registry").default_store is None
+    for variables in ({}, {"REGISTRY_DATABASE_URL": "postgresql://db/registry", "REGISTRY_STATE_DIR": "~/state"}):
+        with pytest.raises(BadSettings, match=r"^REGISTRY_STATE_DIR: "):
+            _read(monkeypatch, **variables)
+
+
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _read(monkeypatch, REGISTRY_EGRESS_PORTS="", REGISTRY_EGRESS_CA_FILE="", REGISTRY_STATE_DIR="")
     assert found == _read(monkeypatch)
