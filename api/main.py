@@ -51,7 +51,7 @@ from api.routes import health, metrics, operations, plugins, problem_pages, regi
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
-from shared.queues import celery_app, messages_waiting, ring
+from shared.queues import celery_app, look_at_broker, ring
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store.changes import changes_of
 from shared.store.counters import Counters
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             StoreSnapshots(database),
             Counters(database),
             counts,
-            lambda: messages_waiting(celery),
+            lambda: look_at_broker(celery),
             sessions=sessions.good,
         ),
         ring=bell.ring,

@@ -65,7 +65,7 @@ def _lines(seen: dict[str, Any]) -> list[str]:
     number = seen["registrations"]
     oldest = f", the oldest due for {seen['oldestDueS']:.0f} s" if seen["oldestDueS"] is not None else ""
     messages = (
-        "the broker does not answer"
+        f"the broker is away ({seen['brokerReason']})"
         if seen["messagesWaiting"] is None
         else f"{seen['messagesWaiting']} messages waiting"
     )

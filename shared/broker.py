@@ -24,8 +24,8 @@ BROKER_ERRORS = (KombuError, AMQPError, MessageNacked, RedisError, OSError)
 """What the clients of brokers raise, whatever the broker is."""
 MAX_CHARACTERS = 200
 _WORD = re.compile(r"[A-Z][A-Z_]{2,}")
-_ECHO = re.compile(r",? with args beginning with:.*")
-"""Redis quotes a command that it does not know, and that may be the one with the password in it."""
+_ECHO = re.compile(r",? with args beginning with:.*|Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+"""Redis quotes a command that it does not know, be it one with the password in it; its client quotes any."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def reason_of(error: BaseException) -> Reason:
     """Return why the broker is away by *error*, which a client of it raised."""
     for each in _chain(error):
         if (reply := _reply(each)) is not None:
-            word = _WORD.match(reply)
-            return Reason(_shown(reply), word[0] if word else "ERR")
+            shown = _shown(reply)
+            word = _WORD.match(shown)
+            return Reason(shown, word[0] if word else "ERR")
     return Reason(_shown(str(error) or type(error).__name__))
 
 
@@ -79,8 +80,8 @@ def _reply(error: BaseException) -> str | None:
 
 
 def _shown(text: str) -> str:
-    line = (text.splitlines() or [""])[0]
-    return visible(scrub(_ECHO.sub("", line)))[:MAX_CHARACTERS].rstrip(" .")
+    line = " ".join(_ECHO.sub("", text).split())
+    return visible(scrub(line))[:MAX_CHARACTERS].rstrip(" .")
 
 
 class TellingWhenBlocked:

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from shared.egress import Egress, Target
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
+from shared.outage import Outage
 from shared.registration import RegistrationId, Waiting
 from worker.attempt import SAFETY_S, Attempt, LeaseLost, Released
 from worker.keeper import Keeper
@@ -80,7 +81,7 @@ class Engine:
         self._moved = asyncio.Event()
         self._moved_at = 0.0
         self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
-        self._last_complaint = 0.0
+        self._outage = Outage(log, away="not claimed", back="claimed again")
 
     # --- from a bell to a task ------------------------------------------------------------------
 
@@ -157,6 +158,7 @@ class Engine:
         try:
             asked_at = time.monotonic()
             claim = await self._keeper.claim(entry.id)
+            self._outage.over()
             if claim is not None:
                 attempt = Attempt(claim, deadline_s=self._deadline_s, lease_s=self._lease_s, claimed_at=asked_at)
                 self._live[entry.id] = attempt
@@ -167,7 +169,7 @@ class Engine:
             self._learn(entry.target or _NOWHERE, busy.target)
             back = entry
         except StoreUnavailable as error:
-            self._complain("not claimed", reason=error.detail)
+            self._outage.note(error.detail)
         except Exception:  # whatever it is, the next has its turn; the lease will run out
             log.exception("attempt ended in a surprise", registration=entry.id)
         finally:
@@ -184,12 +186,6 @@ class Engine:
         self._led[first] = target
         if len(self._led) > MAX_LED:
             del self._led[next(iter(self._led))]
-
-    def _complain(self, event: str, **fields: str) -> None:
-        """Say what all tasks would say at once, once a second."""
-        if time.monotonic() - self._last_complaint >= 1:
-            self._last_complaint = time.monotonic()
-            log.warning(event, **fields)
 
     # --- leases ---------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ from functools import cached_property, partial
 from typing import Any
 
 from celery import Celery, bootsteps, signals
-from kombu.exceptions import OperationalError
 
 from shared.alive import first_touch
+from shared.broker import BROKER_ERRORS
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
+from shared.outage import Outage
 from shared.queues import celery_app, ring
 from shared.registration import RegistrationId
 from shared.settings import BadSettings, Settings, read_settings
@@ -26,6 +27,7 @@ from shared.store.registrations import Store
 from shared.store.schema import check_schema
 from shared.store.workers import GONE_AFTER_S, Workers
 from shared.tracing import TracingNotInstalled, start_tracing
+from worker.consumer import Consumer
 from worker.heartbeat import Heartbeat
 from worker.liveness import keep_telling
 from worker.open_files import fitting
@@ -45,6 +47,8 @@ class Worker:
     def __init__(self, settings: Settings, *, ring: Callable[[Sequence[RegistrationId]], None]) -> None:
         self._settings = settings
         self._ring = ring
+        self.outage = Outage(log, away="broker away, it is waited for", back="broker back")
+        """The broker's, for whoever here meets it."""
         self._running: Running | None = None
         self._building = threading.Lock()
         self._leaving = False
@@ -110,8 +114,9 @@ class Worker:
             self._running.close()  # a loop that runs while its interpreter ends may crash it
         if self._heartbeat is not None:
             self._heartbeat.leave()
-        with contextlib.suppress(OperationalError):  # the broker is away: the sweep will ring
-            self._ring(waited)
+        if waited and not self.outage.lasts:
+            with contextlib.suppress(*BROKER_ERRORS):  # the sweep will ring
+                self._ring(waited)
         if "database" in vars(self):  # it was opened
             self.database.close()
 
@@ -123,14 +128,16 @@ def create_app() -> Celery:
         celery = celery_app(settings)
     except BadSettings as error:
         sys.exit(str(error))
-    celery.conf.beat_scheduler = partial(Ticks, alive_file=settings.alive_file)
     worker = Worker(settings, ring=lambda ids: ring(celery, ids))
+    celery.conf.beat_scheduler = partial(Ticks, alive_file=settings.alive_file)
+    celery.conf.worker_consumer = partial(Consumer, outage=worker.outage)
     add_tasks(
         celery,
         offer=worker.offer,
         store=lambda: worker.store,
         counters=lambda: Counters(worker.database),
         workers=lambda: Workers(worker.database),
+        outage=worker.outage,
         max_attempts=settings.max_attempts,
         keep_registrations_s=settings.keep_registrations_s,
         missed_sweeps=math.ceil(GONE_AFTER_S / settings.sweep_interval_s),

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 
 from celery import Celery
 
+from shared.broker import BROKER_ERRORS, reason_of
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
+from shared.outage import Outage
 from shared.queues import PRUNE_TASK, SWEEP_TASK, VERIFY_TASK, messages_waiting, ring
 from shared.registration import RegistrationId
 from shared.store.counters import Counters
@@ -25,11 +27,15 @@ def add_tasks(
     store: Callable[[], Store],
     counters: Callable[[], Counters],
     workers: Callable[[], Workers],
+    outage: Outage,
     max_attempts: int,
     keep_registrations_s: float,
     missed_sweeps: int,
 ) -> None:
-    """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined."""
+    """Give *app* its tasks. What they work with is asked for when one runs, not when it is defined.
+
+    *outage* is the broker's: a sweep that cannot ring notes it, and what it would have rung for is due again soon.
+    """
     sweeping = threading.Lock()
 
     @app.task(name=VERIFY_TASK, shared=False)
@@ -44,18 +50,30 @@ def add_tasks(
         if not sweeping.acquire(blocking=False):
             return  # one that is not done yet has counted the bells that wait, and two would ring for twice as many
         try:
+            swept = sweep_once()
+            counters().count()
+            if swept:
+                counters().mark("sweep")
+            if lost := workers().count_lost(missed=missed_sweeps):
+                log.warning("workers lost", number=lost)
+        finally:
+            sweeping.release()
+
+    def sweep_once() -> bool:
+        """Sweep; return whether the broker was there for it."""
+        try:
             sweep(
                 store(),
                 waiting=lambda: messages_waiting(app),
                 ring=lambda ids: ring(app, ids),
                 max_attempts=max_attempts,
             )
-            counters().count()
-            counters().mark("sweep")
-            if lost := workers().count_lost(missed=missed_sweeps):
-                log.warning("workers lost", number=lost)
-        finally:
-            sweeping.release()
+        except BROKER_ERRORS as error:
+            reason = reason_of(error)
+            outage.note(reason.text, word=reason.word, by="sweep")
+            return False
+        outage.over(by="sweep")
+        return True
 
     @app.task(name=PRUNE_TASK, shared=False)
     def prune_old() -> None:

@@ -5,6 +5,7 @@ The alert rules in ``deploy/`` say the same, but wait longer, and not for a sing
 
 from collections.abc import Iterator, Sequence
 
+from shared.broker import Reason
 from shared.registration import Registration
 from shared.store.snapshot import StoreSnapshot
 
@@ -14,17 +15,14 @@ OLD_S = 30.0
 SURGE_FROM, SURGE_SHARE = 5, 0.5
 
 
-def alerts(store: StoreSnapshot, messages_waiting: int | None) -> list[str]:
-    """Return what is wrong by the *store*, and by how many messages wait: None where the broker does not answer.
-
-    The worst comes first.
-    """
-    return list(_sentences(store, messages_waiting))
+def alerts(store: StoreSnapshot, broker_away: Reason | None) -> list[str]:
+    """Return what is wrong by the *store*, and that the broker is away, if it is. The worst comes first."""
+    return list(_sentences(store, broker_away))
 
 
-def _sentences(store: StoreSnapshot, messages_waiting: int | None) -> Iterator[str]:
-    if messages_waiting is None:
-        yield "The broker does not answer: new work waits for the sweep, and the sweep for the broker."
+def _sentences(store: StoreSnapshot, broker_away: Reason | None) -> Iterator[str]:
+    if broker_away is not None:
+        yield f"{broker_away.sentence}. New work waits for the sweep, and the sweep for the broker."
     if not any(each.alive for each in store.workers):
         yield "No worker lives: nothing is verified."
     if store.swept_s_ago is None or store.swept_s_ago > SILENT_S:

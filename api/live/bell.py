@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from shared.broker import reason_of
 from shared.logs import get_logger
+from shared.outage import Outage
 from shared.registration import RegistrationId
 
 MAX_UNRUNG = 10_000
@@ -40,7 +42,7 @@ class Bell:
         self._clock, self._sleep = clock, sleep
         self._unrung: deque[RegistrationId] = deque(maxlen=MAX_UNRUNG)
         self._some = threading.Event()
-        self._broker_away = False
+        self._outage = Outage(log, away="broker away, the sweep will ring", back="broker back")
         self._next_at = 0.0
         """When the next bell would be rung, did all of them keep the same distance."""
 
@@ -72,18 +74,12 @@ class Bell:
     def _try(self, ids: Sequence[RegistrationId]) -> None:
         with suppress(Exception):
             self._ring(ids)
-            self._note_broker_back()
+            self._outage.over()
             return
         try:  # again, once: the first may only have met a connection that had died meanwhile
             self._ring(ids)
         except Exception as error:  # noqa: BLE001  # whatever the broker's client raises, the sweep rings again
-            if not self._broker_away:
-                log.warning("broker away, the sweep will ring", reason=type(error).__name__)
-            self._broker_away = True
+            reason = reason_of(error)
+            self._outage.note(reason.text, word=reason.word)
         else:
-            self._note_broker_back()
-
-    def _note_broker_back(self) -> None:
-        if self._broker_away:
-            log.info("broker back")
-        self._broker_away = False
+            self._outage.over()

@@ -9,8 +9,10 @@ from time import monotonic
 from api.http.counts import RequestCounts
 from api.live.alerts import alerts
 from api.live.threads import Threads
+from shared.broker import SILENCE, Reason, reason_of
 from shared.errors import StoreUnavailable
 from shared.logs import get_logger
+from shared.outage import Outage
 from shared.registration import Registration, Status
 from shared.store.counters import Counters
 from shared.store.snapshot import StoreSnapshot, StoreSnapshots
@@ -30,10 +32,11 @@ BROKER_WITHIN_S = 1.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The store's, and how many messages wait in the broker; None where it did not answer."""
+    """The store's, and how many messages wait in the broker; None where that is away, and why."""
 
     store: StoreSnapshot
     messages_waiting: int | None
+    broker_away: Reason | None = None
     sessions: frozenset[str] = frozenset()
     """The sessions that were good: so that those who watch need not be looked up one by one."""
     rendered: dict[bool, str] = field(default_factory=dict, compare=False)
@@ -48,7 +51,7 @@ class Snapshot:
     @property
     def alerts(self) -> list[str]:
         """What is wrong, in sentences, the worst first."""
-        return alerts(self.store, self.messages_waiting)
+        return alerts(self.store, self.broker_away)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Monitor:
         snapshots: StoreSnapshots,
         counters: Counters,
         counts: RequestCounts,
-        count_messages: Callable[[], int],
+        look_at_broker: Callable[[], int],
         sessions: Callable[[], frozenset[str]] = frozenset,
         *,
         ask: Threads | None = None,
@@ -82,14 +85,17 @@ class Monitor:
         self._snapshots = snapshots
         self._counters = counters
         self._counts = counts
-        self._count_messages = count_messages
+        self._look_at_broker = look_at_broker
         self._sessions = sessions
         self._last: Snapshot | None = None
         self._fresh_until = 0.0
         self._looking = asyncio.Lock()
         self._asking: asyncio.Task[int | None] | None = None
+        self._broker_away: Reason | None = None
         self._seeing: asyncio.Task[tuple[Snapshot | None, float]] | None = None
         self._leaving = asyncio.Event()
+        self._unseen = Outage(log, away="store not seen", back="store seen again")
+        self._uncounted = Outage(log, away="answers not counted", back="answers counted again")
 
     async def now(self) -> Snapshot:
         """Return what is seen, no more than about a second old.
@@ -117,14 +123,15 @@ class Monitor:
 
     async def _see(self) -> tuple[Snapshot | None, float]:
         begun = self._clock()
-        asking = asyncio.create_task(self._messages())
+        asking = asyncio.create_task(self.broker())
         try:
             store, sessions = await self._ask_store(self._look)
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may go well, and many wait for this one
-            log.warning("store not seen", reason=str(error) or type(error).__name__)
+            self._unseen.note(str(error) or type(error).__name__)
             return None, 0.0
+        self._unseen.over()
         took_s = self._clock() - begun
-        return Snapshot(store, await asking, sessions), took_s
+        return Snapshot(store, *await asking, sessions), took_s
 
     async def place_of(self, registration: Registration) -> QueuePosition | None:
         """Return where *registration* stands in the queue, if it is queued and due."""
@@ -157,10 +164,6 @@ class Monitor:
             await asyncio.sleep(COUNTED_EVERY_S)
             await self._ask_store(self.count_answers)
 
-    async def messages_waiting(self) -> int | None:
-        """Return how many messages wait in the broker, whether or not the store answers."""
-        return await self._messages()
-
     def _look(self) -> tuple[StoreSnapshot, frozenset[str]]:
         self.count_answers()
         with suppress(StoreUnavailable):  # it may still be read
@@ -174,16 +177,26 @@ class Monitor:
             self._counters.add(counted)
         except Exception as error:  # noqa: BLE001  # nothing that is counted here may end the api
             self._counts.put_back(counted)
-            log.warning("answers not counted", reason=str(error) or type(error).__name__)
+            self._uncounted.note(str(error) or type(error).__name__)
+        else:
+            self._uncounted.over()
 
-    async def _messages(self) -> int | None:
-        """Return what the broker says, if it says so soon; it is not asked again before it has."""
+    async def broker(self) -> tuple[int | None, Reason | None]:
+        """Return how many messages wait, or why that is not known, whether or not the store answers.
+
+        What the broker does not say soon is not waited for; it is not asked again before it has.
+        """
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         done, _pending = await asyncio.wait({self._asking}, timeout=BROKER_WITHIN_S)
-        return self._asking.result() if done else None
+        messages = self._asking.result() if done else None
+        return messages, (self._broker_away or SILENCE) if messages is None else None
 
     async def _ask(self) -> int | None:
-        with suppress(Exception):  # whatever the broker's client raises: it does not answer
-            return await self._ask_store(self._count_messages)
-        return None
+        try:
+            messages = await self._ask_store(self._look_at_broker)
+        except Exception as error:  # noqa: BLE001  # whatever the broker's client raises: it is away
+            self._broker_away = reason_of(error)
+            return None
+        self._broker_away = None
+        return messages

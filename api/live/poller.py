@@ -24,6 +24,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from shared.logs import get_logger
+from shared.outage import Outage
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
@@ -62,7 +63,7 @@ class Poller(Generic[Key, Found]):
         self._over: asyncio.Future[None] | None = None
         """What is waited for between two rounds."""
         self._lively_until = 0.0
-        self._well = True
+        self._outage = Outage(log, away="store not asked", back="store asked again")
         self._leaving = False
 
     def interest(self, key: Key) -> "asyncio.Future[Found | None]":
@@ -117,10 +118,10 @@ class Poller(Generic[Key, Found]):
             if self._asked:
                 found = await self._fetch(list(self._asked))
         except Exception as error:  # noqa: BLE001  # whatever it is, the next round may go well, and all wait for it
-            if self._well:
-                log.warning("store not asked", reason=str(error) or type(error).__name__)
+            self._outage.note(str(error) or type(error).__name__)
             well = False
-        self._well = well
+        else:
+            self._outage.over()
         if found:
             self._lively_until = monotonic() + LIVELY_S
         for key, answers in self._asked.items():

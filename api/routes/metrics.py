@@ -15,6 +15,7 @@ from api.http.counts import REQUESTS
 from api.http.problems import documented
 from api.live.monitor import Snapshot
 from api.services import Services, services_of
+from shared.broker import Reason
 from shared.errors import StoreUnavailable
 from shared.registration import Status
 from shared.store.counters import BUCKETS_S
@@ -56,12 +57,10 @@ async def get_metrics(
     """Read from the store and the broker, at most once a second, and the same from every api process."""
     try:
         metrics = (
-            _metrics(await services.monitor.now())
-            if known
-            else _without_store(await services.monitor.messages_waiting())
+            _metrics(await services.monitor.now()) if known else _without_store(*await services.monitor.broker())
         )
     except StoreUnavailable:
-        metrics = _without_store(await services.monitor.messages_waiting())
+        metrics = _without_store(*await services.monitor.broker())
     try:
         encoder, media_type = choose_encoder(request.headers.get("Accept", ""))
     except (TypeError, ValueError):  # it stumbles over versions that are none
@@ -79,13 +78,17 @@ class _Given(Collector):
         return self._metrics
 
 
-def _without_store(messages: int | None) -> Iterator[Metric]:
+def _without_store(messages: int | None, broker_away: Reason | None) -> Iterator[Metric]:
     yield _gauge("store_up", "Whether the store answers.", 0)
-    yield from _broker(messages)
+    yield from _broker(messages, broker_away)
 
 
-def _broker(messages: int | None) -> Iterator[Metric]:
-    yield _gauge("broker_up", "Whether the broker answers.", int(messages is not None))
+def _broker(messages: int | None, away: Reason | None) -> Iterator[Metric]:
+    yield _gauge("broker_up", "Whether the broker takes messages.", int(away is None))
+    if away is not None:
+        why = GaugeMetricFamily(f"{_PREFIX}_broker_away", "Why it does not, while that is so.", labels=["reason"])
+        why.add_metric([away.text], 1)
+        yield why
     if messages is not None:
         yield _gauge("messages_waiting", "Messages that wait in the broker.", messages)
 
@@ -94,7 +97,7 @@ def _metrics(seen: Snapshot) -> Iterator[Metric]:
     snapshot = seen.store
     counters = snapshot.counters
     yield _gauge("store_up", "Whether the store answers.", 1)
-    yield from _broker(seen.messages_waiting)
+    yield from _broker(seen.messages_waiting, seen.broker_away)
     by_status = GaugeMetricFamily(
         f"{_PREFIX}_registrations", "Registrations in the store, final ones until they are pruned.", labels=["status"]
     )

@@ -55,7 +55,8 @@ class SnapshotView(View):
     taken_at: Timestamp
     registrations: dict[Status, int] = Field(description="How many of each status the store holds")
     oldest_due_s: float | None = Field(description="How long the longest waits that could be claimed")
-    messages_waiting: int | None = Field(description="Messages in the broker; null where it does not answer")
+    messages_waiting: int | None = Field(description="Messages in the broker; null where that is away")
+    broker_reason: str | None = Field(description="Why the broker is away, by its own word; null where it is not")
     settled_a_second: float
     retrying: dict[str, int] = Field(description="Queued ones whose last attempt failed, by cause")
     swept_s_ago: float | None = Field(description="How long ago the sweep ran")
@@ -75,6 +76,7 @@ class SnapshotView(View):
             registrations=seen.registrations,
             oldest_due_s=snapshot.oldest_due_s,
             messages_waiting=seen.messages_waiting,
+            broker_reason=seen.broker_away.text if seen.broker_away else None,
             settled_a_second=round(snapshot.settled_a_second, 3),
             retrying=dict(snapshot.retrying),
             swept_s_ago=snapshot.swept_s_ago,

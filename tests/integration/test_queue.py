@@ -21,7 +21,8 @@ from kombu.exceptions import OperationalError
 
 from api.live.bell import Bell
 from cli.embedded import _valkey
-from shared.queues import IDS_PER_BELL, QUEUE, celery_app, messages_waiting, ring
+from shared.broker import BROKER_ERRORS, reason_of
+from shared.queues import IDS_PER_BELL, PROBE, QUEUE, celery_app, look_at_broker, messages_waiting, ring
 from shared.registration import RegistrationId
 from shared.settings import Settings, read_settings
 from tests.running import until
@@ -63,6 +64,58 @@ def test_many_ids_ring_few_bells_and_they_are_counted(
     assert messages_waiting(app) == 3
     ring(app, [])
     assert messages_waiting(app) == 3
+
+
+REFUSALS: dict[str, tuple[list[str], list[str]]] = {
+    "READONLY": (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+    "MASTERDOWN": (
+        ["CONFIG SET replica-serve-stale-data no", "REPLICAOF 127.0.0.1 1"],
+        ["REPLICAOF NO ONE", "CONFIG SET replica-serve-stale-data yes"],
+    ),
+    "OOM": (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"]),
+    "NOREPLICAS": (["CONFIG SET min-replicas-to-write 1"], ["CONFIG SET min-replicas-to-write 0"]),
+    "NOAUTH": (["CONFIG SET requirepass S3CRET"], ["CONFIG SET requirepass "]),
+    "NOPERM": (["ACL SETUSER default -set"], ["ACL SETUSER default +@all"]),
+}
+"""How a broker comes to refuse, by the word it refuses with, and how that is mended."""
+
+
+def do(client: redis.Redis, commands: list[str]) -> None:
+    for each in commands:
+        client.execute_command(*each.split(" ", 3))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("word", REFUSALS)
+def test_a_broker_that_answers_and_takes_nothing_is_away_and_says_why(
+    valkey: tuple[Settings, psutil.Process, redis.Redis], word: str
+) -> None:
+    settings, _process, client = valkey
+    app, (refuse, mend) = celery_app(settings), REFUSALS[word]
+    ring(app, some_ids(1))
+    assert look_at_broker(app) == 1
+    assert 0 < client.ttl(PROBE) <= 60, "what it is given expires"
+    client.client_setname("ours")
+    do(client, refuse)
+    with pytest.raises(BROKER_ERRORS) as refused:
+        look_at_broker(app)
+    reason = reason_of(refused.value)
+    assert reason.word == word
+    assert reason.sentence.startswith(f"The broker refuses writes: {word} ")
+    assert "S3CRET" not in reason.text
+    do(client, mend)
+    assert look_at_broker(app) == 1
+
+
+def test_a_broker_that_is_not_there_is_away_and_that_is_all_there_is_to_say() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for scheme in ("redis", "amqp"):
+        with pytest.raises(BROKER_ERRORS) as away:
+            look_at_broker(celery_app(read_settings(broker_url=f"{scheme}://guest:S3CRET@127.0.0.1:{port}")))
+        reason = reason_of(away.value)
+        assert reason.word is None
+        assert "refused" in reason.sentence
+        assert "S3CRET" not in reason.sentence
 
 
 def test_a_broker_that_is_not_there_fails_a_ring_soon() -> None:

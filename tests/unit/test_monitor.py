@@ -10,6 +10,7 @@ import pytest
 
 from api.http.counts import RequestCounts
 from api.live.monitor import FRESH_S, Monitor, Snapshot
+from shared.broker import SILENCE, Reason
 from shared.errors import StoreUnavailable
 from shared.store.counters import Counters, Key
 from shared.store.snapshot import Minute, StoreSnapshot, StoreSnapshots, Upstream
@@ -99,12 +100,12 @@ def test_a_broker_that_hangs_is_shown_as_away_and_asked_once() -> None:
 
     monitor = Monitor(CountingSnapshots(), NoCounters(), RequestCounts(), waiting)
 
-    async def look_twice() -> list[int | None]:
-        found = [await monitor.messages_waiting(), await monitor.messages_waiting()]
+    async def look_twice() -> list[tuple[int | None, Reason | None]]:
+        found = [await monitor.broker(), await monitor.broker()]
         hang.set()
         return found
 
-    assert asyncio.run(look_twice()) == [None, None]
+    assert asyncio.run(look_twice()) == [(None, SILENCE)] * 2
     assert asked == [1]
 
 
@@ -156,15 +157,16 @@ def test_what_nobody_foresaw_does_not_end_the_counting() -> None:
 
 
 def replaced(**changes: object) -> Snapshot:
-    messages_waiting = changes.pop("messages_waiting", 0)
-    assert messages_waiting is None or isinstance(messages_waiting, int)
-    return Snapshot(StoreSnapshot(**{**vars(WELL), **changes}), messages_waiting)
+    away = changes.pop("broker_away", None)
+    assert away is None or isinstance(away, Reason)
+    return Snapshot(StoreSnapshot(**{**vars(WELL), **changes}), None if away else 0, away)
 
 
 @pytest.mark.parametrize(
     ("seen", "word"),
     [
-        (replaced(messages_waiting=None), "broker"),
+        (replaced(broker_away=SILENCE), "The broker does not answer: nothing came in time."),
+        (replaced(broker_away=Reason("OOM it is full", "OOM")), "The broker refuses writes: OOM it is full."),
         (replaced(workers=[]), "No worker"),
         (replaced(workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, False)]), "No worker"),
         (replaced(swept_at=None), "sweep never ran"),

@@ -6,6 +6,8 @@ from typing import Any, cast
 import pytest
 
 from shared.errors import StoreUnavailable
+from shared.logs import get_logger
+from shared.outage import Outage
 from shared.queues import SWEEP_TASK, VERIFY_TASK, celery_app
 from shared.settings import read_settings
 from shared.store.registrations import Store
@@ -53,6 +55,7 @@ def tasks(store: SlowStore, offer: Any = lambda _ids: None) -> Any:
         max_attempts=5,
         keep_registrations_s=60,
         missed_sweeps=3,
+        outage=Outage(get_logger(__name__), away="away", back="back"),
     )
     return app.tasks
 
