@@ -29,6 +29,11 @@ def amqp_url() -> str:
     return os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 
+def pytest_configure() -> None:
+    """Find servers where Debian has them, though not everybody's PATH leads there: what is installed is required."""
+    os.environ["PATH"] = os.pathsep.join((os.environ["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs what this machine has not; with TEST_AMQP_URL set a RabbitMQ is required."""
     there = {

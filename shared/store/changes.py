@@ -106,6 +106,7 @@ class PostgresqlChanges:
         self._proven = False
         """Whether what is told arrives."""
         self._wake: Callable[[], None] = lambda: None
+        self._said = ""
 
     def version(self) -> int:
         """Count what was told, if that arrives."""
@@ -121,11 +122,17 @@ class PostgresqlChanges:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001  # whatever it is: the store is asked until it is mended
-                log.info("not told of changes", reason=type(error).__name__)
+                self._say("not told of changes", reason=type(error).__name__)
                 await asyncio.sleep(AGAIN_S)
             else:
-                log.warning("nothing is told through this pooler, so the store is asked", again_s=POOLED_AGAIN_S)
+                self._say("nothing is told through this pooler, so the store is asked", again_s=POOLED_AGAIN_S)
                 await asyncio.sleep(POOLED_AGAIN_S)
+
+    def _say(self, event: str, **fields: str | float) -> None:
+        """Say that nothing is told, once for as long as that is so."""
+        if event != self._said:
+            log.warning(event, **fields)
+        self._said = event
 
     async def _listen(self) -> None:
         """Hear what is told until the connection is lost, or return where nothing arrives."""
@@ -136,6 +143,7 @@ class PostgresqlChanges:
                 async for _each in connection.notifies(timeout=PROVEN_WITHIN_S, stop_after=1):
                     self._proven = True
                 while self._proven:
+                    self._said = ""
                     self._heard += 1
                     self._wake()
                     async for _each in connection.notifies(stop_after=1):
@@ -149,9 +157,12 @@ class PostgresqlChanges:
             await other.execute(f"NOTIFY {CHANNEL}")
 
     async def _connect(self) -> "AsyncConnection[Any]":
-        import psycopg  # noqa: PLC0415  # it takes long to load, and only this store needs it
+        # Here, because they take long to load, and only this store needs them.
+        from psycopg import AsyncConnection  # noqa: PLC0415
 
-        return await psycopg.AsyncConnection.connect(autocommit=True, **self._database.connecting)
+        from shared.store.postgresql import connecting  # noqa: PLC0415
+
+        return await AsyncConnection.connect(autocommit=True, **connecting(self._database.engine))
 
     def close(self) -> None:
         """Do nothing: the connection ends with its task."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, InvalidatePoolError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -27,22 +27,8 @@ POSTGRESQL_CONNECTIONS = 4
 """Of one process; its threads take turns. Eight got in each other's way: an artifact cost a third more."""
 OLDEST_SQLITE = (3, 35)
 """RETURNING."""
-PAUSE_S = 1.0
-"""A connection that nobody used for so long may have died unseen, and is asked before it is used."""
 RETRY_BEGIN_S = 0.001
 """How often a writer asks SQLite whether the other process is done."""
-_CONNECTING: dict[str, Any] = {
-    "connect_timeout": BUSY_TIMEOUT_S,
-    "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c statement_timeout={2 * BUSY_TIMEOUT_S}s "
-    # A process that stops in the middle must not hold its locks for as long as it is stopped.
-    f"-c idle_in_transaction_session_timeout={2 * BUSY_TIMEOUT_S}s",
-    # A link that died in silence, which no statement_timeout ends.
-    "tcp_user_timeout": 2 * BUSY_TIMEOUT_S * 1000,
-    "keepalives_idle": BUSY_TIMEOUT_S,
-    "keepalives_interval": 1,
-    "keepalives_count": BUSY_TIMEOUT_S,
-}
-"""How PostgreSQL is connected to."""
 
 
 class SchemaMismatch(Exception):
@@ -74,22 +60,26 @@ def _now(_element: NowMs, compiler: Any, **_options: Any) -> str:
 class Database:
     """A pool of connections, and the kinds of transaction everything else is written in."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, begin: Callable[[Connection, bool], None] | None = None) -> None:
+        """Work on *engine*. *begin* begins a transaction where its library does not, and says if it is patient."""
         self.engine = engine
         """For what stands beside this."""
         self.dialect = engine.dialect.name
         self._sqlite = self.dialect == "sqlite"
-        # On PostgreSQL, where each is a round trip, a statement that is alone needs no BEGIN and no end.
-        self._alone = engine if self._sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._begin = begin
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, patient: bool = False) -> Iterator[Connection]:
         """Yield a connection whose changes are committed, durably, if the block ends well.
+
+        With *patient* PostgreSQL may take as long as it takes for each statement.
 
         Raises:
             StoreUnavailable: the database could not take it.
         """
         with _translated(), self.engine.begin() as connection:
+            if self._begin is not None:
+                self._begin(connection, patient)
             yield connection
             # SQLite rolls back by itself, as when the disk is full: a commit would do nothing then, and succeed.
             if self._sqlite and not _driver_of(connection).in_transaction:
@@ -99,17 +89,13 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Yield a connection for reading; each statement sees one consistent state.
 
+        On PostgreSQL, where each is a round trip, a statement needs no BEGIN and no end.
+
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        with _translated(), self._alone.connect() as connection:
+        with _translated(), self.engine.connect() as connection:
             yield connection.execution_options(read_only=True)
-
-    @property
-    def connecting(self) -> dict[str, Any]:
-        """How psycopg connects to this database, which is PostgreSQL, outside of the pool."""
-        arguments = self.engine.dialect.create_connect_args(self.engine.url)[1]
-        return {name: value for name, value in arguments.items() if name != "context"} | _CONNECTING
 
     def close(self) -> None:
         """Close every connection of the pool."""
@@ -147,15 +133,9 @@ def open_database(url: str, *, connections: int = POSTGRESQL_CONNECTIONS) -> Dat
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         elif kind == "postgresql":
-            engine = create_engine(
-                make_url(url).set(drivername="postgresql+psycopg"),
-                hide_parameters=True,
-                pool_size=connections,
-                max_overflow=0,
-                pool_timeout=BUSY_TIMEOUT_S,
-                connect_args=_CONNECTING,
-            )
-            _ask_after_a_pause(engine)
+            from shared.store import postgresql  # noqa: PLC0415  # it takes long to load
+
+            return Database(postgresql.postgresql_engine(make_url(url), connections=connections), postgresql.begin)
         else:
             raise SchemaMismatch(f"REGISTRY_DATABASE_URL: {kind} is not supported, use sqlite or postgresql.")
     except ArgumentError as error:
@@ -177,23 +157,6 @@ def _begin_sqlite(connection: Connection) -> None:
         driver.execute("BEGIN")
     else:
         _begin_immediate(driver)
-
-
-def _ask_after_a_pause(engine: Engine) -> None:
-    """Replace connections that died while nobody used them. To ask each time would cost a round trip each time."""
-
-    @event.listens_for(engine, "checkin")
-    def note_time(_connection: Any, record: Any) -> None:
-        record.info["back_at"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def ask(connection: Any, record: Any, _proxy: Any) -> None:
-        if time.monotonic() - record.info.get("back_at", 0) < PAUSE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error
 
 
 def _begin_immediate(driver: sqlite3.Connection) -> None:

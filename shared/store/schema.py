@@ -74,9 +74,8 @@ def migrate(database: Database) -> None:
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    with database.write() as connection:
+    with database.write(patient=True) as connection:
         if database.dialect == "postgresql":  # one at a time; SQLite's writers are anyway
-            connection.execute(text("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         found = _schema(connection)
         if found is not None and found.version >= SCHEMA_VERSION:

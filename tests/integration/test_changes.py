@@ -14,6 +14,7 @@ from shared.registration import Operator
 from shared.store import changes as changes_module
 from shared.store.changes import Changes, PostgresqlChanges, changes_of
 from shared.store.database import Database, open_database
+from shared.store.postgresql import connecting
 from shared.store.registrations import Store
 from tests.conftest import a_parsed_submission
 from tests.contracts import WRONG, claim, digest_of, register, reject, submit
@@ -166,7 +167,7 @@ def test_a_listener_connects_as_the_pool_does_however_its_url_is_spelt(postgresq
 
     async def story() -> str:
         database = open_database(url)
-        async with await psycopg.AsyncConnection.connect(**database.connecting) as connection:
+        async with await psycopg.AsyncConnection.connect(**connecting(database.engine)) as connection:
             told = await (await connection.execute("SHOW application_name")).fetchone()
         with database.read() as pooled:
             assert told == tuple(pooled.exec_driver_sql("SHOW application_name").one())
