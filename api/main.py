@@ -82,6 +82,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         celery = celery_app(settings)
         database = open_database(settings.database_url, connections=STORE_CONNECTIONS)
         check_schema(database)
+        database.tell_outages()
     except (BadSettings, SchemaMismatch, StoreUnavailable, TracingNotInstalled) as error:
         sys.exit(str(error))
 

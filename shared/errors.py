@@ -8,7 +8,7 @@ exceptions with ``from``; the core never sees a socket or SQLAlchemy. None of th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 REGISTERED_MEANWHILE = "registered-meanwhile"
 """The cause of a conflict with the very same plugin, of which whoever waits is told as if it were its own."""
@@ -239,7 +239,18 @@ class AttemptsUsedUp(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The store could not take or give what was asked of it; nothing was changed."""
+    """The store could not take or give what was asked of it; nothing was changed.
+
+    *reason* is what the database said of it. That names hosts and roles, so it is for those who operate it: as text
+    this error holds it, for logs and terminals; `detail`, which is stored and answered, does not.
+    """
 
     code = "store-unavailable"
     fault = "registry"
+
+    def __init__(self, detail: str, *, reason: str = "", **others: Any) -> None:
+        super().__init__(detail, **others)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.detail.removesuffix('.')}: {self.reason}." if self.reason else self.detail

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from tests.running import PATIENCE_S, until
 
 
 @contextmanager
-def pgbouncer(database_url: str, *settings: str) -> Iterator[Callable[[str], str]]:
+def pgbouncer(
+    database_url: str, *settings: str, files: Mapping[str, str] | None = None
+) -> Iterator[Callable[[str], str]]:
     """Run one with *settings* besides what it needs, and yield what leads a database's URL through it.
 
-    *database_url* is any of the server's.
+    *database_url* is any of the server's; *files* are settings that name a file, by what that holds.
     """
     server = make_url(database_url)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -43,6 +45,9 @@ def pgbouncer(database_url: str, *settings: str) -> Iterator[Callable[[str], str
             "pool_mode = transaction",
             *settings,
         ]
+        for name, text in (files or {}).items():
+            (folder / name).write_text(text)
+            lines.append(f"{name} = {folder / name}")
         (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
         nobody = os.getuid() == 0  # it refuses to be root's
         if nobody:

@@ -26,7 +26,6 @@ from collections.abc import Iterable, Sequence
 from shared.egress import Egress, Target
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
-from shared.outage import Outage
 from shared.registration import RegistrationId, Waiting
 from worker.attempt import SAFETY_S, Attempt, LeaseLost, Released
 from worker.keeper import Keeper
@@ -81,7 +80,6 @@ class Engine:
         self._moved = asyncio.Event()
         self._moved_at = 0.0
         self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
-        self._outage = Outage(log, away="not claimed", back="claimed again")
 
     # --- from a bell to a task ------------------------------------------------------------------
 
@@ -92,8 +90,7 @@ class Engine:
             return
         try:
             waiting = await self._keeper.look(new)
-        except StoreUnavailable as error:
-            log.warning("bell not answered", reason=error.detail)
+        except StoreUnavailable:  # the sweep rings again
             return
         until = time.monotonic() + PATIENCE_S
         while waiting:
@@ -168,8 +165,8 @@ class Engine:
         except Busy as busy:
             self._learn(entry.target or _NOWHERE, busy.target)
             back = entry
-        except StoreUnavailable as error:
-            self._outage.note(error.detail)
+        except StoreUnavailable:
+            pass  # the sweep rings again
         except Exception:  # whatever it is, the next has its turn; the lease will run out
             log.exception("attempt ended in a surprise", registration=entry.id)
         finally:
@@ -205,7 +202,7 @@ class Engine:
                 attempt.renewed(asked_at)
             elif ours is False:
                 attempt.cut_off(LeaseLost("another worker has the claim, or it was settled"))
-        wrong = [each for each in answers if isinstance(each, BaseException)]
+        wrong = [each for each in answers if isinstance(each, Exception) and not isinstance(each, StoreUnavailable)]
         if wrong:
             log.warning("leases not renewed", claims=len(wrong), reason=str(wrong[0]))
 

@@ -60,7 +60,9 @@ class Worker:
     @cached_property
     def database(self) -> Database:
         """The connections to the store that everything here shares."""
-        return open_database(self._settings.database_url)
+        database = open_database(self._settings.database_url)
+        database.tell_outages()
+        return database
 
     @cached_property
     def store(self) -> Store:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from celery import Celery
 
@@ -40,22 +41,24 @@ def add_tasks(
 
     @app.task(name=VERIFY_TASK, shared=False)
     def answer_bell(registration_ids: list[str]) -> None:
-        try:
-            offer([RegistrationId(each) for each in registration_ids])
-        except (StoreUnavailable, SchemaMismatch) as error:  # the sweep rings again
-            log.warning("bell not answered", reason=str(error))
+        with suppress(StoreUnavailable):  # of which the store tells; the sweep rings again
+            try:
+                offer([RegistrationId(each) for each in registration_ids])
+            except SchemaMismatch as error:
+                log.warning("bell not answered", reason=str(error))
 
     @app.task(name=SWEEP_TASK, shared=False)
     def sweep_due() -> None:
         if not sweeping.acquire(blocking=False):
             return  # one that is not done yet has counted the bells that wait, and two would ring for twice as many
         try:
-            swept = sweep_once()
-            counters().count()
-            if swept:
-                counters().mark("sweep")
-            if lost := workers().count_lost(missed=missed_sweeps):
-                log.warning("workers lost", number=lost)
+            with suppress(StoreUnavailable):  # of which the store tells; the next one does it
+                swept = sweep_once()
+                counters().count()
+                if swept:
+                    counters().mark("sweep")
+                if lost := workers().count_lost(missed=missed_sweeps):
+                    log.warning("workers lost", number=lost)
         finally:
             sweeping.release()
 
@@ -77,6 +80,7 @@ def add_tasks(
 
     @app.task(name=PRUNE_TASK, shared=False)
     def prune_old() -> None:
-        prune(store(), older_than_s=keep_registrations_s)
-        counters().forget()
-        workers().forget()
+        with suppress(StoreUnavailable):  # the next one does it
+            prune(store(), older_than_s=keep_registrations_s)
+            counters().forget()
+            workers().forget()

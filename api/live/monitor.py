@@ -126,6 +126,8 @@ class Monitor:
         asking = asyncio.create_task(self.broker())
         try:
             store, sessions = await self._ask_store(self._look)
+        except StoreUnavailable:
+            return None, 0.0
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may go well, and many wait for this one
             self._unseen.note(str(error) or type(error).__name__)
             return None, 0.0
@@ -177,7 +179,8 @@ class Monitor:
             self._counters.add(counted)
         except Exception as error:  # noqa: BLE001  # nothing that is counted here may end the api
             self._counts.put_back(counted)
-            self._uncounted.note(str(error) or type(error).__name__)
+            if not isinstance(error, StoreUnavailable):  # which the store tells
+                self._uncounted.note(str(error) or type(error).__name__)
         else:
             self._uncounted.over()
 

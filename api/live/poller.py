@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Generic, TypeVar
 
+from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.outage import Outage
 
@@ -118,7 +119,8 @@ class Poller(Generic[Key, Found]):
             if self._asked:
                 found = await self._fetch(list(self._asked))
         except Exception as error:  # noqa: BLE001  # whatever it is, the next round may go well, and all wait for it
-            self._outage.note(str(error) or type(error).__name__)
+            if not isinstance(error, StoreUnavailable):  # which the store tells
+                self._outage.note(str(error) or type(error).__name__)
             well = False
         else:
             self._outage.over()

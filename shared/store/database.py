@@ -20,6 +20,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from shared.errors import StoreUnavailable
+from shared.store.outage import StoreOutage
 
 BUSY_TIMEOUT_S = 5
 """How long a transaction waits for its turn before the store counts as unavailable."""
@@ -27,6 +28,12 @@ POSTGRESQL_CONNECTIONS = 4
 """Of one process; its threads take turns. Eight got in each other's way: an artifact cost a third more."""
 OLDEST_SQLITE = (3, 35)
 """RETURNING."""
+NOT_OURS = {"42501", "3F000"}
+"""SQLSTATEs of PostgreSQL: insufficient privilege, no such schema."""
+LIBPQS_ADVICE = ("\t", "DETAIL:", "HINT:")
+"""How lines begin that tell no reason."""
+MAX_REASON = 500
+"""Characters of what a database said that are told."""
 RETRY_BEGIN_S = 0.001
 """How often a writer asks SQLite whether the other process is done."""
 
@@ -67,6 +74,7 @@ class Database:
         self.dialect = engine.dialect.name
         self._sqlite = self.dialect == "sqlite"
         self._begin = begin
+        self._outage: StoreOutage | None = None
 
     @contextmanager
     def write(self, *, patient: bool = False) -> Iterator[Connection]:
@@ -77,7 +85,7 @@ class Database:
         Raises:
             StoreUnavailable: the database could not take it.
         """
-        with _translated(), self.engine.begin() as connection:
+        with self._translated(), self.engine.begin() as connection:
             if self._begin is not None:
                 self._begin(connection, patient)
             yield connection
@@ -94,12 +102,41 @@ class Database:
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        with _translated(), self.engine.connect() as connection:
+        with self._translated(), self.engine.connect() as connection:
             yield connection.execution_options(read_only=True)
 
     def close(self) -> None:
         """Close every connection of the pool."""
         self.engine.dispose()
+
+    def tell_outages(self) -> None:
+        """Tell the log of outages from now on: for a process that goes on when the store is away."""
+        self._outage = StoreOutage()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (IntegrityError, ProgrammingError, DataError) as error:
+            if not _operators(error):
+                raise  # ours to mend, not the database's
+            raise self._away(error) from error
+        except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
+            raise self._away(error) from error
+        if self._outage is not None:
+            self._outage.went_well()
+
+    def _away(self, error: Exception) -> StoreUnavailable:
+        reason = _reason(error, self.engine.url.password)
+        if self._outage is not None:
+            self._outage.failed(reason)
+        return StoreUnavailable("The store cannot be reached or cannot take this now.", reason=reason)
+
+
+def _operators(error: DBAPIError) -> bool:
+    """Whether an operator can mend what looks like a mistake of ours: a grant, a search path, a part of the URL."""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate in NOT_OURS or (sqlstate is None and error.statement is None)
 
 
 def _driver_of(connection: Connection) -> sqlite3.Connection:
@@ -177,11 +214,18 @@ def _begin_immediate(driver: sqlite3.Connection) -> None:
         driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000}")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise  # ours to mend, not the database's
-    except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
-        raise StoreUnavailable("The store cannot be reached or cannot take this now.") from error
+def _reason(error: Exception, password: str | None) -> str:
+    """Return in one line what the database said: its SQLSTATE, or SQLite's name for it, and its words.
+
+    No statement, no value, no detail; and no password, though none has been seen in any.
+    """
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(error, PoolTimeout):
+        return f"every connection of this process was busy for {BUSY_TIMEOUT_S} s"
+    name = getattr(said, "sqlite_errorname", None)
+    if sqlstate := getattr(said, "sqlstate", None):
+        name = f"SQLSTATE {sqlstate}"
+    words = getattr(getattr(said, "diag", None), "message_primary", None) or str(said)
+    told = [line for line in words.splitlines() if not line.startswith(LIBPQS_ADVICE)]
+    text = " ".join(" ".join(told).split())[:MAX_REASON].removesuffix(".")
+    return (f"{name}, " if name else "") + (text.replace(password, "***") if password else text)

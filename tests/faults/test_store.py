@@ -1,5 +1,6 @@
 """A store that is gone, silent, locked or out of room, and commits whose reply is lost."""
 
+import json
 import sqlite3
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ import requests
 from sqlalchemy import make_url
 
 from tests.faults.cluster import Cluster, Truth, all_at_once, serve_in_halves
+from tests.faults.conftest import WORKERS
 from tests.faults.history import everything_in
 from tests.faults.postgres import Postgres
 from tests.faults.proxy import Proxy, Wire, proxy_to_database
@@ -87,6 +90,41 @@ def test_who_waits_while_the_store_goes_away_is_told_that_it_was_accepted(
     gate.set()
     cluster.until_final()
     cluster.check(answer.json()["id"])
+
+
+@LONG
+def test_an_outage_is_told_once_with_its_reason_and_no_stranger_is_told_that(
+    cluster: Cluster, truth: Truth, server: Postgres
+) -> None:
+    processes = ("api", *WORKERS)
+    cluster.kill(*processes)  # for them an earlier test's outage may not be over yet
+    cluster.heal(*WORKERS)
+    before = {name: len(_lines(cluster, name)) for name in processes}
+    held = [cluster.client.accepted(truth.slow_artifact(8)[0]) for _ in range(4)]
+    with killed(cluster, server):
+        over = time.monotonic() + 6
+        while time.monotonic() < over:
+            answers = [cluster.client.submit(each) for each in truth.submissions(4)]
+            answers.append(requests.get(f"{cluster.address}/readyz", timeout=PATIENCE_S))
+            for each in answers:
+                told = problem(each, 503, "store-unavailable")["detail"]
+                assert told == "The store cannot be reached or cannot take this now."
+    cluster.wait_for_api()
+    cluster.until_final()
+    cluster.check(*held)
+    for name in processes:
+        lines = [each for each in _lines(cluster, name)[before[name] :] if each.get("event") != "request"]
+        away = [each["reason"] for each in lines if each.get("event") == "store away"]
+        assert len(away) == len({*away}), f"{name} told one twice: {away}"
+        assert any("Connection refused" in each for each in away), away
+        troubles = [each for each in lines if each.get("level") in {"warning", "error"}]
+        assert len(troubles) <= len(away) + 6, troubles
+
+
+def _lines(cluster: Cluster, name: str) -> list[dict[str, Any]]:
+    text = (cluster.folder / f"{name}.log").read_text()
+    assert "Traceback" not in text
+    return [json.loads(each) for each in text.splitlines() if each.startswith("{")]
 
 
 def test_what_was_downloaded_while_sqlite_was_locked_for_ten_seconds_is_settled_once(

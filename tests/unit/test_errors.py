@@ -1,5 +1,7 @@
 """The class of a failure is its retry policy, its code is stable, and a client can be told of each."""
 
+import json
+
 import pytest
 
 import shared.errors
@@ -124,3 +126,9 @@ def test_a_problem_without_a_registration_has_no_instance() -> None:
 
 def test_a_store_that_cannot_take_it_says_when_to_come_back() -> None:
     assert problem_of(StoreUnavailable("Down.").failure()).headers == {"Retry-After": "2"}
+
+
+def test_why_a_store_is_away_is_for_logs_and_not_for_clients() -> None:
+    away = StoreUnavailable("It is away.", reason='FATAL: role "x" does not exist')
+    assert str(away) == 'It is away: FATAL: role "x" does not exist.'
+    assert "role" not in json.dumps(problem_of(away.failure()).document)
