@@ -155,7 +155,6 @@ class Engine:
         try:
             asked_at = time.monotonic()
             claim = await self._keeper.claim(entry.id)
-            self._outage.over()
             if claim is not None:
                 attempt = Attempt(claim, deadline_s=self._deadline_s, lease_s=self._lease_s, claimed_at=asked_at)
                 self._live[entry.id] = attempt
