@@ -69,7 +69,10 @@ def _lines(seen: dict[str, Any]) -> list[str]:
         if seen["messagesWaiting"] is None
         else f"{seen['messagesWaiting']} messages waiting"
     )
-    lines = [f"! {each}" for each in seen["alerts"]] or ["All is well."]
+    lines = [f"! {each['severity']}: {each['sentence']} {each['toDo']}" for each in seen["alerts"]] or [
+        "All is well."
+    ]
+    lines += [f"- {each}" for each in seen["notes"]]
     final = ", ".join(f"{number[status]} {status}" for status in ("registered", "rejected", "failed", "canceled"))
     lines += [
         "",

@@ -1,13 +1,14 @@
 """The monitor takes snapshots of store and broker: one look for everyone who asks at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from time import monotonic
 
 from api.http.counts import RequestCounts
-from api.live.alerts import alerts
+from api.live.alerts import Alert, Seen, Watch, notes
 from api.live.threads import Threads
 from shared.broker import SILENCE, Reason, reason_of
 from shared.errors import StoreUnavailable
@@ -24,7 +25,7 @@ FRESH_S = 1.0
 """How old a snapshot may be that is shown."""
 SHARE = 10
 """A look that takes long is not taken more often than fits this many times into the time between two."""
-COUNTED_EVERY_S = 5.0
+LOOK_EVERY_S = 5.0
 STORE_WITHIN_S = 3.0
 BROKER_WITHIN_S = 1.0
 """A store or a broker that does not answer within this is shown as away."""
@@ -37,6 +38,10 @@ class Snapshot:
     store: StoreSnapshot
     messages_waiting: int | None
     broker_away: Reason | None = None
+    alerts: Sequence[Alert] = ()
+    """What is worth being woken for, the worst first."""
+    early: Sequence[Alert] = ()
+    """What will be, should it stay so."""
     sessions: frozenset[str] = frozenset()
     """The sessions that were good: so that those who watch need not be looked up one by one."""
     rendered: dict[bool, str] = field(default_factory=dict, compare=False)
@@ -49,9 +54,9 @@ class Snapshot:
         return {each: in_flight[each] if each in in_flight else self.store.kept.get(each, 0) for each in Status}
 
     @property
-    def alerts(self) -> list[str]:
-        """What is wrong, in sentences, the worst first."""
-        return alerts(self.store, self.broker_away)
+    def notes(self) -> list[str]:
+        """What is good to know, and wakes nobody, in sentences."""
+        return [*(each.sentence for each in self.early), *notes(self.store)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,9 @@ class Monitor:
         self._broker_away: Reason | None = None
         self._seeing: asyncio.Task[tuple[Snapshot | None, float]] | None = None
         self._leaving = asyncio.Event()
+        self._watch = Watch()
+        self.alerts: Sequence[Alert] = ()
+        """Those of the last look, whether or not the store answered it."""
         self._unseen = Outage(log, away="store not seen", back="store seen again")
         self._uncounted = Outage(log, away="answers not counted", back="answers counted again")
 
@@ -119,7 +127,14 @@ class Monitor:
             self._seeing = asyncio.create_task(self._see())
         done, _pending = await asyncio.wait({self._seeing}, timeout=STORE_WITHIN_S)
         seen, took_s = self._seeing.result() if done else (None, 0.0)
-        return seen, self._clock() + max(FRESH_S, SHARE * took_s)
+        return self._watched(seen), self._clock() + max(FRESH_S, SHARE * took_s)
+
+    def _watched(self, seen: Snapshot | None) -> Snapshot | None:
+        """Return what is *seen*, with what is to be told of it."""
+        looked_at = Seen(seen.store, seen.broker_away) if seen is not None else Seen(None, self._broker_away)
+        at = seen.store.taken_at if seen is not None else datetime.now(UTC)
+        self.alerts, early = self._watch.look(looked_at, now_s=self._clock(), at=at)
+        return replace(seen, alerts=self.alerts, early=early) if seen is not None else None
 
     async def _see(self) -> tuple[Snapshot | None, float]:
         begun = self._clock()
@@ -133,7 +148,7 @@ class Monitor:
             return None, 0.0
         self._unseen.over()
         took_s = self._clock() - begun
-        return Snapshot(store, *await asking, sessions), took_s
+        return Snapshot(store, *await asking, sessions=sessions), took_s
 
     async def place_of(self, registration: Registration) -> QueuePosition | None:
         """Return where *registration* stands in the queue, if it is queued and due."""
@@ -161,10 +176,11 @@ class Monitor:
         self._leaving.set()
 
     async def run(self) -> None:
-        """Keep the store's count of answers up to date, though nobody looks, for as long as the process lives."""
+        """Look, though nobody asks, for as long as the process lives: to count answers, and to know of alerts."""
         while True:
-            await asyncio.sleep(COUNTED_EVERY_S)
-            await self._ask_store(self.count_answers)
+            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(StoreUnavailable):
+                await self.now()
 
     def _look(self) -> tuple[StoreSnapshot, frozenset[str]]:
         self.count_answers()

@@ -1,6 +1,7 @@
 """`GET /metrics`: the snapshot in Prometheus's words. Nothing is kept here, so every api process tells the same."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from api.http.auth import authenticate
 from api.http.counts import REQUESTS
 from api.http.problems import documented
+from api.live.alerts import RULES, Alert
 from api.live.monitor import Snapshot
 from api.services import Services, services_of
 from shared.broker import Reason
@@ -56,17 +58,16 @@ async def get_metrics(
 ) -> Response:
     """Read from the store and the broker, at most once a second, and the same from every api process."""
     try:
-        metrics = (
-            _metrics(await services.monitor.now()) if known else _without_store(*await services.monitor.broker())
-        )
+        metrics = _metrics(await services.monitor.now()) if known else None
     except StoreUnavailable:
-        metrics = _without_store(*await services.monitor.broker())
+        metrics = None
+    metrics = metrics or _without_store(*await services.monitor.broker())
     try:
         encoder, media_type = choose_encoder(request.headers.get("Accept", ""))
     except (TypeError, ValueError):  # it stumbles over versions that are none
         encoder, media_type = choose_encoder("")
     registry = CollectorRegistry()
-    registry.register(_Given(list(metrics)))
+    registry.register(_Given([*_always(services.monitor.alerts), *metrics]))
     return Response(encoder(registry), headers={"Content-Type": media_type})
 
 
@@ -76,6 +77,20 @@ class _Given(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._metrics
+
+
+def _always(alerts: Sequence[Alert]) -> Iterator[Metric]:
+    build = GaugeMetricFamily(f"{_PREFIX}_build_info", "The version that tells this.", labels=["version"])
+    build.add_metric([version("plugin-registry")], 1)
+    yield build
+    told = GaugeMetricFamily(
+        f"{_PREFIX}_alert",
+        "Whether somebody is to be told of this, by the table of alerts.",
+        labels=["alert", "severity"],
+    )
+    for rule in RULES:
+        told.add_metric([rule.name, rule.severity], int(any(each.name == rule.name for each in alerts)))
+    yield told
 
 
 def _without_store(messages: int | None, broker_away: Reason | None) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.http.auth import allowed, require_every_name
 from api.http.problems import documented
+from api.live.alerts import Severity
 from api.live.monitor import Snapshot
 from api.routes.registrations import RegistrationView
 from api.routes.views import View, as_json
@@ -49,6 +50,16 @@ class MinuteView(View):
     failed: int
 
 
+class AlertView(View):
+    """What somebody is to be told of: by the same table as the metrics and the rules for Prometheus."""
+
+    name: str = Field(examples=["no-workers"])
+    severity: Severity
+    sentence: str
+    since: Timestamp = Field(description="Since when it has been seen to be so")
+    to_do: str
+
+
 class SnapshotView(View):
     """What somebody on call wants to know."""
 
@@ -60,7 +71,8 @@ class SnapshotView(View):
     settled_a_second: float
     retrying: dict[str, int] = Field(description="Queued ones whose last attempt failed, by cause")
     swept_s_ago: float | None = Field(description="How long ago the sweep ran")
-    alerts: list[str] = Field(description="What is wrong, in sentences; empty when nothing is")
+    alerts: list[AlertView] = Field(description="What is worth being woken for, the worst first")
+    notes: list[str] = Field(description="What is good to know and wakes nobody, in sentences")
     workers: list[WorkerView]
     upstreams: list[UpstreamView] = Field(description="The ten worst")
     minutes: list[MinuteView]
@@ -80,7 +92,8 @@ class SnapshotView(View):
             settled_a_second=round(snapshot.settled_a_second, 3),
             retrying=dict(snapshot.retrying),
             swept_s_ago=snapshot.swept_s_ago,
-            alerts=seen.alerts,
+            alerts=[AlertView(**asdict(each)) for each in seen.alerts],
+            notes=seen.notes,
             workers=[WorkerView(**asdict(each)) for each in snapshot.workers],
             upstreams=[UpstreamView(**asdict(each)) for each in snapshot.upstreams],
             minutes=[MinuteView(**asdict(each)) for each in snapshot.minutes],

@@ -29,6 +29,7 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 PERIODS_KEPT_MS = 24 * HOUR_MS
 HOSTS = "host"
 STATUSES = "status"
+FAULTS = "fault"
 
 _r = registrations.c
 _NOW = NowMs()
@@ -114,11 +115,13 @@ class _Period:
 
 
 def _periods_of(rows: Iterable[Row[tuple[object, ...]]]) -> dict[tuple[str, int, str], _Period]:
-    """Return what settled in each minute, by status, and in each hour, by host."""
+    """Return what settled in each minute, by status, and failed, by fault, and in each hour, by host."""
     periods: defaultdict[tuple[str, int, str], _Period] = defaultdict(_Period)
     for row in rows:
         minute, hour = (row.updated_at - row.updated_at % each for each in (MINUTE_MS, HOUR_MS))
         keys = [(STATUSES, minute, row.status)]
+        if row.failure is not None and row.status != Status.CANCELED:
+            keys.append((FAULTS, minute, json.loads(row.failure).get("fault", "")))
         if row.status != Status.CANCELED:
             keys.append((HOSTS, hour, host_of(row.artifact_url)))
         for key in keys:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlalchemy import text as sql
 
 from shared.registration import Registration, Status, host_of
-from shared.store.counters import HOSTS, HOUR_MS, MINUTE_MS, STATUSES, Key
+from shared.store.counters import FAULTS, HOSTS, HOUR_MS, MINUTE_MS, STATUSES, Key
 from shared.store.database import Database, NowMs
 from shared.store.statements import in_flight
 from shared.store.tables import (
@@ -34,6 +34,8 @@ FAILURES_SHOWN = 20
 HOSTS_SHOWN = 10
 MINUTES_SHOWN = 180
 RATE_OVER_MINUTES = 3
+FAULTS_OVER_MINUTES = 5
+LOST_OVER_S = 900.0
 STALLED_AFTER_S = 5.0
 """A download of which no byte has arrived for so long is said to have stalled."""
 
@@ -91,6 +93,10 @@ class StoreSnapshot:
     """The last three hours, without minutes in which nothing settled."""
     upstreams: Sequence[Upstream]
     """The ten worst."""
+    faults: Mapping[str, int]
+    """How many failed or were rejected in the last minutes, by whose fault it was."""
+    workers_lost: int
+    """How many workers were lost lately."""
     failures: Sequence[Registration]
     """The newest ones that were rejected or failed."""
 
@@ -100,6 +106,11 @@ class StoreSnapshot:
         minutes = [each for each in self.minutes if each.begun_at >= self._lately]
         failed = sum(each.failed for each in minutes)
         return sum(each.registered for each in minutes) + failed, failed
+
+    def ended_over(self, minutes: int) -> int:
+        """Return how many ended in the minute that is not over and those before it, *minutes* in all."""
+        since = self.taken_at.replace(second=0, microsecond=0) - timedelta(minutes=minutes - 1)
+        return sum(each.registered + each.failed for each in self.minutes if each.begun_at >= since)
 
     @property
     def settled_a_second(self) -> float:
@@ -156,6 +167,8 @@ class StoreSnapshots:
                 swept_at=_marked(connection, "sweep"),
                 minutes=_minutes(connection, now_ms),
                 upstreams=[],
+                faults=_faults(connection, now_ms),
+                workers_lost=_workers_lost(connection, now_ms),
                 failures=sorted(failures, key=lambda each: each.id, reverse=True)[:FAILURES_SHOWN],
             )
             return _with_upstreams(connection, snapshot, now_ms)
@@ -244,6 +257,21 @@ def _minutes(connection: Connection, now_ms: int) -> list[Minute]:
         .order_by(_p.begun_at)
     )
     return [Minute(moment(row.begun_at), int(row.registered), int(row.failed)) for row in rows]
+
+
+def _faults(connection: Connection, now_ms: int) -> dict[str, int]:
+    since = now_ms - now_ms % MINUTE_MS - (FAULTS_OVER_MINUTES - 1) * MINUTE_MS
+    rows = connection.execute(
+        select(_p.label, func.sum(_p.failed).label("failed"))
+        .where(_p.kind == FAULTS, _p.begun_at >= since)
+        .group_by(_p.label)
+    )
+    return {row.label: int(row.failed) for row in rows}
+
+
+def _workers_lost(connection: Connection, now_ms: int) -> int:
+    lost = select(func.count()).where(_w.lost.is_(True), _w.seen_at >= now_ms - int(LOST_OVER_S * 1000))
+    return connection.execute(lost).scalar_one()
 
 
 def _with_upstreams(connection: Connection, snapshot: StoreSnapshot, now_ms: int) -> StoreSnapshot:

@@ -257,7 +257,7 @@ def test_queue_ends_with_8_when_something_is_wrong(registry: Registry) -> None:
     broker = registry.child("valkey-server")
     broker.suspend()
     try:
-        until(lambda: _says(registry, "! The broker does not answer"), what="alerts")
+        until(lambda: _says(registry, "- The broker does not answer"), what="alerts")
     finally:
         broker.resume()
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,7 +13,7 @@ from api.live.monitor import FRESH_S, Monitor, Snapshot
 from shared.broker import SILENCE, Reason
 from shared.errors import StoreUnavailable
 from shared.store.counters import Counters, Key
-from shared.store.snapshot import Minute, StoreSnapshot, StoreSnapshots, Upstream
+from shared.store.snapshot import StoreSnapshot, StoreSnapshots
 from shared.store.workers import WorkerSeen
 
 NOW = datetime(2026, 1, 15, 8, tzinfo=UTC)
@@ -32,6 +32,8 @@ WELL = StoreSnapshot(
     minutes=[],
     upstreams=[],
     failures=[],
+    faults={},
+    workers_lost=0,
 )
 
 
@@ -156,45 +158,22 @@ def test_what_nobody_foresaw_does_not_end_the_counting() -> None:
     assert sum(answers.drain().values()) == 1, "it is counted later"
 
 
-def replaced(**changes: object) -> Snapshot:
-    away = changes.pop("broker_away", None)
-    assert away is None or isinstance(away, Reason)
-    return Snapshot(StoreSnapshot(**{**vars(WELL), **changes}), None if away else 0, away)
+def test_alerts_are_known_though_nobody_looks_and_though_the_store_is_away(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.live.monitor.LOOK_EVERY_S", 0.01)
+    snapshots = CountingSnapshots()
+    snapshots.away = True
+    monitor = Monitor(snapshots, NoCounters(), RequestCounts(), lambda: 0, clock=lambda: sum(clock))
 
+    async def go_on() -> None:
+        running = asyncio.create_task(monitor.run())
+        while not snapshots.taken:
+            await asyncio.sleep(0.01)
+        clock.append(60.0)
+        while not monitor.alerts:
+            await asyncio.sleep(0.01)
+        running.cancel()
 
-@pytest.mark.parametrize(
-    ("seen", "word"),
-    [
-        (replaced(broker_away=SILENCE), "The broker does not answer: nothing came in time."),
-        (replaced(broker_away=Reason("OOM it is full", "OOM")), "The broker refuses writes: OOM it is full."),
-        (replaced(workers=[]), "No worker"),
-        (replaced(workers=[WorkerSeen("host:1", 8, 0, NOW, NOW, False)]), "No worker"),
-        (replaced(swept_at=None), "sweep never ran"),
-        (replaced(swept_at=NOW - timedelta(seconds=20)), "sweep has not run for 20 s"),
-        (replaced(oldest_due_s=31.0), "nothing flows"),
-        (replaced(oldest_due_s=31.0, minutes=[Minute(NOW, 5, 0)]), "too slowly"),
-        (replaced(minutes=[Minute(NOW, 5, 6)]), "6 of the last 11 registrations failed"),
-        (
-            replaced(all_stalled=2, upstreams=[Upstream("slow.example.com", 0, 0, None, 3, 2)]),
-            "2 downloads have stalled, 2 of slow.example.com",
-        ),
-        (replaced(retrying={"status-503": 4, "truncated": 1}), "5 wait to be tried again, 4 of them for status-503"),
-    ],
-)
-def test_each_alert_is_a_sentence_of_its_own(seen: Snapshot, word: str) -> None:
-    (sentence,) = seen.alerts
-    assert word in sentence
-
-
-@pytest.mark.parametrize(
-    "seen",
-    [
-        replaced(),
-        replaced(oldest_due_s=29.0),
-        replaced(minutes=[Minute(NOW, 0, 4)]),
-        replaced(minutes=[Minute(NOW, 6, 5)]),
-        replaced(minutes=[Minute(NOW - timedelta(minutes=10), 0, 99)]),
-    ],
-)
-def test_where_nothing_is_wrong_nothing_is_said(seen: Snapshot) -> None:
-    assert seen.alerts == []
+    asyncio.run(asyncio.wait_for(go_on(), 60))
+    assert [each.name for each in monitor.alerts] == ["store-away"]
