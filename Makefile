@@ -25,16 +25,17 @@ endif
 endif
 endif
 
-.PHONY: setup run demo test test-faults fuzz soak check format lock clean compose-demo bench bench-quick
+.PHONY: setup run demo test test-faults fuzz soak check format lock clean compose-demo sbom bench bench-quick
 
 setup: .venv/.dev
 
 # The project itself is linked, not copied.
-.venv/.runtime: requirements.lock pyproject.toml
+.venv/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plugin-registry needs Python 3.11 or later; set PYTHON=")'
 	@$(call venv,.venv)
 	@echo "installing the runtime packages into .venv"
 	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements.lock
+	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements-build.lock
 	@$(call pip,.venv,install) -q --no-deps --no-build-isolation -e .
 	@$(call check,.venv)
 	@touch $@
@@ -71,6 +72,12 @@ soak: .venv/.dev
 compose-demo:
 	@$(PYTHON) deploy/compose_demo.py
 
+# What the image depends on, from its lock, as CycloneDX: to be published beside the image.
+sbom: $(BIN)/uv
+	@mkdir -p dist
+	@$(BIN)/uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements.lock
+	@echo dist/sbom.cdx.json
+
 # Ours beside what one would put in its place. The report goes into docs/ (half an hour); bench-quick takes two minutes and only tells.
 bench: .venv/.dev .venv-bench/.installed
 	@$(BIN)/python -m bench $(BENCH)
@@ -93,9 +100,11 @@ format: .venv/.dev
 
 # Locks hold hashes and no URL. What stands in one stays, unless you say otherwise: LOCK=--upgrade, or "--upgrade-package NAME".
 lock: $(BIN)/uv
-	$(COMPILE) --group build pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) -c requirements.lock --group build -o requirements-build.lock
 	$(COMPILE) -c requirements.lock --group build --group dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) -c requirements.lock --group ops pyproject.toml -o requirements-ops.lock
+	$(COMPILE) -c requirements.lock --extra otel pyproject.toml -o requirements-otel.lock
 	$(COMPILE) -c requirements.lock bench/requirements.in -o bench/requirements.lock
 
 COMPILE = $(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate $(LOCK)

@@ -6,7 +6,8 @@ import pytest
 
 from tests.running import PROJECT
 
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-ops.lock", "bench/requirements.lock")
+BESIDE = ("requirements-build.lock", "requirements-dev.lock", "requirements-ops.lock", "requirements-otel.lock")
+LOCKS = ("requirements.lock", *BESIDE, "bench/requirements.lock")
 
 
 def pinned(lock: str) -> dict[str, set[str]]:
@@ -26,7 +27,7 @@ def test_a_lock_pins_every_package_to_a_version_and_its_hashes_and_names_no_host
         assert re.fullmatch(r"[a-z0-9-]+==\S+( ; [^\n]+)? \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n?)+", each), each
 
 
-@pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-ops.lock"])
+@pytest.mark.parametrize("lock", BESIDE)
 def test_a_lock_that_is_installed_beside_the_runtimes_changes_none_of_its_packages(lock: str) -> None:
     runtime, beside = pinned("requirements.lock"), pinned(lock)
     shared = runtime.keys() & beside.keys()
@@ -40,4 +41,4 @@ def test_no_set_up_runs_a_resolver(file: str) -> None:
     installs = re.findall(r"(?:call pip,\S+,|\bpip .*)install\b[^&\n]*", commands)
     assert installs
     assert all("--no-deps" in each for each in installs), installs
-    assert "--require-hashes -r requirements.lock" in commands
+    assert re.search(r"--require-hashes -r (requirements\.lock|\$\{LOCK\})", commands)
