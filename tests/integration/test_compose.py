@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from importlib import import_module
 from importlib.resources import files
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import psycopg
 import pytest
 from celery import Celery
 from celery.bin.beat import beat
@@ -24,20 +27,33 @@ from ruamel.yaml import YAML
 
 from api.main import where_to_listen
 from cli.main import main
-from shared.settings import Settings
+from shared.egress import parse_networks
+from shared.settings import SECRETS, Settings
+from tests.engines import BINARIES, postgresql
 from tests.running import PROJECT
 
 RAW: dict[str, Any] = YAML(typ="safe", pure=True).load((PROJECT / "compose.yaml").read_text())
+OUTSIDE: dict[str, Any] = YAML(typ="safe", pure=True).load((PROJECT / "deploy" / "outside.yaml").read_text())
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 
 OURS = {"api", "worker", "beat", "migrate"}
-LONG_RUNNING = {"api", "worker", "beat", "postgres", "valkey", "flower"}
+LONG_RUNNING = {"api", "worker", "beat", "postgres", "valkey", "edge", "flower"}
 SERVICES = LONG_RUNNING | {"migrate"}
-SECRET = {"POSTGRES_PASSWORD": "the-secret"}
-
-
-class Unset(Exception):
-    """A variable that must be set is not."""
+FOR_OTHERS = {"STATE_DIR", "URL", "TOKEN"}
+"""Settings of `up`, and of the command line as a client."""
+OF_WHOM = {"owner_password": {"postgres", "migrate"}, "database_password": {"postgres", "api", "worker"}}
+GIVEN_AS_FILES = {
+    "REGISTRY_OWNER_PASSWORD_FILE": "owner_password",
+    "REGISTRY_DATABASE_PASSWORD_FILE": "database_password",
+    "REGISTRY_DATABASE_CA_FILE": "database_ca",
+    "REGISTRY_BROKER_PASSWORD_FILE": "broker_password",
+    "REGISTRY_BROKER_CA_FILE": "broker_ca",
+    "REGISTRY_EGRESS_CA_FILE": "egress_ca",
+    "REGISTRY_EGRESS_PROXY_FILE": "egress_proxy",
+    "EDGE_CERTIFICATE_FILE": "edge_certificate",
+    "EDGE_KEY_FILE": "edge_key",
+    "FLOWER_BASIC_AUTH_FILE": "flower_basic_auth",
+}
 
 
 def interpolated(document: Any, environment: Mapping[str, str]) -> Any:
@@ -53,18 +69,57 @@ def interpolated(document: Any, environment: Mapping[str, str]) -> Any:
         if found[0] == "$$":
             return "$"
         assert found["name"], f"a stray $ in {document!r}"
-        if value := environment.get(found["name"]):
-            return value
-        if found["how"] == ":?":
-            raise Unset(found["name"])
-        return found["rest"] or ""
+        value, rest = environment.get(found["name"]), interpolated(found["rest"] or "", environment)
+        match found["how"]:
+            case ":-":
+                return str(value or rest)
+            case "-":
+                return str(rest if value is None else value)
+            case ":+":
+                return str(rest) if value else ""
+            case _:
+                return value or ""
 
-    return re.sub(r"\$\$|\$(?:\{(?P<name>\w+)(?P<how>:[-?])?(?P<rest>[^}]*)\})?", replace, document)
+    nested = r"(?:[^{}]|\$\{[^{}]*\})*"
+    return re.sub(rf"\$\$|\$(?:\{{(?P<name>\w+)(?P<how>:?[-+])?(?P<rest>{nested})\}})?", replace, document)
 
 
-def services(**environment: str) -> dict[str, Any]:
-    found: dict[str, Any] = interpolated(RAW, SECRET | environment)["services"]
+def merged(below: Any, above: Any) -> Any:
+    """Return *below* with what *above* says over it, as the Compose specification merges files."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {key: merged(below.get(key), above.get(key)) for key in [*below, *(above.keys() - below.keys())]}
+    return below if above is None else above
+
+
+def services(document: dict[str, Any] = RAW, /, **environment: str) -> dict[str, Any]:
+    """Return the services, each with what it gets: a variable without a value is passed on where it is set."""
+    found: dict[str, Any] = interpolated(document, environment)["services"]
+    for each in found.values():
+        passed = {
+            name: environment.get(name) if value is None else value
+            for name, value in each.get("environment", {}).items()
+        }
+        each["environment"] = {name: value for name, value in passed.items() if value is not None}
     return found
+
+
+def named_for(name: str) -> set[str]:
+    """Return the variables that a service may get."""
+    return set(RAW["services"][name].get("environment", {}))
+
+
+def dictionaries(document: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(document, dict):
+        yield document
+    for each in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        yield from dictionaries(each)
+
+
+def psql(arguments: list[str], script: str) -> None:
+    """Run *script* as the official image of PostgreSQL does."""
+    command = [str(BINARIES / "psql"), "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc", *arguments]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def strings(document: Any) -> Iterator[str]:
@@ -78,7 +133,11 @@ def strings(document: Any) -> Iterator[str]:
         yield document
 
 
-@pytest.mark.parametrize("document", [RAW, interpolated(RAW, SECRET)], ids=["as written", "interpolated"])
+@pytest.mark.parametrize(
+    "document",
+    [RAW, interpolated(RAW, {}), OUTSIDE, merged(RAW, OUTSIDE)],
+    ids=["as written", "interpolated", "outside", "merged"],
+)
 def test_is_valid_by_the_compose_specification(document: dict[str, Any]) -> None:
     schema = json.loads((files("check_jsonschema.builtin_schemas.vendor") / "compose-spec.json").read_bytes())
     validator = jsonschema_rs.validator_for(schema)
@@ -87,38 +146,51 @@ def test_is_valid_by_the_compose_specification(document: dict[str, Any]) -> None
     assert not validator.is_valid(broken)
 
 
-def test_holds_the_services_and_starts_all_but_flower() -> None:
+def test_holds_the_services_and_starts_all_but_flower_and_the_edge() -> None:
+    profiles = {"flower": ["ops"], "edge": ["edge"]}
     assert {name: each.get("profiles", []) for name, each in services().items()} == {
-        name: ["ops"] if name == "flower" else [] for name in SERVICES
+        name: profiles.get(name, []) for name in SERVICES
     }
 
 
-def test_does_not_start_without_a_password() -> None:
-    with pytest.raises(Unset, match="POSTGRES_PASSWORD"):
-        interpolated(RAW, {})
-
-
-def test_needs_nothing_but_the_password() -> None:
-    required = {name for text in strings(RAW) for name in re.findall(r"(?<!\$)\$\{(\w+):?\?", text)}
-    assert required == {"POSTGRES_PASSWORD"}
+def test_needs_no_variable() -> None:
+    assert not [text for text in strings(RAW) if re.search(r"(?<!\$)\$\{\w+:?\?", text)]
 
 
 def test_holds_no_secret() -> None:
     for name, service in RAW["services"].items():
         for variable, value in service.get("environment", {}).items():
-            if re.search("PASS|SECRET|TOKEN|AUTH|KEY|CRED", variable):
-                assert re.fullmatch(r"\$\{\w+(:\?[^}]*|:-)\}", value), f"{name}: {variable} has a value in the file"
+            if re.search("PASS|SECRET|AUTH|KEY_|CRED", variable):
+                assert value is None or "/run/secrets/" in value, f"{name}: {variable} has a value in the file"
     for text in strings(RAW):
         assert not re.search(r"://[^/\s]*:[^/\s]*@", text), f"a password in {text!r}"
         assert not re.search(r"prg_\w{8}|-----BEGIN", text)
-    carriers = {
-        (name, variable)
-        for name, service in services().items()
-        for variable, value in service.get("environment", {}).items()
-        if SECRET["POSTGRES_PASSWORD"] in value
+
+
+def test_a_secret_is_a_file_that_only_who_needs_it_gets() -> None:
+    given = {variable: f"/host/{name}" for variable, name in GIVEN_AS_FILES.items()}
+    assert interpolated(RAW["secrets"], given) == {
+        name: {"file": f"/host/{name}"} for name in GIVEN_AS_FILES.values()
     }
-    expected = {(name, "PGPASSWORD") for name in OURS | {"flower"}} | {("postgres", "POSTGRES_PASSWORD")}
-    assert carriers == expected
+    for name, service in services(**given).items():
+        text = json.dumps([service["environment"], service.get("command")])
+        assert "/host/" not in text
+        used = set(re.findall(r"/run/secrets/(\w+)", text))
+        assert used <= set(service.get("secrets", [])), name
+    for secret, whose in OF_WHOM.items():
+        assert {name for name in SERVICES if secret in RAW["services"][name].get("secrets", [])} == whose
+    assert set(RAW["services"]["beat"]["secrets"]) == {"broker_password", "broker_ca"}
+    assert set(RAW["services"]["edge"]["secrets"]) == {"edge_certificate", "edge_key"}
+
+
+def test_what_is_not_named_is_an_empty_file_and_not_used() -> None:
+    optional = {name for name, each in interpolated(RAW["secrets"], {}).items() if each["file"] == "/dev/null"}
+    assert optional == {"database_ca", "broker_password", "broker_ca", "egress_ca", "egress_proxy"}
+    for name, service in services().items():
+        used = {
+            each for value in service["environment"].values() for each in re.findall(r"/run/secrets/(\w+)", value)
+        }
+        assert not used & optional, name
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -126,13 +198,33 @@ def test_runs_with_as_few_rights_as_it_can(name: str) -> None:
     service = services()[name]
     assert str(service["user"]).partition(":")[0] not in {"", "0", "root"}
     assert service["read_only"] is True
-    assert any(each.startswith("/tmp") for each in service["tmpfs"])
+    (temporary,) = service["tmpfs"]
+    assert temporary.startswith("/tmp:")
+    assert {"noexec", "nosuid", "nodev"} <= set(temporary.split(","))
     assert service["cap_drop"] == ["ALL"]
+    # Caddy's program has this capability written on it, and is not started where it cannot be had; nobody gets it.
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "edge" else [])
     assert service["security_opt"] == ["no-new-privileges:true"]
-    forbidden = {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode"}
+    forbidden = {"privileged", "devices", "network_mode", "pid", "ipc", "userns_mode"}
     assert not forbidden & set(service)
-    mounted = [each.partition(":")[0] for each in service.get("volumes", [])]
-    assert all(each in RAW["volumes"] for each in mounted), "nothing of the machine's own is mounted"
+    for volume in service.get("volumes", []):
+        source = volume.partition(":")[0]
+        if source not in RAW["volumes"]:
+            assert source.startswith("./deploy/"), "nothing of the machine's own is mounted"
+            assert volume.endswith(":ro")
+            assert (PROJECT / source).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_what_is_left_behind_is_reaped_and_nothing_grows_without_end(name: str) -> None:
+    service = services()[name]
+    assert service["init"] is True
+    limits = service["deploy"]["resources"]["limits"]
+    assert set(limits) == {"cpus", "memory", "pids"}
+    assert 0 < float(limits["cpus"]) <= 2
+    assert re.fullmatch(r"\d+[mg]", limits["memory"])
+    assert 0 < limits["pids"] <= 300
+    assert "size=64m" in service["tmpfs"][0]
 
 
 @pytest.mark.parametrize("name", sorted(LONG_RUNNING))
@@ -148,9 +240,9 @@ def test_says_how_it_is_and_gets_time_to_stop(name: str) -> None:
 
 def test_starts_in_an_order_that_works() -> None:
     found = services()
-    assert found["migrate"]["command"] == ["plugin-registry", "migrate"]
+    assert found["migrate"]["command"] == ["plugin-registry", "migrate", "--grant-to", "registry_serve"]
     assert found["migrate"]["restart"] == "on-failure"
-    assert found["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert found["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy", "required": False}}
     for name in OURS - {"migrate"}:
         assert found[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
@@ -180,10 +272,109 @@ def test_the_broker_keeps_what_it_was_given() -> None:
     assert "valkey:/data" in valkey["volumes"]
 
 
-def test_publishes_two_ports_to_this_machine_only() -> None:
+def test_publishes_ports_to_this_machine_only() -> None:
     published = {name: each["ports"] for name, each in services().items() if "ports" in each}
-    assert published == {"api": ["127.0.0.1:8080:8080"], "flower": ["127.0.0.1:5555:5555"]}
+    assert published == {
+        "api": ["127.0.0.1:8080:8080"],
+        "edge": ["127.0.0.1:8443:8443"],
+        "flower": ["127.0.0.1:5555:5555"],
+    }
     assert services(REGISTRY_BIND="0.0.0.0", REGISTRY_PORT="80")["api"]["ports"] == ["0.0.0.0:80:8080"]
+    assert services(REGISTRY_PORT="")["api"]["ports"] == ["127.0.0.1::8080"], (
+        "any port that is free, for each of several"
+    )
+
+
+def test_the_edge_meets_the_apis_alone_and_its_word_on_addresses_is_taken() -> None:
+    for environment in ({}, {"EDGE_ADDRESS": "10.9.8.7", "EDGE_SUBNET": "10.9.8.0/24"}):
+        found, networks = services(**environment), interpolated(RAW["networks"], environment)
+        (address,) = [each["ipv4_address"] for each in found["edge"]["networks"].values()]
+        assert list(found["edge"]["networks"]) == ["edge"]
+        assert {name for name, each in found.items() if "edge" in each.get("networks", [])} == {"edge", "api"}
+        (subnet,) = [IPv4Network(each["subnet"]) for each in networks["edge"]["ipam"]["config"]]
+        assert IPv4Address(address) in subnet
+        assert parse_networks(found["api"]["environment"]["REGISTRY_TRUSTED_PROXIES"]) == parse_networks(
+            f"{address}/32"
+        )
+    assert (
+        services(REGISTRY_TRUSTED_PROXIES="10.0.0.1")["api"]["environment"]["REGISTRY_TRUSTED_PROXIES"] == "10.0.0.1"
+    )
+
+
+@pytest.mark.program("caddy")
+def test_the_edge_is_set_up_as_caddy_reads_it() -> None:
+    done = subprocess.run(
+        ["caddy", "adapt", "--adapter", "caddyfile", "--config", PROJECT / "deploy" / "Caddyfile"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    adapted = json.loads(done.stdout)
+    texts = set(strings(adapted))
+    assert {"/run/secrets/edge_certificate", "/run/secrets/edge_key", ":8443", "api", "8080"} <= texts
+    (proxy,) = [each for each in dictionaries(adapted) if each.get("handler") == "reverse_proxy"]
+    assert proxy["transport"]["keep_alive"]["idle_timeout"] < Settings.model_construct().keep_alive_s * 1e9
+    assert "trusted_proxies" not in proxy, "what a client writes into X-Forwarded-For is dropped"
+    assert adapted["admin"]["disabled"] is True
+    fields = adapted["logging"]["logs"]["default"]["encoder"]["fields"]
+    assert set(fields) == {"request>uri", "request>headers"}, "no query and no token is logged"
+
+
+def test_a_store_and_a_broker_outside_take_the_place_of_the_bundled_ones() -> None:
+    document = merged(RAW, OUTSIDE)
+    urls = {
+        "REGISTRY_DATABASE_URL": "postgresql://serve:secret@db.example/registry",
+        "REGISTRY_OWNER_DATABASE_URL": "postgresql://owner:secret@db.example/registry",
+        "REGISTRY_BROKER_URL": "rediss://broker.example:6379/0",
+    }
+    found = services(document, **urls)
+    assert (found["postgres"]["profiles"], found["valkey"]["profiles"]) == (["store"], ["broker"])
+    for name in SERVICES:
+        for other in {"postgres", "valkey"} & set(found[name].get("depends_on", {})):
+            assert found[name]["depends_on"][other]["required"] is False
+    for name in ("api", "worker"):
+        environment = found[name]["environment"]
+        assert environment["REGISTRY_DATABASE_URL"] == urls["REGISTRY_DATABASE_URL"]
+        assert environment["REGISTRY_BROKER_URL"] == urls["REGISTRY_BROKER_URL"]
+        assert environment["REGISTRY_DATABASE_PASSWORD_FILE"] == "", "its password may stand in the URL"
+    assert found["migrate"]["environment"]["REGISTRY_DATABASE_URL"] == urls["REGISTRY_OWNER_DATABASE_URL"]
+    assert found["migrate"]["environment"]["REGISTRY_DATABASE_PASSWORD_FILE"] == ""
+    files = interpolated(document["secrets"], urls)
+    assert files["owner_password"] == files["database_password"] == {"file": "/dev/null"}
+    with_files = services(document, **urls, REGISTRY_DATABASE_PASSWORD_FILE="/host/password")
+    assert with_files["api"]["environment"]["REGISTRY_DATABASE_PASSWORD_FILE"] == "/run/secrets/database_password"
+
+
+def test_the_superuser_has_no_password_and_who_serves_can_make_nothing(tmp_path: Path) -> None:
+    passwords = {"owner_password": "it's \"the\" owner's: $1", "database_password": "%s\\n; DROP"}
+    script = (PROJECT / "deploy" / "roles.sql").read_text()
+    for name, password in passwords.items():
+        (tmp_path / name).write_text(password + "\n")
+    with postgresql(durable=False) as maintenance_url:
+        with psycopg.connect(maintenance_url, autocommit=True) as superuser:
+            superuser.execute("CREATE DATABASE registry")
+        url = maintenance_url.replace("/postgres?", "/registry?")
+        psql([url, "-f", "-"], script.replace("/run/secrets", str(tmp_path)))
+        with psycopg.connect(url) as superuser:
+            roles = superuser.execute(
+                "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb, rolpassword LIKE 'SCRAM-SHA-256%'"
+                " FROM pg_authid WHERE rolcanlogin ORDER BY 1"
+            ).fetchall()
+        assert roles == [("postgres", True, None), ("registry", False, True), ("registry_serve", False, True)]
+        with psycopg.connect(url.replace("//postgres@", "//registry@"), autocommit=True) as owner:
+            owner.execute("CREATE TABLE theirs ()")
+            owner.execute("GRANT SELECT ON theirs TO registry_serve")
+        with psycopg.connect(url.replace("//postgres@", "//registry_serve@"), autocommit=True) as serving:
+            serving.execute("SELECT FROM theirs")
+            for statement in (
+                "CREATE TABLE mine ()",
+                "CREATE TEMPORARY TABLE mine ()",
+                "DROP TABLE theirs",
+                "COPY (SELECT) TO PROGRAM 'id'",
+                "CREATE ROLE mine SUPERUSER",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    serving.execute(statement)
 
 
 def test_images_are_named_by_variables() -> None:
@@ -200,25 +391,62 @@ def test_images_are_named_by_variables() -> None:
     assert services(REGISTRY_IMAGE="my/registry")["api"]["image"] == "my/registry"
 
 
-def test_settings_exist_and_all_of_egress_is_passed_through() -> None:
-    for name in OURS:
-        given = {key for key in services()[name]["environment"] if key.startswith("REGISTRY_")}
-        assert given <= {f"REGISTRY_{field.upper()}" for field in Settings.model_fields}
-        assert {f"REGISTRY_{field.upper()}" for field in Settings.model_fields if "egress" in field} <= given
-    passed = services(REGISTRY_EGRESS_PORTS="443,8443")
-    assert passed["worker"]["environment"]["REGISTRY_EGRESS_PORTS"] == "443,8443"
-    assert passed["api"]["environment"]["REGISTRY_EGRESS_PORTS"] == "443,8443"
+def test_every_setting_can_be_set() -> None:
+    documented = re.findall(r"`REGISTRY_(\w+)`", (PROJECT / "docs" / "reference.md").read_text())
+    passed = {
+        name.removeprefix("REGISTRY_")
+        for service in OURS
+        for name in named_for(service)
+        if name.startswith("REGISTRY_")
+    }
+    assert {name for name in documented if not name.endswith("_FILE")} - FOR_OTHERS <= passed
+    fields = {field.upper() for field in Settings.model_fields} - FOR_OTHERS - {"SUPERVISOR_FD"}
+    as_files = {f"{secret.upper()}_FILE" for secret in SECRETS}
+    assert fields - as_files == passed - as_files
+    assert {"DATABASE_PASSWORD_FILE", "BROKER_PASSWORD_FILE", "EGRESS_PROXY_FILE"} <= passed
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_a_service_gets_what_its_code_reads(name: str) -> None:
+    code = "".join(path.read_text() for path in (PROJECT / name).rglob("*.py"))
+    read = {"broker_url", "database_url", *re.findall(r"\b(?:settings|limits)\.(\w+)", code)} & set(
+        Settings.model_fields
+    )
+    read |= {field for field in Settings.model_fields if "egress" in read and field.startswith("egress_")}
+    assert len(read) > 15
+    missing = {f"REGISTRY_{field.upper()}" for field in read - {"supervisor_fd"}} - named_for(name)
+    assert missing == set()
+
+
+def test_settings_that_are_set_arrive_and_others_do_not() -> None:
+    found = services(REGISTRY_EGRESS_PORTS="443,8443", REGISTRY_METRICS_OPEN="true", OTEL_TRACES_SAMPLER="always_off")
+    assert found["worker"]["environment"]["REGISTRY_EGRESS_PORTS"] == "443,8443"
+    assert found["api"]["environment"]["REGISTRY_EGRESS_PORTS"] == "443,8443"
+    assert found["api"]["environment"]["REGISTRY_METRICS_OPEN"] == "true"
+    assert found["worker"]["environment"]["OTEL_TRACES_SAMPLER"] == "always_off"
+    assert "REGISTRY_EGRESS_SCHEMES" not in found["worker"]["environment"]
+    assert "OTEL_TRACES_SAMPLER_ARG" not in found["worker"]["environment"], "empty is not unset to OpenTelemetry"
+    assert not [name for name in found["beat"]["environment"] if "DATABASE" in name]
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_the_environment_is_one_that_the_settings_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_one_that_the_settings_take(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for key in [key for key in os.environ if key.startswith("REGISTRY_")]:
         monkeypatch.delenv(key)
+    for secret in RAW["services"][name]["secrets"]:
+        (tmp_path / secret).write_text(f"{secret}\n")
     for key, value in services()[name]["environment"].items():
-        monkeypatch.setenv(key, value)
+        monkeypatch.setenv(key, value.replace("/run/secrets", str(tmp_path)))
     settings = Settings()
-    assert settings.database_url == "postgresql://registry@postgres:5432/registry"
-    assert settings.broker_url == "redis://valkey:6379/0"
+    if name != "beat":
+        role, secret = (
+            ("registry", "owner_password") if name == "migrate" else ("registry_serve", "database_password")
+        )
+        assert f"//{role}:{secret}@postgres:5432/registry" in settings.database_url
+    if name != "migrate":
+        assert settings.broker_url == "redis://valkey:6379/0"
     assert settings.egress == Settings.model_construct().egress
 
 
@@ -250,19 +478,63 @@ def test_the_image_is_built_from_locked_packages_in_stages() -> None:
     assert {image for image, _ in stages} - names == {"${PYTHON_IMAGE}"}
     assert ("runtime", "ops") in stages
     assert stages[-1] == ("runtime", ""), "a build that names no stage makes what compose.yaml runs"
-    build, _, ops = DOCKERFILE.partition(" AS build-ops\n")
-    assert "--require-hashes -r requirements.lock" in build
-    assert "--require-hashes -r requirements-ops.lock" in ops
+    installed = {
+        name: re.findall(r"--require-hashes -r (\S+)", stage)
+        for name, stage in re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    }
+    assert installed == {
+        "packages": ["${LOCK}"],
+        "packages-ops": ["requirements-ops.lock"],
+        "code": ["requirements-build.lock"],
+        "runtime": [],
+        "ops": [],
+    }
+    assert "ARG LOCK=requirements.lock" in DOCKERFILE
     for name in OURS | {"flower"}:
-        assert services()[name]["build"]["target"] in names
+        build = services()[name]["build"]
+        assert build["target"] in names
+        assert build["args"]["LOCK"] == "requirements.lock"
+        assert set(build["args"]) <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    assert (
+        services(REGISTRY_LOCK="requirements-otel.lock")["worker"]["build"]["args"]["LOCK"]
+        == "requirements-otel.lock"
+    )
 
 
 def test_what_runs_has_no_compiler_no_installer_and_no_root() -> None:
     runtime = DOCKERFILE.partition(" AS runtime\n")[2]
     user = re.findall(r"^USER (\S+)$", runtime, re.MULTILINE)
     assert user == [services()["api"]["user"]]
-    assert not re.search(r"\b(pip|apt-get|apk|gcc|build-essential)\b", runtime)
+    assert not re.search(r"\b(pip install|apt-get|apk|gcc|build-essential)\b", runtime)
     assert "--without-pip" in DOCKERFILE
+    for each in ("pip", "ensurepip", "setuptools", "wheel"):
+        assert f'"{each}"' in runtime, "the base image has it"
+    assert "hatchling" not in (PROJECT / "requirements.lock").read_text()
+    assert "hatchling" in (PROJECT / "requirements-build.lock").read_text()
+
+
+def test_what_changes_often_is_a_layer_of_its_own() -> None:
+    runtime = DOCKERFILE.partition(" AS runtime\n")[2].partition("\nFROM ")[0]
+    assert re.findall(r"^COPY .*$", runtime, re.MULTILINE) == [
+        "COPY --from=packages /opt/venv /opt/venv",
+        "COPY --from=code /opt/registry /opt/registry",
+    ]
+    assert "--target /opt/registry ." in DOCKERFILE
+    assert runtime.index("ARG REVISION") > runtime.index("CMD"), "a new commit builds no layer anew"
+
+
+def test_the_image_says_what_it_is() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="(.*)"', DOCKERFILE))
+    assert labels == {
+        "title": project["name"],
+        "description": project["description"],
+        "licenses": project["license"],
+        "version": project["version"],
+        "revision": "${REVISION}",
+        "base.name": "${PYTHON_IMAGE}",
+        "base.digest": "${BASE_DIGEST}",
+    }
 
 
 def test_the_image_holds_the_packages_and_nothing_else_is_sent_to_the_builder() -> None:
@@ -278,14 +550,15 @@ def test_the_image_holds_the_packages_and_nothing_else_is_sent_to_the_builder() 
     ]
     assert everything == "*"
     let_through = {line.removeprefix("!") for line in rules if line.startswith("!")}
-    assert let_through == copied
+    assert let_through == copied - {"${LOCK}"} | {"requirements.lock", "requirements-otel.lock"}
     assert not any(fnmatch(name, rule) for rule in let_through for name in (".env", ".git", "compose.yaml", "tests"))
 
 
-def test_the_demo_says_what_is_missing() -> None:
+def demo(path: Path) -> list[str]:
+    """Return what the demo says where *path* is all that there is."""
     done = subprocess.run(
         [sys.executable, PROJECT / "deploy" / "compose_demo.py"],
-        env={"PATH": "/nonexistent"},
+        env={"PATH": str(path), "PIP_CERT": "/nowhere"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -293,5 +566,50 @@ def test_the_demo_says_what_is_missing() -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "podman-compose" in done.stderr
+    return done.stderr.splitlines()
+
+
+def test_the_demo_says_all_that_is_missing(tmp_path: Path) -> None:
+    engine, openssl, certificates = demo(tmp_path)
+    assert "podman-compose" in engine
+    assert "openssl" in openssl
+    assert "PIP_CERT=/nowhere" in certificates
+
+
+def test_the_demo_knows_a_compose_that_is_too_old_a_network_without_names_and_images_that_offer_too_little(
+    tmp_path: Path,
+) -> None:
+    programs = {
+        # What Debian 12's say.
+        "podman-compose": "echo 'using podman version: 4.3.1'; echo 'podman-composer version  1.0.3'",
+        "podman": """case "$*" in
+            info) ;;
+            network\\ inspect*) echo false ;;
+            run*caddy*) echo "Error: no such image" >&2; exit 125 ;;
+            run*) exit 1 ;;
+        esac""",
+        "openssl": "",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    compose, names, *others = [line for line in demo(tmp_path) if "catatonit" not in line]
+    assert "1.6.0 or later: 1.0.3" in compose
+    assert "aardvark-dns" in names
+    python, postgres, valkey, edge, certificates = others
+    for line, variable, offers in (
+        (python, "PYTHON_IMAGE=python:3.13-slim", "Python 3.11 or later with venv and pip"),
+        (postgres, "POSTGRES_IMAGE=postgres:17-alpine", "the official image's entrypoint"),
+        (valkey, "VALKEY_IMAGE=valkey/valkey:9-alpine", "a user valkey"),
+        (edge, "EDGE_IMAGE=caddy:2-alpine", "no such image"),
+        (certificates, "PIP_CERT=/nowhere", "cannot be read"),
+    ):
+        assert line.startswith(variable)
+        assert offers in line
+
+
+def test_the_demo_looks_at_the_images_that_would_run() -> None:
+    there = {text for text in strings(RAW) if text.startswith("${") and "_IMAGE:-" in text}
+    looked_at = re.findall(r'"(\w+_IMAGE)": \(\s*"([^"]+)"', (PROJECT / "deploy" / "compose_needs.py").read_text())
+    ours = {"${REGISTRY_IMAGE:-plugin-registry:local}", "${REGISTRY_OPS_IMAGE:-plugin-registry-ops:local}"}
+    assert there == {f"${{{variable}:-{image}}}" for variable, image in looked_at} | ours
