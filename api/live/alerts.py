@@ -1,8 +1,8 @@
 """Alerts: what is worth being woken for, from one table, `RULES`, that everything goes by which tells of them.
 
 The operations page, `GET /api/v1/snapshot`, `plugin-registry queue`, the metric `plugin_registry_alert` and
-``deploy/alerts.yml`` say the same: what is so, and has been for as long as its rule says. What is so, but not for so long,
-or not worth waking anybody, is a note. A submitter's mistake is a note and never more.
+``deploy/alerts.yml`` say the same: what is so, and has been for as long as its rule says. What has not been for so
+long, or is not worth waking anybody, is a note. A submitter's mistake is a note and never more.
 
 How long something has been so each api process knows for itself (`Watch`): it looks every few seconds.
 """
