@@ -35,10 +35,10 @@ IMAGE = "plugin-registry:demo"
 APIS = WORKERS = 2
 ORIGIN_PORT = 8000
 ARTIFACT_BYTES = 24 * 2**20
-SLOW_S = 12
+SLOW_S = 120
 
 # What serves the artifacts, in a container of its own on the stack's network: the same bytes on every path,
-# /tampered with one bit changed and /slow at a rate that leaves time to kill whoever downloads it.
+# /tampered with one bit changed and /slow, to who asks first, at a rate that leaves time to kill whoever that is.
 ORIGIN = f"""
 import random, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +46,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 good = random.Random(2).randbytes({ARTIFACT_BYTES})
 tampered = bytearray(good)
 tampered[len(good) // 2] ^= 1
+slow = ["/slow.tar.gz"]
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -53,10 +54,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        parts = 100
+        parts, pause_s = 100, 0
+        if self.path in slow:
+            slow.remove(self.path)
+            pause_s = {SLOW_S} / parts
         for start in range(0, len(body), len(body) // parts + 1):
             self.wfile.write(body[start : start + len(body) // parts + 1])
-            time.sleep({SLOW_S} / parts if self.path == "/slow.tar.gz" else 0)
+            time.sleep(pause_s)
 
 ThreadingHTTPServer(("", {ORIGIN_PORT}), Handler).serve_forever()
 """

@@ -353,6 +353,7 @@ def test_the_superuser_has_no_password_and_who_serves_can_make_nothing(tmp_path:
     with postgresql(durable=False) as maintenance_url:
         with psycopg.connect(maintenance_url, autocommit=True) as superuser:
             superuser.execute("CREATE DATABASE registry")
+            superuser.execute("ALTER ROLE postgres PASSWORD 'as the image gives it one'")
         url = maintenance_url.replace("/postgres?", "/registry?")
         psql([url, "-f", "-"], script.replace("/run/secrets", str(tmp_path)))
         with psycopg.connect(url) as superuser:
