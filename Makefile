@@ -78,6 +78,12 @@ sbom: $(BIN)/uv
 	@$(BIN)/uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json requirements.lock
 	@echo dist/sbom.cdx.json
 
+# The alerts once more, as the Prometheus operator wants them. Never edited.
+deploy/kubernetes/prometheus/alerts.yaml: deploy/alerts.yml Makefile
+	@{ printf '%s\n' '# Made of $< by `make $@`.' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' \
+		'  name: plugin-registry' '  labels:' '    app.kubernetes.io/name: plugin-registry' 'spec:' && \
+		sed -e '/^#/d' -e 's/./  &/' $<; } > $@
+
 # Ours beside what one would put in its place. The report goes into docs/ (half an hour); bench-quick takes two minutes and only tells.
 bench: .venv/.dev .venv-bench/.installed
 	@$(BIN)/python -m bench $(BENCH)
