@@ -300,8 +300,8 @@ def ends(documents: Documents) -> Complaints:
             yield f"{each}: not {wanted_s} s to end"
 
 
-MEASURED_MIB = {"api": 109, "worker": 118, "beat": 68, "migrate": 68}
-"""By docs/performance.md: what each has resident at its usual work; migrate has no more than beat."""
+MEASURED_MIB = {"api": 109, "worker": 118, "beat": 68, "migrate": 80}
+"""By docs/performance.md: what each has resident at its usual work; of migrate, on an empty store, by itself."""
 
 
 def resources(documents: Documents) -> Complaints:
