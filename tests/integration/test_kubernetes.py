@@ -385,9 +385,7 @@ def scaling(documents: Documents) -> Complaints:
         case [
             {"type": "External", "external": {"metric": {"name": name}, "target": {"type": "Value", "value": value}}}
         ]:
-            if (
-                name not in (PROJECT / "deploy" / "alerts.yml").read_text()
-            ):  # whose names are held against what is told
+            if name not in (PROJECT / "deploy" / "grafana.json").read_text():  # held against what is told
                 yield f"{name} is told by nobody"
             if not 5 <= int(value) < 300:
                 yield "it comes before the alert, and not for a moment's wait"
