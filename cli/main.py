@@ -19,6 +19,7 @@ _COMMANDS = {
     "migrate": "cli.migrate:migrate",
     "backup": "cli.backup:backup",
     "restore": "cli.backup:restore",
+    "doctor": "cli.doctor:doctor",
     "check-store": "cli.backup:check_store",
 }
 

@@ -74,6 +74,24 @@ def _certificates(file: Path) -> Path:
     return file
 
 
+def _database(text: str) -> str:
+    if text:
+        parse_database_url(text)
+    return text
+
+
+def _broker(text: str) -> str:
+    if text:
+        parse_broker_url(text)
+    return text
+
+
+def _schemes(schemes: frozenset[str]) -> frozenset[str]:
+    if not schemes or schemes - {"http", "https"}:
+        raise ValueError("may hold http and https only")
+    return schemes
+
+
 def _proxy(secret: SecretStr) -> SecretStr:
     parse_proxy_url(secret.get_secret_value())
     return secret
@@ -131,10 +149,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     state_dir: Path = Path("~/.local/state/plugin-registry")
-    database_url: Annotated[str, Field(repr=False)] = ""
+    database_url: Annotated[str, Field(repr=False), AfterValidator(_database)] = ""
     """As SQLAlchemy is told it, with the password in it."""
     database_password: SecretStr | None = None
-    broker_url: Annotated[str, Field(repr=False)] = ""
+    broker_url: Annotated[str, Field(repr=False), AfterValidator(_broker)] = ""
     broker_password: SecretStr | None = None
     broker_ca_file: Certificates | None = None
     broker_sentinel_master: str = "mymaster"
@@ -165,7 +183,9 @@ class Settings(BaseSettings):
     metrics_open: bool = False
     traces: bool = False
 
-    egress_schemes: Annotated[frozenset[str], NoDecode, WrapValidator(_words)] = frozenset({"https"})
+    egress_schemes: Annotated[frozenset[str], NoDecode, AfterValidator(_schemes), WrapValidator(_words)] = frozenset(
+        {"https"}
+    )
     egress_ports: Annotated[tuple[range, ...], NoDecode, WrapValidator(_ports)] = (range(443, 444),)
     egress_allow_networks: Annotated[tuple[Network, ...], NoDecode, WrapValidator(_networks)] = ()
     egress_ca_file: Certificates | None = None
@@ -220,9 +240,6 @@ class Settings(BaseSettings):
                 complete()
             except ValueError as error:
                 problems.append(str(error))
-        unknown = self.egress_schemes - {"http", "https"}
-        if unknown or not self.egress_schemes:
-            problems.append("REGISTRY_EGRESS_SCHEMES may hold http and https only")
         if problems:
             raise ValueError("; ".join(problems))
         return self

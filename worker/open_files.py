@@ -1,6 +1,7 @@
 """What this process may open at once, and how many downloads fit into that."""
 
 import resource
+import sys
 
 from shared.logs import get_logger
 
@@ -17,8 +18,8 @@ def fitting(downloads: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    fit = max(1, (hard - BESIDES) // EACH)
-    if hard == resource.RLIM_INFINITY or fit >= downloads:
+    fit = fits(hard)
+    if fit >= downloads:
         return downloads
     log.warning(
         "fewer downloads than asked for: raise the limit of open files (ulimit -n, LimitNOFILE=)",
@@ -27,3 +28,8 @@ def fitting(downloads: int) -> int:
         asked_for=downloads,
     )
     return fit
+
+
+def fits(open_files: int) -> int:
+    """Return how many downloads at once fit into a limit of *open_files*."""
+    return sys.maxsize if open_files == resource.RLIM_INFINITY else max(1, (open_files - BESIDES) // EACH)

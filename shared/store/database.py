@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     create_engine,
     event,
     make_url,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -104,6 +106,11 @@ class Database:
         """
         with self._translated(), self.engine.connect() as connection:
             yield connection.execution_options(read_only=True)
+
+    def now(self) -> datetime:
+        """Return what the database's clock says, by which leases go (invariant 8)."""
+        with self.read() as connection:
+            return datetime.fromtimestamp(connection.execute(select(NowMs())).scalar_one() / 1000, UTC)
 
     def close(self) -> None:
         """Close every connection of the pool."""

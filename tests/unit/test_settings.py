@@ -300,9 +300,10 @@ def test_bad_urls_are_all_told_at_once_and_none_is_quoted(monkeypatch: pytest.Mo
             REGISTRY_DATABASE_URL="postgresql://u:hunter2@db/registry?bogus=hunter2",
             REGISTRY_BROKER_URL="redis://:hun#ter2@h/0",
             REGISTRY_EGRESS_SCHEMES="ftp",
+            REGISTRY_LEASE_S="1",
         )
     told = str(refused.value)
-    for variable in ("DATABASE_URL: ", "BROKER_URL: ", "EGRESS_SCHEMES "):
+    for variable in ("DATABASE_URL: ", "BROKER_URL: ", "EGRESS_SCHEMES: ", "LEASE_S: "):
         assert f"REGISTRY_{variable}" in told
     assert "hun" not in told
     assert "bogus" not in told
