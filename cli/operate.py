@@ -1,6 +1,8 @@
 """`failures`, `retry` and `cancel`: acting on registrations from a shell."""
 
 import re
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -44,14 +46,29 @@ def failures(cause: str | None, since: str | None, limit: int, json_wanted: bool
 @click.command()
 @click.argument("registration_id", required=False)
 @click.option("--cause", help="Instead of one: all that failed for this cause.")
+@click.option("--host", help="All that failed whose URL is of this host, with its port where the URL has one.")
+@click.option("--name", help="All that failed under this name.")
+@click.option("--since", default="24h", show_default=True, help="Only those submitted since: 30m, 2h, 90d, a moment.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and try none again.")
+@click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before many are tried again.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
-def retry(registration_id: str | None, cause: str | None, json_wanted: bool) -> None:
-    """Try a failed, rejected or canceled registration again, as a new one; or all that failed for one cause."""
-    if (registration_id is None) == (cause is None):
-        raise Refusal("Give either a registration's id or --cause.", USAGE)
+def retry(
+    registration_id: str | None,
+    cause: str | None,
+    host: str | None,
+    name: str | None,
+    since: str,
+    dry_run: bool,
+    yes: bool,
+    json_wanted: bool,
+) -> None:
+    """Try a failed, rejected or canceled registration again, as a new one; or all that failed alike."""
+    many = {key: value for key, value in (("cause", cause), ("host", host), ("name", name)) if value is not None}
+    if (registration_id is None) == (not many) or (registration_id is not None and dry_run):
+        raise Refusal("Give either a registration's id, or --cause, --host or --name.", USAGE)
     client = client_from_environment()
-    if cause is not None:
-        _retry_all(client, cause, json_wanted=json_wanted)
+    if many:
+        _retry_all(client, many | {"since": _moment(since)}, dry_run=dry_run, ask=not yes, json_wanted=json_wanted)
         return
     answer = client.post(f"{_path(str(registration_id))}/retry")
     if answer.status not in {200, 202}:
@@ -64,19 +81,20 @@ def retry(registration_id: str | None, cause: str | None, json_wanted: bool) -> 
         say(str(answer.document["id"]))
 
 
-def _retry_all(client: Client, cause: str, *, json_wanted: bool) -> None:
-    total: dict[str, Any] = {"retried": [], "joined": 0, "standing": 0}
-    cursor = None
-    while True:
-        answer = client.post("/api/v1/registrations/retry", cause=cause, limit=200, cursor=cursor)
-        if answer.status != 200:
-            raise refusal_of(answer)
-        for key in total:
-            total[key] += answer.document[key]
-        cursor = answer.document["nextCursor"]
-        if cursor is None:
-            break
-        say(f"{len(total['retried'])} are tried again so far ...", err=True)
+def _retry_all(client: Client, which: Mapping[str, str], *, dry_run: bool, ask: bool, json_wanted: bool) -> None:
+    """Say how many *which* names, and have them tried again unless that was all that was wanted."""
+    counted = _each_page(client, which, dry_run=True)
+    if dry_run or not counted["matching"]:
+        if json_wanted:
+            say_json(counted)
+        else:
+            say(f"{counted['matching']} would be tried again.")
+        return
+    if ask and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"Try {counted['matching']} again?", abort=True, err=True)
+    else:
+        say(f"{counted['matching']} are to be tried again ...", err=True)
+    total = _each_page(client, which, dry_run=False)
     if json_wanted:
         say_json(total)
     else:
@@ -84,6 +102,24 @@ def _retry_all(client: Client, cause: str, *, json_wanted: bool) -> None:
             f"{len(total['retried'])} are tried again; {total['joined']} were in flight already, "
             f"{total['standing']} are registered by now."
         )
+
+
+def _each_page(client: Client, which: Mapping[str, str], *, dry_run: bool) -> dict[str, Any]:
+    """Return what became of all pages together."""
+    total: dict[str, Any] = {"matching": 0, "retried": [], "joined": 0, "standing": 0}
+    cursor = None
+    while True:
+        query = {**which, "limit": 200, "cursor": cursor, "dryRun": "true" if dry_run else None}
+        answer = client.post("/api/v1/registrations/retry", **query)
+        if answer.status != 200:
+            raise refusal_of(answer)
+        for key in total:
+            total[key] += answer.document[key]
+        cursor = answer.document["nextCursor"]
+        if cursor is None:
+            return total
+        if not dry_run:
+            say(f"{len(total['retried'])} are tried again so far ...", err=True)
 
 
 @click.command()

@@ -38,10 +38,11 @@ def create(
 ) -> None:
     """Make a token and print it, this once, alone on stdout."""
     lifetime_s = _seconds(expires_in) if expires_in is not None else None
-    with _tokens(state) as tokens:
+    with _tokens(state) as (tokens, where):
         made = tokens.create(
             label or f"made {rfc3339(datetime.now(UTC))}", scopes, names=names, lifetime_s=lifetime_s
         )
+    say(f"A token for {where}, shown this once:", err=True)
     say(made.text)
 
 
@@ -49,7 +50,7 @@ def create(
 @click.option("--state", help="State folder of the embedded registry.")
 def list_tokens(state: str | None) -> None:
     """Show every token, but not the tokens themselves: those are not kept."""
-    with _tokens(state) as tokens:
+    with _tokens(state) as (tokens, _where):
         for each in tokens.list():
             scopes, names = ",".join(sorted(each.scopes)), ",".join(each.names) or "any name"
             say(f"{each.id}  {_condition(each):<30}  {scopes:<22}  {names}  {each.label}")
@@ -60,21 +61,29 @@ def list_tokens(state: str | None) -> None:
 @click.option("--state", help="State folder of the embedded registry.")
 def revoke(token_id: str, state: str | None) -> None:
     """Revoke a token at once, by the id that `token list` shows."""
-    with _tokens(state) as tokens:
+    with _tokens(state) as (tokens, _where):
         if not tokens.revoke(token_id):
             raise Refusal(f"There is no token {token_id}; `token list` shows them.", USAGE)
     say(f"Revoked {token_id}.", err=True)
 
 
 @contextmanager
-def _tokens(state: str | None) -> Iterator[Tokens]:
+def _tokens(state: str | None) -> Iterator[tuple[Tokens, str]]:
+    """Yield the tokens of the store that is meant, and where that is, in words."""
     try:
         settings = read_settings(**({"state_dir": state} if state else {}))
+        if settings.url is not None and state is None:
+            raise Refusal(
+                f"REGISTRY_URL names the registry at {settings.url}, and tokens are made in a store: run this where "
+                "that registry's settings are, without REGISTRY_URL, or name a state folder with --state.",
+                USAGE,
+            )
         if settings.default_store is not None and not settings.default_store.exists():
             raise Refusal(f"There is no store in {settings.state_dir} yet: start `plugin-registry up` there first.")
         with closing(open_database(settings.database_url)) as database:
             check_schema(database)
-            yield Tokens(database)
+            where = f"the registry in {settings.store_file}" if settings.store_file else "the registry on PostgreSQL"
+            yield Tokens(database), where
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
     except ValueError as error:

@@ -7,8 +7,9 @@ to names opens it (decision 0018).
 """
 
 import re
-from collections.abc import AsyncIterable, Mapping
-from typing import Annotated
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -21,7 +22,7 @@ from api.dashboard.visitor import COOKIE, Visitor, form, require_ours, visitor, 
 from api.http.auth import require_every_name
 from api.http.prefix import at, route_of
 from api.http.problems import Problem
-from api.routes.operations import RetryQuery, cancel, retry, retry_page
+from api.routes.operations import Retried, RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
 from api.services import Services, services_of
 from shared.errors import StoreUnavailable
@@ -35,14 +36,23 @@ FOUND_SHOWN = 20
 ACTIONS_SHOWN = 10
 RETRIED_AT_ONCE = 200
 PAGES_RETRIED = 20
+RETRIED_OVER = timedelta(hours=24)
+"""What failed before that is for the command line, which takes a time."""
 _STATIC = {"operations.css": "text/css", "operations.js": "text/javascript"}
 _SAID = {
     "retry": "It is tried again, as a new registration.",
     "cancel": "It is canceled.",
     "retry-cause": "They are tried again, as new registrations.",
-    "retry-more": "The newest 4,000 are tried again; `plugin-registry retry --cause` takes all there are.",
+    "retry-more": "The newest 4,000 are tried again; `plugin-registry retry --cause` takes all that there are.",
     "nothing": "There is nothing to try again: it is registered, or in flight, by now.",
 }
+
+
+class Question(NamedTuple):
+    """What somebody is asked before it is done to many."""
+
+    cause: str
+    number: int
 
 
 Someone = Annotated[Visitor | None, Depends(visitor)]
@@ -102,6 +112,9 @@ async def act(services: Here, who: Someone, sent: Form) -> Response:
         raise Problem("forbidden", "This needs a token of scope operate.")
     what, _, which = sent.get("do", "").partition(":")
     try:
+        if what == "ask-retry-cause":
+            asked = await _asked(services, who.token, which.replace("\0", ""))
+            return await _operations(services, who, said="" if asked else _SAID["nothing"], asked=asked)
         done = await _do(services, who.token, what, which)
     except Problem as problem:
         return await _operations(services, who, said=problem.document["detail"], status=problem.status)
@@ -152,23 +165,41 @@ async def _do(services: Services, token: Token, what: str, which: str) -> str:
 
 
 async def _retry_all(services: Services, token: Token, cause: str) -> str:
-    """Have all tried again that failed for *cause*, page by page, but for a bounded number of pages."""
-    cursor, new = None, 0
+    """Have all tried again that failed for *cause* lately, page by page, but for a bounded number of pages."""
+    tried = [each async for each in _pages(services, token, cause, dry_run=False)]
+    if tried and tried[-1].next_cursor is not None:
+        return "retry-more"
+    return "retry-cause" if any(each.retried for each in tried) else "nothing"
+
+
+async def _asked(services: Services, token: Token, cause: str) -> Question | None:
+    """Return what to ask before all are tried again that failed for *cause* lately; None where there are none."""
+    number = sum([each.matching async for each in _pages(services, token, cause, dry_run=True)])
+    return Question(cause, number) if number else None
+
+
+async def _pages(services: Services, token: Token, cause: str, *, dry_run: bool) -> AsyncIterator[Retried]:
+    cursor, since = None, datetime.now(UTC) - RETRIED_OVER
     for _page_number in range(PAGES_RETRIED):
         try:
-            query = RetryQuery(cause=cause, limit=RETRIED_AT_ONCE, cursor=cursor)
+            query = RetryQuery(cause=cause, limit=RETRIED_AT_ONCE, cursor=cursor, since=since, dry_run=dry_run)
         except ValidationError:
-            return "nothing"  # nothing fails for what is no cause
+            return  # nothing fails for what is no cause
         tried = await retry_page(services, query, token)
-        new += len(tried.retried)
+        yield tried
         cursor = tried.next_cursor
         if cursor is None:
-            return "retry-cause" if new else "nothing"
-    return "retry-more"
+            return
 
 
 async def _operations(
-    services: Services, who: Visitor, *, q: str = "", said: str = "", status: int = 200
+    services: Services,
+    who: Visitor,
+    *,
+    q: str = "",
+    said: str = "",
+    status: int = 200,
+    asked: Question | None = None,
 ) -> Response:
     try:
         seen = await services.monitor.now()
@@ -181,6 +212,7 @@ async def _operations(
         "operations.html",
         status=status,
         said=said,
+        asked=asked,
         bad=status >= 400,
         live=Markup(live_part(seen, operator=who.operator)),  # noqa: S704  # a template made it, and escaped what is in it
         form=form_token(who.secret),

@@ -5,10 +5,11 @@ import binascii
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from api.http.body import invalid_fields
@@ -17,6 +18,8 @@ from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.fields import CHECKSUM, MAX_NAME_CHARACTERS, NAME, SEMVER, parse_checksum, parse_name, parse_version
 from shared.registration import ID, REGISTRATION_ID
 
+_NO_COLUMNS = {"limit", "cursor", "since", "host", "dry_run"}
+"""What a query may hold that is no column with a value."""
 _CAUSE = re.compile(r"[a-z0-9-]+")
 
 
@@ -79,6 +82,28 @@ Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValida
 RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterValidator(_known_registration)]
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(text: str) -> str:
+    """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
+    return text
+
+
+Since = Annotated[
+    AwareDatetime,
+    BeforeValidator(_rfc3339),
+    Field(description="Only those submitted at or after this moment (RFC 3339)"),
+]
+
+
+def milliseconds(moment: datetime | None) -> int | None:
+    """Return *moment* in milliseconds since the epoch."""
+    return max(0, int(moment.timestamp() * 1000)) if moment else None
+
+
 class PageQuery(BaseModel):
     """The query of a list. Unknown parameters are refused: a misspelt filter must not look like no filter."""
 
@@ -106,7 +131,7 @@ class PageQuery(BaseModel):
     @property
     def filters(self) -> dict[str, str]:
         """Column -> wanted value, of the filters that were given."""
-        given = self.model_dump(mode="json", exclude={"limit", "cursor", "since"}, exclude_none=True, by_alias=False)
+        given = self.model_dump(mode="json", exclude=_NO_COLUMNS, exclude_none=True, by_alias=False)
         return {column: str(value) for column, value in given.items()}
 
 

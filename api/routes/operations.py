@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from api.http.auth import allowed
-from api.http.paging import Cause, PageQuery, RegistrationRef, a_page, refuse_repeats
+from api.http.paging import Cause, Name, PageQuery, RegistrationRef, Since, Text, a_page, milliseconds, refuse_repeats
 from api.http.problems import Problem, documented
 from api.routes.register import accepted_answer, plugin_answer
 from api.routes.registrations import RegistrationView, known_registration
 from api.routes.views import View, as_json
 from api.services import Services, services_of
+from shared.explained import explained
 from shared.registration import (
     UNREGISTERED,
     Accepted,
@@ -27,6 +28,7 @@ from shared.registration import (
     Status,
     Taken,
     Timestamp,
+    host_of,
 )
 from shared.store.tokens import Token
 
@@ -109,15 +111,41 @@ async def cancel(services: Services, registration: Registration, token: Token) -
     return canceled
 
 
-class RetryQuery(PageQuery):
-    """Which failures to try again, newest first, a page at a time."""
+def _there_is(cause: str) -> str:
+    if explained(cause) is None:
+        raise ValueError("is no cause: /problems lists all that there are")
+    return cause
 
-    cause: Annotated[Cause, Field(description="The `cause` they failed for")]
+
+class RetryQuery(PageQuery):
+    """Which failures to try again, newest first, a page at a time. At least a cause, a name or a host is named."""
+
+    cause: Annotated[
+        Annotated[Cause, AfterValidator(_there_is)] | None, Field(description="The `cause` they failed for")
+    ] = None
+    name: Annotated[Name | None, Field(description="The name that was submitted")] = None
+    host: Annotated[
+        Text | None, Field(max_length=260, description="Host, and port where the URL has one, of their `artifactUrl`")
+    ] = None
+    since: Since | None = None
+    dry_run: Annotated[bool, Field(description="Whether to count them only")] = False
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.cause is None and self.name is None and self.host is None:
+            raise ValueError("name a cause, a name or a host")
+        return self
+
+    def matches(self, registration: Registration) -> bool:
+        """Whether *registration*, of the cause and name that were asked for, is to be tried again."""
+        host = host_of(registration.submission.artifact_url)
+        return registration.status in UNREGISTERED and (self.host is None or host == self.host.lower())
 
 
 class Retried(View):
     """What became of one page of failures."""
 
+    matching: int = Field(description="How many of this page were to be tried again")
     retried: list[str] = Field(description="The new registrations")
     joined: int = Field(description="How many were in flight again already")
     standing: int = Field(description="How many names and versions are registered by now")
@@ -127,7 +155,7 @@ class Retried(View):
 @router.post(
     "/api/v1/registrations/retry",
     operation_id="RetryRegistrations",
-    summary="Try all again that failed for one cause, a page at a time",
+    summary="Try all again that failed for one cause, by one host or name, a page at a time",
     response_model=Retried,
     responses=documented(*_REFUSALS, "invalid-fields", *_SURPRISES),
 )
@@ -144,12 +172,16 @@ async def retry_registrations(
 
 async def retry_page(services: Services, query: RetryQuery, token: Token) -> Retried:
     """Have the page of failures tried again that *query* asks for, as far as *token* may read them."""
-    registrations = partial(services.store.registrations, filters={"cause": query.cause}, names=token.names)
+    registrations = partial(
+        services.store.registrations, filters=query.filters, since_ms=milliseconds(query.since), names=token.names
+    )
     shown, cursor = await a_page(services.ask, registrations, query, "registration")
-    outcomes = await retry(services, [each for each in shown if each.status in UNREGISTERED], token)
+    matching = [each for each in shown if query.matches(each)]
+    outcomes = await retry(services, [] if query.dry_run else matching, token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]
     return Retried(
+        matching=len(matching),
         retried=list(new),
         joined=len(accepted) - len(new),
         standing=len(outcomes) - len(accepted),

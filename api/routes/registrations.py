@@ -1,17 +1,26 @@
 """Routes of registrations: where an accepted submission stands, and why it ended."""
 
-import re
 from collections.abc import AsyncIterable
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.http.auth import allowed, following
-from api.http.paging import Cause, Name, PageQuery, Version, a_page, known_id, refuse_repeats
+from api.http.paging import (
+    Cause,
+    Name,
+    PageQuery,
+    Since,
+    Version,
+    a_page,
+    known_id,
+    milliseconds,
+    refuse_repeats,
+)
 from api.http.prefer import PREFER, Preference
 from api.http.problems import Problem, documented, problem_of
 from api.live.monitor import QueuePosition
@@ -80,16 +89,6 @@ class RegistrationPage(BaseModel):
     nextCursor: str | None  # noqa: N815  # the wire's name
 
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _rfc3339(text: str) -> str:
-    """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
-    if _RFC3339.fullmatch(text) is None:
-        raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
-    return text
-
-
 class RegistrationQuery(PageQuery):
     """Filters of the list."""
 
@@ -97,16 +96,7 @@ class RegistrationQuery(PageQuery):
     name: Name | None = None
     version: Version | None = None
     cause: Cause | None = None
-    since: Annotated[
-        AwareDatetime | None,
-        BeforeValidator(_rfc3339),
-        Field(description="Only those submitted at or after this moment (RFC 3339)"),
-    ] = None
-
-    @property
-    def since_ms(self) -> int | None:
-        """The moment in milliseconds since the epoch."""
-        return max(0, int(self.since.timestamp() * 1000)) if self.since else None
+    since: Since | None = None
 
 
 @router.get(
@@ -169,7 +159,7 @@ async def list_registrations(
     """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
     refuse_repeats(request)
     registrations = partial(
-        services.store.registrations, filters=query.filters, since_ms=query.since_ms, names=token.names
+        services.store.registrations, filters=query.filters, since_ms=milliseconds(query.since), names=token.names
     )
     shown, cursor = await a_page(services.ask, registrations, query, "registration")
     items = [RegistrationView.of(each) for each in shown]

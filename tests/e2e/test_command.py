@@ -121,6 +121,16 @@ def test_tokens_are_listed_but_not_shown(registry: Registry) -> None:
     assert registry.cli("token", "revoke", "nobody", "--state", str(registry.state)).returncode == 2
 
 
+def test_a_token_is_made_for_the_registry_that_is_meant(registry: Registry) -> None:
+    env = {"REGISTRY_STATE_DIR": str(registry.state)}
+    done = run("token", "create", "--scope", "read", env=env | {"REGISTRY_URL": "https://other.example"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "REGISTRY_URL names the registry at https://other.example" in done.stderr
+    made = run("token", "create", "--scope", "read", env=env)
+    assert str(registry.state) in made.stderr
+    assert registry.get("/api/v1/plugins", token=made.stdout.strip()).status_code == 200
+
+
 def test_an_empty_or_strange_pattern_makes_no_token(registry: Registry) -> None:
     for pattern in ("", "[a.z]*", "a\nb"):
         made = registry.cli(

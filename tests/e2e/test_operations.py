@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -117,7 +118,40 @@ def test_all_that_failed_for_one_cause_is_tried_again_by_page(registry: Registry
     ).json()
     again = [registry.final(each) for each in (*first["retried"], *rest["retried"])]
     assert {each["retryOf"] for each in again} == {each["id"] for each in gone}
-    problem(registry.request("POST", "/api/v1/registrations/retry"), 422, "invalid-fields")
+    for query in ("", "?cause=nonsense", "?since=2026-01-15T08:00:00Z", "?dryRun=true"):
+        problem(registry.request("POST", f"/api/v1/registrations/retry{query}"), 422, "invalid-fields")
+
+
+def test_many_are_counted_before_they_are_tried_again_and_by_host_name_and_time(
+    registry: Registry, artifact: Artifact
+) -> None:
+    gone = [registry.final(accepted(registry, artifact(status=410)[0])) for _ in range(2)]
+    host, name = urlsplit(gone[0]["artifactUrl"]).netloc, gone[0]["name"]
+
+    def ask(**query: str) -> dict[str, Any]:
+        answer = registry.request("POST", "/api/v1/registrations/retry", params=query)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    for query, number in (
+        ({"cause": "status-410"}, 2),
+        ({"cause": "status-410", "host": host.upper()}, 2),
+        ({"cause": "status-410", "host": "other.example"}, 0),
+        ({"cause": "status-410", "since": "2999-01-01T00:00:00Z"}, 0),
+        ({"name": name}, 1),
+    ):
+        counted = ask(dryRun="true", **query)
+        assert (counted["matching"], counted["retried"]) == (number, []), query
+    done = registry.cli("retry", "--cause", "status-410", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, "2 would be tried again.\n")
+    assert registry.cli("retry", "--cause", "nonsense").returncode == 2
+    done = registry.cli("retry", "--host", "other.example")
+    assert (done.returncode, done.stdout) == (0, "0 would be tried again.\n")
+    assert registry.get("/api/v1/registrations?cause=status-410&status=queued").json()["items"] == []
+    done = registry.cli("retry", "--name", name)
+    assert done.stderr.startswith("1 are to be tried again")
+    assert done.stdout.startswith("1 are tried again")
 
 
 def test_acting_needs_the_scope_operate_and_the_tokens_names(registry: Registry, failed: dict[str, Any]) -> None:

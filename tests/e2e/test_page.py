@@ -145,6 +145,11 @@ def test_a_failure_is_retried_without_javascript(browser: Browser, registry: Reg
     assert "It is tried again" in browser.get("?done=retry").text
     (action,) = registry.get(f"/api/v1/actions?registration={old['id']}").json()["items"]
     assert action["what"] == "retry"
+    asked = browser.press("ask-retry-cause:status-404")
+    assert asked.status_code == 200
+    assert re.search(r"[1-9][0-9]* failed for status-404 in the last 24 hours", asked.text)
+    assert 'value="retry-cause:status-404"' in asked.text
+    assert "There is nothing to try again" in browser.press("ask-retry-cause:nonsense").text
     assert browser.press("retry-cause:status-404").status_code == 303
     refused = browser.press(f"cancel:{old['id']}")
     assert refused.status_code == 409

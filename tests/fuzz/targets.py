@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from api.http.body import parse_submission
 from api.http.config_schema import fault_in_schema
-from api.http.paging import PageQuery, known_id
+from api.http.paging import PageQuery, known_id, milliseconds
 from api.http.plain import MAX_QUERY_BYTES
 from api.http.prefer import MAX_WAIT_S, Preference
 from api.http.problems import Problem, problem_response
@@ -197,7 +197,7 @@ def query(data: bytes) -> None:
             continue
         assert all("\0" not in value for value in asked.filters.values())
         if isinstance(asked, RegistrationQuery):
-            assert (asked.since_ms or 0) >= 0
+            assert (milliseconds(asked.since) or 0) >= 0
     known_id(_text(data))
 
 

@@ -41,7 +41,7 @@ HOSTILE = HOSTILE_ID + "\ud800" + "long " * 20_000
 REGISTRATION = "registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"
 CHECKSUM = "sha256:" + "ab" * 32
 SUBMISSION = f"--name x --version 1.0.0 --type log --url https://a.example/x --checksum {CHECKSUM} --timeout 10"
-SERVER_SIDE = {"up", "demo", "token", "migrate"}
+SERVER_SIDE = {"up", "demo", "token", "migrate", "backup", "restore", "check-store", "doctor"}
 CALLS = [
     f"register {SUBMISSION}",
     f"register {SUBMISSION} --no-wait",
@@ -51,7 +51,7 @@ CALLS = [
     "queue",
     "failures",
     f"retry {REGISTRATION}",
-    "retry --cause status-404",
+    "retry --cause status-404 --yes",
     f"cancel {REGISTRATION}",
 ]
 OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")

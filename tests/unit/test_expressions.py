@@ -46,7 +46,7 @@ class Tried:
 TRIED = {
     "api/http/prefer.py _NAME_AND_VALUE": Tried(("a", "a=", 'a="'), ("a", " ", "=", '"', "\\", ";", "\\a")),
     "api/http/prefer.py _PREFERENCES": Tried(('"',), ("a", ",", '"', "\\", ' "a\\"')),
-    "api/routes/registrations.py _RFC3339": Tried(
+    "api/http/paging.py _RFC3339": Tried(
         ("2026-01-15T08:00:00.", "2026-01-15T08:00:00Z"), ("0", ".", "Z", "2026-01-15T08:00:00")
     ),
     "shared/store/hot.py _PLACEHOLDER": Tried((":", ":a"), ("a", ":", ":a")),
