@@ -96,6 +96,10 @@ class Valkey:
         count: Any = self._client.llen(QUEUE)
         return int(count)
 
+    def do(self, *command: str) -> None:
+        """Have it obey."""
+        self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
     def ticks_waiting(self) -> int:
         """Return how many messages of the clock's wait for a worker."""
         count: Any = self._client.llen(CLOCK_QUEUE)
@@ -103,7 +107,11 @@ class Valkey:
 
     def consumers(self) -> int:
         """Return how many connections wait for messages."""
-        return sum(each["cmd"] == "brpop" for each in self._client.client_list())
+        return len(self.waiting())
+
+    def waiting(self) -> list[str]:
+        """Return the connections that wait for messages."""
+        return [each["id"] for each in self._client.client_list() if each["cmd"] == "brpop"]
 
     def messages_with_workers(self) -> int:
         """Return how many messages were taken and not yet done with."""

@@ -1,10 +1,7 @@
 """What operators are shown of a fault: the page, the metrics and the command say it soon, and truly."""
 
 import json
-import re
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import requests
@@ -14,58 +11,12 @@ from shared.store.snapshot import STALLED_AFTER_S
 from shared.store.workers import GONE_AFTER_S
 from tests.faults.cluster import Cluster, Truth, all_at_once
 from tests.faults.postgres import Postgres
+from tests.faults.shown import Shown
 from tests.origin import Served
-from tests.running import PATIENCE_S, run, until
+from tests.running import PATIENCE_S, until
 
 SHOWN_WITHIN_S = 10
 WRONG = "sha256:" + "0" * 64
-
-
-class Shown:
-    """The three ways to look."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._browser = requests.Session()
-        signed_in = self._browser.post(
-            f"{cluster.address}/operations/sign-in", data={"token": cluster.token}, timeout=PATIENCE_S
-        )
-        assert signed_in.status_code == 200, "after the redirect"
-
-    def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have *labels*."""
-        answer = requests.get(f"{self._cluster.address}/metrics", headers=self._bearer, timeout=PATIENCE_S)
-        return sum(
-            float(value)
-            for given, value in re.findall(rf"^plugin_registry_{name}(?:{{(.*)}})? (\S+)$", answer.text, re.MULTILINE)
-            if labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', given)).items()
-        )
-
-    def snapshot(self) -> dict[str, Any]:
-        answer = requests.get(f"{self._cluster.address}/api/v1/snapshot", headers=self._bearer, timeout=PATIENCE_S)
-        document: dict[str, Any] = answer.json()
-        return document
-
-    def page(self) -> str:
-        accepted = {"Accept": "text/html"}
-        return self._browser.get(f"{self._cluster.address}/operations", headers=accepted, timeout=PATIENCE_S).text
-
-    def command(self) -> tuple[int, str]:
-        env = {"REGISTRY_URL": self._cluster.address, "REGISTRY_TOKEN": self._cluster.token}
-        done = run("queue", env=env)
-        return done.returncode, done.stdout
-
-    @property
-    def _bearer(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._cluster.token}"}
-
-    def all_say(self, sentence: str, metric: Callable[[], bool]) -> None:
-        """Wait until all three say it: page and command *sentence*, the metrics what *metric* asks of them."""
-        until(
-            lambda: metric() and sentence in self.page() and self.command()[0] == 8,
-            what=f"'{sentence}'",
-        )
-        assert sentence in self.command()[1]
 
 
 def test_what_is_judged_by_how_long_it_is_silent_is_shown_within_ten_seconds() -> None:

@@ -1,10 +1,9 @@
 """RabbitMQ that is killed, silent, empty, or reached over a link that has died, while clients submit."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from statistics import quantiles
 
 import pytest
@@ -17,52 +16,19 @@ from shared.store.database import open_database
 from shared.store.registrations import Store
 from tests.conftest import amqp_url
 from tests.contracts import submit
-from tests.faults.brokers import CONSUMER_TIMEOUT_S, RabbitMQ
+from tests.faults.brokers import CONSUMER_TIMEOUT_S, OwnRabbitMQ, RabbitMQ
 from tests.faults.cluster import THREADS, Cluster, Truth, all_at_once
+from tests.faults.load import clients_submitting, every_worker_settles
 from tests.faults.proxy import Proxy, proxy_to_port
+from tests.faults.shown import Shown
 from tests.running import until
 
 pytestmark = pytest.mark.rabbitmq
 
+AWAY = ("broker away, it is waited for", "broker away, beat goes on trying", "broker away, the sweep will ring")
 PROMISED_ANSWER_S = 1.0
-CLIENTS = 3
 HEARTBEATS_S = 25
 """Longer than any time limit of a client, and than the two heartbeats that RabbitMQ waits for."""
-
-
-@contextmanager
-def clients_submitting(cluster: Cluster, truth: Truth) -> Iterator[list[str]]:
-    """Submit from several threads through the block, every fourth artifact a slow one; yield the ids."""
-    ids: list[str] = []
-    over = threading.Event()
-
-    def submit() -> None:
-        while not over.is_set():
-            for submission in (*truth.submissions(3), truth.slow_artifact(1)[0]):
-                ids.append(cluster.client.accepted(submission))
-                over.wait(0.1)
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(submit) for _ in range(CLIENTS)]
-        try:
-            yield ids
-        finally:
-            over.set()
-    for client in clients:
-        client.result()
-
-
-def every_worker_settles(cluster: Cluster) -> None:
-    """Wait until each worker has settled a registration that it was told of from now on."""
-
-    def settled(name: str) -> int:
-        return len(cluster.events(name, "settled"))
-
-    before = {name: settled(name) for name in cluster.workers}
-    until(
-        lambda: all(settled(name) > before[name] for name in cluster.workers),
-        what=f"every worker at work, see {cluster.folder}",
-    )
 
 
 def slow_answer_s(cluster: Cluster) -> float:
@@ -190,3 +156,68 @@ def test_a_ring_over_a_link_that_died_in_silence_fails_soon_and_the_next_is_hear
         ring(app, [RegistrationId("registration-1")])
     assert time.monotonic() - started < 60, "confirmed within 5 s or not at all"
     ring(app, [RegistrationId("registration-2")])
+
+
+Command = tuple[str, ...]
+EVERYTHING: Command = ("set_permissions", "guest", ".*", ".*", ".*")
+TROUBLES: dict[str, tuple[Command, list[Command]]] = {
+    "BLOCKED low on memory": (
+        ("set_vm_memory_high_watermark", "0"),
+        [("set_vm_memory_high_watermark", "0.4")],
+    ),
+    "BLOCKED low on disk": (("set_disk_free_limit", "100000GB"), [("set_disk_free_limit", "50MB")]),
+    "NOT_ALLOWED - access to vhost": (("clear_permissions", "guest"), [EVERYTHING]),
+    "NOT_ALLOWED - vhost": (("delete_vhost", "/"), [("add_vhost", "/"), EVERYTHING]),
+}
+"""What befalls RabbitMQ, by the reason it gives, and how that is mended."""
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("reason", TROUBLES)
+def test_a_trouble_of_rabbitmqs_is_named_and_waited_for(
+    own_rabbitmq_cluster: Cluster, truth: Truth, reason: str
+) -> None:
+    """O3. Alarms let workers take what waits, and nobody send; the others keep everybody out."""
+    cluster, broker, (befall, mend) = own_rabbitmq_cluster, own_rabbitmq_cluster.broker, TROUBLES[reason]
+    assert isinstance(broker, OwnRabbitMQ)
+    shown, before = Shown(cluster), pids_of(cluster)
+    word = reason.partition(" ")[0]  # the rest may be another in the very moment
+    alarm, said = word == "BLOCKED", {name: told(cluster, name, word) for name in before}
+    ids = [cluster.client.accepted(each) for each in truth.submissions(5)]
+    broker.control(*befall)
+    if not alarm:
+        broker.control("close_all_connections", "the test")
+    ids += [cluster.client.accepted(each) for each in truth.submissions(5)]
+    shown.all_say(f"The broker refuses writes: {reason}", lambda: shown.metric("broker_up") == 0)
+    assert shown.snapshot()["brokerReason"].startswith(reason)
+    cluster.spawn_worker("late")
+    for name in before if not alarm else ("api", "beat"):
+        until(partial(tells, cluster, name, word, said[name] + 1), what=f"{word} from {name}")
+    for each in mend:
+        broker.control(*each)
+    cluster.wait_for_worker("late")
+    every_worker_settles_something(cluster, truth)
+    cluster.until_final()
+    until(lambda: shown.metric("broker_up") == 1, what="that it is back")
+    assert before.items() <= pids_of(cluster).items(), "nobody ended"
+    cluster.check(*ids)
+
+
+def pids_of(cluster: Cluster) -> dict[str, int]:
+    return {name: cluster.process(name).pid for name in ("api", "beat", *cluster.workers)}
+
+
+def tells(cluster: Cluster, name: str, word: str, times: int) -> bool:
+    return told(cluster, name, word) >= times
+
+
+def told(cluster: Cluster, name: str, word: str) -> int:
+    """Return how often a process told that the broker is away by its *word*."""
+    reasons = [each["reason"] for event in AWAY for each in cluster.events(name, event)]
+    return sum(each.startswith(word) for each in reasons)
+
+
+def every_worker_settles_something(cluster: Cluster, truth: Truth) -> None:
+    """Submit until each worker has settled something."""
+    with clients_submitting(cluster, truth):
+        every_worker_settles(cluster)

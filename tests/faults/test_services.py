@@ -103,7 +103,7 @@ def touched(file: Path) -> float:
     return file.stat().st_mtime if file.exists() else 0
 
 
-@pytest.mark.parametrize("name", quickly("worker", "beat", "beat of the worker's app"))
+@pytest.mark.parametrize("name", quickly("beat", "worker", "beat of the worker's app"))
 def test_a_sign_of_life_is_given_while_the_broker_is_away(name: str, tmp_path: Path, alone: dict[str, str]) -> None:
     file = tmp_path / "alive"
     with service(name, tmp_path, alone) as running:
