@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from types import FrameType
@@ -42,6 +42,7 @@ from api.http.proxies import Proxies
 from api.http.shortcut import Shortcut
 from api.live.bell import Bell
 from api.live.following import Following
+from api.live.in_time import ASKED_WITHIN_S, READY_WITHIN_S
 from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
@@ -66,6 +67,8 @@ from shared.tracing import TracingNotInstalled, start_tracing
 STORE_THREADS = 3
 STORE_CONNECTIONS = 10
 """One for each thread that asks: those, the monitor's, and of submissions, tokens, outcomes, followers, readiness."""
+LEAVING_S = 3.0
+"""How long a process that was told to stop waits for the store; who is cut off then is still told so."""
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -94,7 +97,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     tokens = Tokens(database)
     sessions, counts = Sessions(database, tokens), RequestCounts()
-    ask = Threads(STORE_THREADS, name="store")
+    ask = Threads(STORE_THREADS, name="store", within_s=ASKED_WITHIN_S)
     changes = changes_of(database)
     proxies = Proxies(settings.trusted_proxies)
     services = Services(
@@ -119,7 +122,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         ring=bell.ring,
         sessions=sessions,
         ask=ask,
-        ask_health=Threads(1, name="health"),
+        ask_health=Threads(1, name="health", within_s=READY_WITHIN_S),
         parse=Threads(1, name="parsing"),
         check_store=lambda: check_schema(database),
     )
@@ -131,16 +134,22 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: to look at it again and again held up one answer in a hundred
         bell.start()
-        _when_told_to_stop(services.leave)
+
+        def leave() -> None:
+            services.leave()
+            database.give_up(after_s=LEAVING_S)
+
+        _when_told_to_stop(leave)
         async with asyncio.TaskGroup() as tasks:
             live = (changes, services.outcomes, services.following, services.monitor)
             running = [tasks.create_task(each.run()) for each in live]
             yield
+            changes.close()
             for task in running:
                 task.cancel()
-        await ask(services.monitor.count_answers)
+        with suppress(StoreUnavailable):
+            await ask(services.monitor.count_answers)
         services.close()
-        changes.close()
         database.close()
 
     app = FastAPIOffline(
@@ -153,15 +162,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
-    app.include_router(register.router)
-    app.include_router(plugins.router)
-    app.include_router(registrations.router)
-    app.include_router(snapshot.router)
-    app.include_router(operations.router)
-    app.include_router(metrics.router)
-    app.include_router(page.router)
-    app.include_router(health.router)
-    app.include_router(problem_pages.router)
+    for each in (register, plugins, registrations, snapshot, operations, metrics, page, health, problem_pages):
+        app.include_router(each.router)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.

@@ -109,6 +109,7 @@ class Worker:
 
     def leave(self) -> None:
         """Cut off what is under way, so that it is put back at once, and ring for whose turn had not come."""
+        self._give_up_in_time()
         with self._building:
             self._leaving = True
         waited = self._running.leave() if self._running is not None else []
@@ -121,6 +122,11 @@ class Worker:
                 self._ring(waited)
         if "database" in vars(self):  # it was opened
             self.database.close()
+
+    def _give_up_in_time(self) -> None:
+        """Have a store that hangs keep nobody who leaves, Celery's threads neither."""
+        if "database" in vars(self):
+            self.database.give_up(after_s=LEAVING_S)
 
 
 def create_app() -> Celery:

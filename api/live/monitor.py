@@ -9,6 +9,7 @@ from time import monotonic
 
 from api.http.counts import RequestCounts
 from api.live.alerts import Alert, Seen, Watch, notes
+from api.live.in_time import in_time
 from api.live.threads import Threads
 from shared.broker import SILENCE, Reason, reason_of
 from shared.errors import StoreUnavailable
@@ -156,7 +157,7 @@ class Monitor:
             return None
         try:
             rate = (await self.now()).store.settled_a_second
-            ahead = await self._ask_store(self._snapshots.ahead_of, registration)
+            ahead = await in_time(self._ask_store(self._snapshots.ahead_of, registration), STORE_WITHIN_S)
         except StoreUnavailable:
             return None
         return QueuePosition(ahead, round((ahead + 1) / rate, 1) if rate else None)

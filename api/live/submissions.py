@@ -1,15 +1,14 @@
 """Group commit: submissions that arrive together share one transaction and one bell (`shared/store/batcher.py`)."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from api.live.in_time import ASKED_WITHIN_S, in_time
 from shared.errors import StoreUnavailable
 from shared.registration import Accepted, Outcome, RegistrationId, Submission
 from shared.store.batcher import Batcher
 from shared.store.registrations import Store
 
-SUBMIT_WITHIN_S = 10
 MAX_WAITING = 4096
 """More submissions than this do not queue for the store: they are told to come again."""
 
@@ -29,7 +28,7 @@ class Submissions:
         store: Store,
         ring: Callable[[Sequence[RegistrationId]], None],
         *,
-        within_s: float = SUBMIT_WITHIN_S,
+        within_s: float = ASKED_WITHIN_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._store = store
@@ -46,11 +45,7 @@ class Submissions:
         """
         if self._batcher.waiting >= self._max_waiting:
             raise StoreUnavailable("Too many submissions are waiting for the store.")
-        try:
-            async with asyncio.timeout(self._within_s):
-                return await self._batcher.ask(_Submitted(submission, by, trace))
-        except TimeoutError:
-            raise StoreUnavailable("The store takes too long.") from None
+        return await in_time(self._batcher.ask(_Submitted(submission, by, trace)), self._within_s)
 
     def close(self) -> None:
         """Take no more."""

@@ -11,6 +11,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from api.live.in_time import in_time
+
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -18,17 +20,23 @@ Answer = TypeVar("Answer")
 class Threads:
     """Makes calls, *count* at once; the others wait."""
 
-    def __init__(self, count: int, *, name: str) -> None:
+    def __init__(self, count: int, *, name: str, within_s: float | None = None) -> None:
+        """Start them. Who asks the store through them waits *within_s* at most, for its turn too; None for ever."""
         self._count = count
+        self._within_s = within_s
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         for number in range(count):
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True).start()
 
     async def __call__(self, call: Callable[Given, Answer], *args: Given.args, **options: Given.kwargs) -> Answer:
-        """Return what *call* returns, or raise what it raises. It is not made for who has left before its turn."""
+        """Return what *call* returns, or raise what it raises. It is not made for who has left before its turn.
+
+        Raises:
+            StoreUnavailable: it took too long.
+        """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._calls.put((answer, partial(call, *args, **options)))
-        return await answer
+        return await in_time(answer, self._within_s)
 
     def close(self) -> None:
         """End the threads, once what waits is done; nobody waits for that."""

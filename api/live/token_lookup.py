@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from api.live.in_time import ASKED_WITHIN_S, in_time
 from shared.store.batcher import Batcher
 from shared.store.tokens import Token, Tokens
 
@@ -19,7 +20,7 @@ class TokenLookup:
         Raises:
             StoreUnavailable: the store did not answer.
         """
-        return await self._batcher.ask(text)
+        return await in_time(self._batcher.ask(text), ASKED_WITHIN_S)
 
     def close(self) -> None:
         """Look no more up."""

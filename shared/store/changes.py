@@ -107,6 +107,7 @@ class PostgresqlChanges:
         """Whether what is told arrives."""
         self._wake: Callable[[], None] = lambda: None
         self._said = ""
+        self._listening: AsyncConnection[Any] | None = None
 
     def version(self) -> int:
         """Count what was told, if that arrives."""
@@ -137,6 +138,7 @@ class PostgresqlChanges:
     async def _listen(self) -> None:
         """Hear what is told until the connection is lost, or return where nothing arrives."""
         async with await self._connect() as connection:
+            self._listening = connection
             await connection.execute(f"LISTEN {CHANNEL}")
             await self._try()
             try:
@@ -153,7 +155,7 @@ class PostgresqlChanges:
 
     async def _try(self) -> None:
         """Tell as others do: on another connection."""
-        async with await self._connect() as other:
+        async with asyncio.timeout(PROVEN_WITHIN_S), await self._connect() as other:
             await other.execute(f"NOTIFY {CHANNEL}")
 
     async def _connect(self) -> "AsyncConnection[Any]":
@@ -165,4 +167,8 @@ class PostgresqlChanges:
         return await AsyncConnection.connect(autocommit=True, **connecting(self._database.engine))
 
     def close(self) -> None:
-        """Do nothing: the connection ends with its task."""
+        """End the connection: its task could not be canceled while a server that hangs owes it an answer."""
+        if self._listening is not None:
+            from shared.store.postgresql import cut_off  # noqa: PLC0415
+
+            cut_off(self._listening)

@@ -1,6 +1,7 @@
 """One database, SQLite or PostgreSQL by its URL: its transactions and its clock."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,13 +70,22 @@ def _now(_element: NowMs, compiler: Any, **_options: Any) -> str:
 class Database:
     """A pool of connections, and the kinds of transaction everything else is written in."""
 
-    def __init__(self, engine: Engine, begin: Callable[[Connection, bool], None] | None = None) -> None:
-        """Work on *engine*. *begin* begins a transaction where its library does not, and says if it is patient."""
+    def __init__(
+        self,
+        engine: Engine,
+        begin: Callable[[Connection, bool], None] | None = None,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work on *engine*. *begin* begins a transaction where its library does not, and says if it is patient.
+
+        *give_up* cuts off whoever waits for a server.
+        """
         self.engine = engine
         """For what stands beside this."""
         self.dialect = engine.dialect.name
         self._sqlite = self.dialect == "sqlite"
         self._begin = begin
+        self._give_up = give_up
         self._outage: StoreOutage | None = None
 
     @contextmanager
@@ -115,6 +125,15 @@ class Database:
     def close(self) -> None:
         """Close every connection of the pool."""
         self.engine.dispose()
+
+    def give_up(self, *, after_s: float) -> None:
+        """Have nobody wait for the store any more *after_s* from now, should this process not be over by then.
+
+        A server that hangs would keep a process that was told to stop, and no library gives up by itself.
+        """
+        timer = threading.Timer(after_s, self._give_up)
+        timer.daemon = True
+        timer.start()
 
     def tell_outages(self) -> None:
         """Tell the log of outages from now on: for a process that goes on when the store is away."""
@@ -179,7 +198,9 @@ def open_database(url: str, *, connections: int = POSTGRESQL_CONNECTIONS) -> Dat
         elif kind == "postgresql":
             from shared.store import postgresql  # noqa: PLC0415  # it takes long to load
 
-            return Database(postgresql.postgresql_engine(make_url(url), connections=connections), postgresql.begin)
+            wires = postgresql.Wires()
+            engine = postgresql.postgresql_engine(make_url(url), wires, connections=connections)
+            return Database(engine, postgresql.begin, wires.give_up)
         else:
             raise SchemaMismatch(f"REGISTRY_DATABASE_URL: {kind} is not supported, use sqlite or postgresql.")
     except ArgumentError as error:

@@ -9,14 +9,19 @@ one answers, yet another may answer next. Unprepared, a claim or an outcome cost
 **Nobody waits for an answer longer than `ANSWER_WITHIN_S`.** A server that was stopped, or one behind a link that
 swallows everything, is not gone: its kernel acknowledges what we send, and libpq would wait for ever. psycopg waits
 in a loop of its own, which is told when to give up. Then the statement is canceled, should anybody hear that, and the
-connection is closed: what it was at may have been done.
+connection is closed: what it was at may have been done. A process that leaves has no such time: it gives all of its
+connections up at once (`Wires.give_up`), by cutting them off under whoever waits.
 """
 
+import os
+import socket
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from psycopg.abc import PQGen
@@ -31,6 +36,7 @@ STATEMENT_WITHIN_S = 2 * BUSY_WITHIN_S
 ANSWER_WITHIN_S = STATEMENT_WITHIN_S + 1.0
 """How long a server may say nothing; what is alone, and so has no timeout of the server's, takes no longer either."""
 PING_WITHIN_S = 3.0
+"""How long it may take to answer what needs no work."""
 CANCEL_WITHIN_S = 1.0
 PAUSE_S = 1.0
 """A connection that nobody used for so long may have died unseen, and is asked before it is used."""
@@ -67,13 +73,47 @@ class Wire(psycopg.Connection[Any]):
         except psycopg.OperationalError:
             if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise  # it did answer, or is gone
-        with suppress(psycopg.Error):
-            self.cancel_safe(timeout=CANCEL_WITHIN_S)
+        if within_s == ANSWER_WITHIN_S:  # else there is nothing that would go on
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_WITHIN_S)
         self.close()
         raise psycopg.OperationalError(f"the server did not answer within {within_s:g} s")
 
 
-def postgresql_engine(url: URL, *, connections: int) -> Engine:
+class Wires:
+    """The connections of an engine."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[Wire] = WeakSet()
+        self._given_up = threading.Event()
+        self._changing = threading.Lock()
+
+    def connect(self, _dialect: Any, _record: Any, args: Any, options: Any) -> Wire:
+        """Connect, as SQLAlchemy has it done."""
+        if self._given_up.is_set():
+            raise psycopg.OperationalError("this process leaves, and waits for the store no more")
+        wire = Wire.connect(*args, **options)
+        with self._changing:
+            self._open.add(wire)
+        if self._given_up.is_set():
+            cut_off(wire)
+        return wire
+
+    def give_up(self) -> None:
+        """Have whoever waits for the server be told now that it does not answer, and connect no more."""
+        self._given_up.set()
+        with self._changing:
+            for wire in self._open:
+                cut_off(wire)
+
+
+def cut_off(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """End a connection under whoever waits on it, in another thread."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
+def postgresql_engine(url: URL, wires: Wires, *, connections: int) -> Engine:
     """Return an engine for *url*, with *connections* at most; a statement is a transaction, if none was begun."""
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -84,11 +124,7 @@ def postgresql_engine(url: URL, *, connections: int) -> Engine:
         connect_args=_connect_args(url),
         isolation_level="AUTOCOMMIT",
     )
-
-    @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Wire:
-        return Wire.connect(*args, **options)
-
+    event.listen(engine, "do_connect", wires.connect)
     event.listen(engine, "connect", _prepare_nothing_behind_a_pooler)
     _ask_after_a_pause(engine)
     return engine
@@ -120,6 +156,7 @@ def _connect_args(url: URL) -> dict[str, Any]:
 
 
 def _prepare_nothing_behind_a_pooler(connection: Wire, _record: Any) -> None:
+    connection.within_s = BUSY_WITHIN_S  # until it is checked out
     with connection.cursor() as cursor:
         answering = cursor.execute("SELECT pg_backend_pid()").fetchone()
     if answering != (connection.info.backend_pid,):

@@ -282,6 +282,13 @@ class Cluster:
         for name in names:
             self.wait(name)
 
+    def end(self, name: str, *, within_s: float) -> int:
+        """Tell a process of ours to end, and return how it did, which must be by itself and in time."""
+        self._signal(name, signal.SIGTERM)
+        child = self.children[name].process
+        assert child is not None
+        return child.wait(within_s)
+
     def tell(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process of ours."""
         self._signal(name, number)
@@ -388,6 +395,11 @@ class Cluster:
         return max(0, self.broker.messages_with_workers() - but)
 
     # --- clients and the end --------------------------------------------------------------------
+
+    def get(self, path: str, *, within_s: float = PATIENCE_S) -> requests.Response:
+        """Ask the api for something, with our token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return requests.get(self.address + path, headers=headers, timeout=within_s)
 
     @property
     def client(self) -> Client:
