@@ -31,7 +31,7 @@ from worker.consumer import Consumer
 from worker.heartbeat import Heartbeat
 from worker.liveness import keep_telling
 from worker.open_files import fitting
-from worker.running import Running, a_store, worker_name
+from worker.running import LEAVING_S, Running, a_store, worker_name
 from worker.tasks import add_tasks
 from worker.ticks import Ticks
 
