@@ -14,7 +14,9 @@ _TOGETHER = {
         *("browser", "command", "contract", "costly_submissions", "documentation", "edge", "host", "limited_tokens"),
         *("operations", "page", "schema"),
     ),
-    CLUSTER: ("backlog", "broker", "hanging_store", "hosts", "monitor", "pgbouncer", "refusals", "rolling"),
+    CLUSTER: (
+        *("backlog", "broker", "hanging_store", "hosts", "monitor", "pgbouncer", "refusals", "roles", "rolling"),
+    ),
 }
 _SCOPES = {f"test_{name}.py": scope for scope, names in _TOGETHER.items() for name in names}
 FIRST = (

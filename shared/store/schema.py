@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, inspect, text
+from sqlmodel import SQLModel
 
 from shared.store.database import Database, SchemaMismatch
 from shared.store.tables import OLDEST_STORE, SCHEMA_VERSION
@@ -91,6 +92,40 @@ def migrate(database: Database) -> None:
         migrations = ScriptDirectory.from_config(config).walk_revisions()
         oldest_code = max(getattr(each.module, "OLDEST_CODE", each.revision) for each in migrations)
         connection.execute(text("UPDATE alembic_version SET oldest_code = :oldest"), {"oldest": oldest_code})
+
+
+def grant(database: Database, role: str) -> None:
+    """Let *role* serve: read and write what is in our tables, now and in those that later migrations make; no more.
+
+    It takes the role that owns the tables, and no superuser. Of `alembic_version` *role* may only read.
+
+    Raises:
+        SchemaMismatch: there is no such role, or this store knows none.
+        StoreUnavailable: the database did not take it.
+    """
+    if database.dialect != "postgresql":
+        raise SchemaMismatch("SQLite has no roles to grant anything to: whoever may write the file may do all.")
+    quoted = database.engine.dialect.identifier_preparer.quote_identifier
+    tables = ", ".join(quoted(each.name) for each in SQLModel.metadata.sorted_tables)
+    granting = "GRANT SELECT, INSERT, UPDATE, DELETE ON"
+    with database.write() as connection:
+        schema = quoted(str(connection.execute(text("SELECT current_schema()")).scalar_one()))
+        if not connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}).first():
+            raise SchemaMismatch(f"There is no role {role!r} to grant anything to: make it first, with CREATE ROLE.")
+        for sentence in (
+            f"GRANT USAGE ON SCHEMA {schema} TO {quoted(role)}",
+            f"{granting} {tables} TO {quoted(role)}",
+            f"GRANT SELECT ON alembic_version TO {quoted(role)}",
+            f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} {granting} TABLES TO {quoted(role)}",
+        ):
+            connection.exec_driver_sql(sentence)
+
+
+def may_create(database: Database, role: str) -> bool:
+    """Return whether *role* may make tables in our schema, as all may in the schema `public` before PostgreSQL 15."""
+    with database.read() as connection:
+        asking = text("SELECT has_schema_privilege(:role, current_schema(), 'CREATE')")
+        return bool(connection.execute(asking, {"role": role}).scalar_one())
 
 
 def _back_up(source: Path, version: str) -> None:
