@@ -24,8 +24,6 @@ BROKER_ERRORS = (KombuError, AMQPError, MessageNacked, RedisError, OSError)
 """What the clients of brokers raise, whatever the broker is."""
 MAX_CHARACTERS = 200
 _WORD = re.compile(r"[A-Z][A-Z_]{2,}")
-_ECHO = re.compile(r",? with args beginning with:.*|Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
-"""Redis quotes a command that it does not know, be it one with the password in it; its client quotes any."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,15 @@ def _reply(error: BaseException) -> str | None:
         return str(error.reply_text)
     code = getattr(error, "status_code", None)
     if isinstance(error, RedisError) and (code or isinstance(error, ResponseError | AuthenticationError)):
-        return f"{code} {error}" if code else str(error)
+        return f"{code} {_shown(str(error))}" if code else str(error)
     return None
 
 
 def _shown(text: str) -> str:
-    line = " ".join(_ECHO.sub("", text).split())
+    """Return *text* without what it quotes: Redis what it does not know, be it a password; its client any command."""
+    if text.startswith("Command # "):
+        text = text.rpartition(" of pipeline caused error: ")[2]
+    line = " ".join(text.partition(" with args beginning with:")[0].rstrip(",").split())
     return visible(scrub(line))[:MAX_CHARACTERS].rstrip(" .")
 
 

@@ -137,7 +137,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_use_ssl": _tls(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker waits for its broker, however long that is away
-        "broker_channel_error_retry": True,  # and whatever that replies
         "broker_connection_timeout": 2,
         "broker_transport_options": _transport_options(settings),
         "task_queues": [_queue(QUEUE, settings), _queue(CLOCK_QUEUE, settings)],

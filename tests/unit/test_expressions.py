@@ -53,6 +53,7 @@ TRIED = {
     "api/http/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
     "cli/operate.py _AGO": Tried(("1",), ("1", "s")),
     "cli/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),
+    "shared/broker.py _WORD": Tried(("A", "AA", "AAA"), ("A", "_", "a")),
     "shared/egress.py _AUTHORITY": Tried(("[", "[:", "a:", "[:]"), ("a", ":", ".", "1", "]", "[")),
     "shared/egress.py _LABEL": Tried((), ("a", "-", "_")),
     "shared/egress.py _NEVER_IN_A_URL": Tried((), ("a", "/")),
