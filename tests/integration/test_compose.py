@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 
 from api.main import where_to_listen
 from cli.main import main
+from shared.alive import LATELY_S
 from shared.egress import parse_networks
 from shared.settings import SECRETS, Settings
 from tests.engines import BINARIES, postgresql
@@ -255,6 +256,12 @@ def test_worker_and_beat_are_asked_for_a_sign_that_they_give_on_purpose() -> Non
         assert found[name]["environment"]["REGISTRY_ALIVE_FILE"] == file
         assert file.startswith("/tmp/"), "what it can write"
     assert not any("REGISTRY_ALIVE_FILE" in found[name]["environment"] for name in ("api", "migrate"))
+
+
+def test_a_silent_name_server_does_not_make_beat_look_dead() -> None:
+    options = dict(each.split(":") for each in services()["beat"]["dns_opt"])
+    names_tried = 2  # the broker's, and the same in the engine's domain
+    assert names_tried * int(options["timeout"]) * int(options["attempts"]) < LATELY_S
 
 
 def test_workers_are_scaled() -> None:
