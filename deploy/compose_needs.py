@@ -89,8 +89,9 @@ def _missing_of_images(engine: str) -> Iterator[str]:
         program = ["python3", "-c"] if variable == "PYTHON_IMAGE" else ["sh", "-c"]
         command = [engine, "run", "--rm", "--entrypoint", program[0], image, *program[1:], shows]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode == 125:  # the engine's own
-            yield f"{variable}={image} cannot be run: {done.stderr.strip().splitlines()[-1]}"
+        said = done.stderr.strip().splitlines()
+        if done.returncode >= 125 and said and said[-1].startswith(("Error", "docker")):  # the engine, not the image
+            yield f"{variable}={image} cannot be run: {said[-1]}"
         elif done.returncode:
             yield f"{variable}={image} has not what it must offer: {what}."
 
