@@ -136,6 +136,7 @@ class Registry:
 
         def stopped() -> bool:
             child.suspend()
+            until(lambda: _stands_still(child), what=f"that no thread of {name} runs")
             with closing(sqlite3.connect(self.state / "registry.db", timeout=1, isolation_level=None)) as connection:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
@@ -156,6 +157,12 @@ class Registry:
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(PATIENCE_S)
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    """Whether each thread has stopped: one that is in the kernel just then goes on until it leaves that."""
+    stats = [each.read_text() for each in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    return all(each.rpartition(")")[2].split()[0] == "T" for each in stats)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_all_that_failed_for_one_cause_is_tried_again_by_page(registry: Registry
 def test_many_are_counted_before_they_are_tried_again_and_by_host_name_and_time(
     registry: Registry, artifact: Artifact
 ) -> None:
-    gone = [registry.final(accepted(registry, artifact(status=410)[0])) for _ in range(2)]
+    gone = [registry.final(accepted(registry, artifact(status=418)[0])) for _ in range(2)]
     host, name = urlsplit(gone[0]["artifactUrl"]).netloc, gone[0]["name"]
 
     def ask(**query: str) -> dict[str, Any]:
@@ -135,20 +135,20 @@ def test_many_are_counted_before_they_are_tried_again_and_by_host_name_and_time(
         return found
 
     for query, number in (
-        ({"cause": "status-410"}, 2),
-        ({"cause": "status-410", "host": host.upper()}, 2),
-        ({"cause": "status-410", "host": "other.example"}, 0),
-        ({"cause": "status-410", "since": "2999-01-01T00:00:00Z"}, 0),
+        ({"cause": "status-418"}, 2),
+        ({"cause": "status-418", "host": host.upper()}, 2),
+        ({"cause": "status-418", "host": "other.example"}, 0),
+        ({"cause": "status-418", "since": "2999-01-01T00:00:00Z"}, 0),
         ({"name": name}, 1),
     ):
         counted = ask(dryRun="true", **query)
         assert (counted["matching"], counted["retried"]) == (number, []), query
-    done = registry.cli("retry", "--cause", "status-410", "--dry-run")
+    done = registry.cli("retry", "--cause", "status-418", "--dry-run")
     assert (done.returncode, done.stdout) == (0, "2 would be tried again.\n")
     assert registry.cli("retry", "--cause", "nonsense").returncode == 2
     done = registry.cli("retry", "--host", "other.example")
     assert (done.returncode, done.stdout) == (0, "0 would be tried again.\n")
-    assert registry.get("/api/v1/registrations?cause=status-410&status=queued").json()["items"] == []
+    assert registry.get("/api/v1/registrations?cause=status-418&status=queued").json()["items"] == []
     done = registry.cli("retry", "--name", name)
     assert done.stderr.startswith("1 are to be tried again")
     assert done.stdout.startswith("1 are tried again")
@@ -218,7 +218,7 @@ def test_metrics_and_snapshot_agree_with_the_store(registry: Registry, artifact:
 
     def agreed() -> dict[tuple[str, frozenset[tuple[str, str]]], float] | None:
         """Return the metrics, once they and the snapshot say what the store says: they may be a look behind."""
-        seen, snapshot = metrics(registry), registry.get("/api/v1/snapshot").json()["registrations"]
+        seen, snapshot = metrics(registry), registry.get("/api/v1/snapshot").json().get("registrations")
         stored = {each: _stored(registry, each) for each in statuses}
         told = {each: seen["registrations", frozenset({("status", each)})] for each in statuses}
         return seen if told == snapshot == stored else None
@@ -287,7 +287,7 @@ def test_queue_shows_what_the_api_shows(registry: Registry, failed: dict[str, An
         assert word in shown.stdout, shown.stdout
 
 
-def test_queue_ends_with_8_when_something_is_wrong(registry: Registry) -> None:
+def test_queue_tells_what_has_just_begun_and_wakes_nobody_for_it_yet(registry: Registry) -> None:
     broker = registry.child("valkey-server")
     broker.suspend()
     try:
@@ -298,7 +298,7 @@ def test_queue_ends_with_8_when_something_is_wrong(registry: Registry) -> None:
 
 def _says(registry: Registry, sentence: str) -> bool:
     done = registry.cli("queue")
-    return done.returncode == 8 and sentence in done.stdout
+    return done.returncode == 0 and sentence in done.stdout
 
 
 def test_failures_are_listed_by_cause_and_time(registry: Registry, failed: dict[str, Any]) -> None:

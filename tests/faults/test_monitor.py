@@ -41,7 +41,7 @@ def test_an_upstream_that_stalls_is_named(
     cluster.check(*ids)
 
 
-def test_failures_that_surge_are_told_with_cause_and_fault(cluster: Cluster, truth: Truth, shown: Shown) -> None:
+def test_mistakes_of_submitters_are_told_as_such(cluster: Cluster, truth: Truth, shown: Shown) -> None:
     before = shown.metric("outcomes_total", cause="html-page", fault="submitter")
     html = Served(body=b"<!doctype html><html>Sign in", headers={"Content-Type": "text/html"})
     url = truth.origin.serve(html)
@@ -50,7 +50,7 @@ def test_failures_that_surge_are_told_with_cause_and_fault(cluster: Cluster, tru
     ids = all_at_once(cluster.client.accepted, wrong)
     cluster.until_final()
     shown.all_say(
-        "html-page, at fault: submitter",
+        "by their submitters' mistakes",
         lambda: shown.metric("outcomes_total", cause="html-page", fault="submitter") == before + len(ids),
     )
 

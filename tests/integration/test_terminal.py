@@ -247,6 +247,13 @@ def test_json_is_ascii_and_holds_what_was_sent(hostile: HostileServer, call: str
         assert document == hostile.sent[-1]
 
 
+@pytest.mark.parametrize("hostile", ["success"], indirect=True)
+def test_queue_ends_with_8_when_somebody_is_to_be_told(hostile: HostileServer) -> None:
+    done = run("queue", env={"REGISTRY_URL": hostile.url, "REGISTRY_TOKEN": "prg_x"})
+    assert hostile.sent[0]["alerts"]
+    assert done.returncode == 8
+
+
 @pytest.mark.parametrize("hostile", ["success", "problem", "alien"], indirect=True)
 def test_what_is_watched_is_shown_and_not_obeyed(hostile: HostileServer) -> None:
     text = on_a_terminal("queue --watch", hostile, until_it_says="\\x1b" if hostile.mode == "success" else None)
