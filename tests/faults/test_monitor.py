@@ -50,7 +50,7 @@ def test_mistakes_of_submitters_are_told_as_such(cluster: Cluster, truth: Truth,
     ids = all_at_once(cluster.client.accepted, wrong)
     cluster.until_final()
     shown.all_say(
-        "by their submitters' mistakes",
+        "failed in 5 minutes by their submitters",
         lambda: shown.metric("outcomes_total", cause="html-page", fault="submitter") == before + len(ids),
     )
 
