@@ -3,6 +3,7 @@
 It changes nothing. What needs what is not there is said to be not looked at, so the first bad line is where to begin.
 """
 
+import logging
 import os
 import resource
 import shutil
@@ -23,6 +24,7 @@ from cli.state import StateFolder
 from cli.terminal import say, say_json
 from shared.broker import BROKER_ERRORS, reason_of
 from shared.errors import RegistryError, StoreUnavailable
+from shared.logs import configure_logs
 from shared.queues import celery_app, look_at_broker
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store.database import Database, SchemaMismatch, open_database
@@ -68,6 +70,7 @@ def doctor(url: str | None, state: Path | None, json_wanted: bool) -> None:
 
     Exit status: 0 nothing is bad, 8 something is.
     """
+    configure_logs(service="doctor", level=logging.ERROR)
     found = list(_findings(url, state))
     if json_wanted:
         say_json({"findings": [asdict(each) for each in found]})

@@ -226,7 +226,7 @@ def test_a_worker_with_two_thousand_downloads_puts_all_of_them_back_in_time(stor
     until(lambda: len(verifier.fetching.fetched) == count, what="all of them under way")
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("worker.main.log.warning", lambda event, **_: told.append(event))
+        patched.setattr("worker.running.log.warning", lambda event, **_: told.append(event))
         assert verifier.leave() == []
     assert told == [], "it did not give up"
     found = store.some(ids)
@@ -422,7 +422,7 @@ def test_an_engine_that_cannot_be_built_leaves_nothing_behind(
     def no_files(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("worker.main.a_client", no_files)
+    monkeypatch.setattr("worker.running.a_client", no_files)
     before = {each.name for each in threading.enumerate()}
     with pytest.raises(OSError, match="Too many open files"):
         Verifying(read_settings(database_url=f"sqlite:///{tmp_path / 'registry.db'}"), database)
