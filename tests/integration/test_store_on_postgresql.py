@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DataError
 from sqlmodel import SQLModel
 
 from shared.errors import ArtifactMissing
@@ -31,7 +33,7 @@ from tests.contracts import (
 )
 from tests.engines import fresh_database
 from tests.running import until
-from tests.stores import emptied_postgresql_store
+from tests.stores import emptied_postgresql_store, newer_release
 
 
 @pytest.fixture
@@ -81,6 +83,24 @@ def test_two_migrations_at_once_are_one(postgresql_url: str) -> None:
         for each in databases:
             check_schema(each)
             each.close()
+
+
+def test_a_transaction_that_ends_badly_leaves_nothing_behind(store: Store, database: Database) -> None:
+    """We begin it ourselves, with its limits: had that not worked, each statement would be for good."""
+    mark = text("INSERT INTO marks (name, at) VALUES ('half', 1)")
+    with pytest.raises(KeyError), database.write() as connection:  # noqa: PT012
+        connection.execute(mark)
+        raise KeyError
+    with database.write() as connection:
+        connection.execute(mark)  # the first would be in its way
+
+
+def test_a_migration_that_ends_badly_leaves_nothing_behind(database: Database, tmp_path: Path) -> None:
+    with newer_release(tmp_path, "CREATE TABLE half (id VARCHAR); SELECT 1 / 0"), pytest.raises(DataError):
+        migrate(database)
+    check_schema(database)
+    with database.read() as connection:
+        assert not inspect(connection).has_table("half")
 
 
 def test_the_store_fixture_is_of_this_engine(store: Store, database: Database) -> None:
