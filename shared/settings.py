@@ -110,24 +110,25 @@ Certificates = Annotated[FilePath, AfterValidator(_certificates)]
 class _Files(PydanticBaseSettingsSource):
     """Secrets that stand in files, so that they stand in no environment that others can read."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: `__call__` reads them all."""
-        raise NotImplementedError
-
-    def __call__(self) -> dict[str, Any]:
-        """Return what the files hold, without the end of the last line.
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # its signature
+        """Return what the file of one field holds, without the end of its last line; None where there is no file.
 
         Raises:
-            BadSettings: one of them cannot be read, or its variable is set as well.
+            BadSettings: it cannot be read, or the field's variable is set as well.
         """
-        found = {}
-        for name in SECRETS:
-            variable = f"REGISTRY_{name.upper()}"
-            if file := os.environ.get(f"{variable}_FILE"):
-                if os.environ.get(variable):
-                    raise BadSettings(f"{variable}_FILE: {variable} is set as well, leave one of them out")
-                found[name] = _secret_in(Path(file), f"{variable}_FILE")
-        return found
+        variable = f"REGISTRY_{field_name.upper()}"
+        file = os.environ.get(f"{variable}_FILE")
+        if not file:
+            return None, field_name, False
+        if os.environ.get(variable):
+            raise BadSettings(f"{variable}_FILE: {variable} is set as well, leave one of them out")
+        return _secret_in(Path(file), f"{variable}_FILE"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what all of the files hold."""
+        fields = self.settings_cls.model_fields
+        found = {name: self.get_field_value(fields[name], name)[0] for name in SECRETS}
+        return {name: secret for name, secret in found.items() if secret is not None}
 
 
 def _secret_in(file: Path, variable: str) -> str:
