@@ -170,7 +170,7 @@ RULES = (
         "sweep-silent",
         "page",
         30,
-        f"the sweep has not run for {SILENT_S:.0f} s",
+        f"the last sweep was more than {SILENT_S:.0f} s ago",
         "See whether beat runs, and whether a worker takes what it sends.",
         _sweep_silent,
     ),
