@@ -37,6 +37,15 @@ class Postgres:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Have it stand still for the length of the block."""
+        self.suspend()
+        try:
+            yield
+        finally:
+            self.resume()
+
     def resume(self) -> None:
         """Let them go on."""
         for process in self._processes():

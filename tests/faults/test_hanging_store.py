@@ -35,7 +35,7 @@ def hangs(
 ) -> Iterator[Hangs]:
     """Have the store of api and workers hang for the length of a block."""
     if request.param.startswith("a server"):
-        yield lambda: _stopped(server)
+        yield server.suspended
         return
     proxy, url = proxy_to_database(cluster.database_url)
     closing(proxy)
@@ -47,15 +47,6 @@ def hangs(
     for name in WORKERS:
         cluster.wait_for_worker(name)
     yield lambda: _held(proxy)
-
-
-@contextmanager
-def _stopped(server: Postgres) -> Iterator[None]:
-    server.suspend()
-    try:
-        yield
-    finally:
-        server.resume()
 
 
 @contextmanager

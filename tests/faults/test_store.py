@@ -33,13 +33,8 @@ PATIENT_LEASE_S = 90.0
 Away = Callable[[Cluster, Postgres], AbstractContextManager[None]]
 
 
-@contextmanager
-def stopped(_cluster: Cluster, server: Postgres) -> Iterator[None]:
-    server.suspend()
-    try:
-        yield
-    finally:
-        server.resume()
+def stopped(_cluster: Cluster, server: Postgres) -> AbstractContextManager[None]:
+    return server.suspended()
 
 
 @contextmanager
