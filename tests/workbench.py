@@ -64,6 +64,7 @@ class Workbench:
             "egress_allow_networks": "127.0.0.1/32",
             "egress_ca_file": self._ca_file,
             "max_attempts": 1,
+            "lease_s": 300,  # however slow the machine is
             "fetch_deadline_s": 30,
             "connect_timeout_s": 30,
             "read_timeout_s": 30,

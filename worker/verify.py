@@ -1,10 +1,10 @@
 """The story of one registration that is claimed: fetch, digest, compare, settle."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from secrets import SystemRandom
 
 from shared.errors import RegistryError, Shortage, StoreUnavailable, Surprise, Truncated
 from shared.logs import get_logger
@@ -22,6 +22,7 @@ log = get_logger(__name__)
 INSIST_EVERY_S = 0.5
 MAX_SHORTAGES = 100
 """After so many claims that counted for nothing one counts: whatever we lack, each registration has an end."""
+_CHANCE = SystemRandom()  # its own: whoever seeds the one that all share would have all retries come at once
 _FROM_OUTSIDE = (LeaseLost, Released, Busy)
 
 
@@ -144,7 +145,7 @@ class Verifier:
         """Settle a failed attempt: try again later, or never."""
         claim, failure = attempt.claim, error.failure()
         shortage = isinstance(error, Shortage) and claim.epoch - claim.attempt < MAX_SHORTAGES
-        delay_s = next_delay_s(error, 0 if shortage else claim.attempt, self.retry, luck=random.random())  # noqa: S311
+        delay_s = next_delay_s(error, 0 if shortage else claim.attempt, self.retry, luck=_CHANCE.random())
         if delay_s is not None:
             settlement = Settlement.postponed(claim, failure, delay_s=delay_s, given_back=shortage)
         elif failure.retryable:

@@ -85,11 +85,11 @@ RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterVa
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def _rfc3339(text: str) -> str:
+def _rfc3339(given: str | datetime) -> str | datetime:
     """Refuse what pydantic would take for a moment beside RFC 3339: numbers of seconds, and dates alone."""
-    if _RFC3339.fullmatch(text) is None:
+    if isinstance(given, str) and _RFC3339.fullmatch(given) is None:
         raise ValueError("write it as RFC 3339 does, such as 2026-01-15T08:00:00Z")
-    return text
+    return given
 
 
 Since = Annotated[

@@ -1,9 +1,11 @@
 """`doctor`: what is wrong with the machine, the store or the broker is said at once, and what is well as well."""
 
 import json
+import logging
 import os
 import resource
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
+import structlog
 import trustme
 from click.testing import CliRunner
 
@@ -23,16 +26,23 @@ from tests.stores import postgresql_store, sqlite_store
 
 __all__ = ["valkey"]  # the fixture
 
+QUIET = structlog.make_filtering_bound_logger(logging.ERROR)
+
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Return where a store is, in an environment without any other setting of ours."""
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Yield where a store is, in an environment without any other setting of ours.
+
+    The logs of this process are as quiet as doctor's own, but only for as long: loggers keep what they were first told.
+    """
+    monkeypatch.setattr("cli.doctor.configure_logs", lambda **_: structlog.configure(wrapper_class=QUIET))
     folder = tmp_path / "state"
     folder.mkdir()
     sqlite_store(folder / "registry.db")
     for name in [each for each in os.environ if each.startswith("REGISTRY_")]:
         monkeypatch.delenv(name, raising=False)
-    return {"REGISTRY_STATE_DIR": str(folder)}
+    yield {"REGISTRY_STATE_DIR": str(folder)}
+    structlog.reset_defaults()
 
 
 def findings(environment: dict[str, str], *options: str) -> dict[str, tuple[str, str]]:
