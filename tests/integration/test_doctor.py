@@ -33,7 +33,7 @@ QUIET = structlog.make_filtering_bound_logger(logging.ERROR)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Yield where a store is, in an environment without any other setting of ours.
 
-    The logs of this process are as quiet as doctor's own, but only for as long: loggers keep what they were first told.
+    Logs are as quiet as doctor's own, but only for as long: loggers keep what they were first told.
     """
     monkeypatch.setattr("cli.doctor.configure_logs", lambda **_: structlog.configure(wrapper_class=QUIET))
     folder = tmp_path / "state"
