@@ -54,6 +54,8 @@ from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
 from shared.queues import celery_app, look_at_broker, ring
 from shared.settings import BadSettings, Settings, read_settings
+from shared.store.acknowledgements import Acknowledgements
+from shared.store.actions import Actions
 from shared.store.changes import changes_of
 from shared.store.counters import Counters
 from shared.store.database import SchemaMismatch, open_database
@@ -62,6 +64,7 @@ from shared.store.schema import check_schema
 from shared.store.sessions import Sessions
 from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import Tokens
+from shared.store.upstreams import Upstreams
 from shared.tracing import TracingNotInstalled, start_tracing
 
 STORE_THREADS = 3
@@ -97,6 +100,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     tokens = Tokens(database)
     sessions, counts = Sessions(database, tokens), RequestCounts()
+    acknowledgements = Acknowledgements(database)
     ask = Threads(STORE_THREADS, name="store", within_s=ASKED_WITHIN_S)
     changes = changes_of(database)
     proxies = Proxies(settings.trusted_proxies)
@@ -118,9 +122,14 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             counts,
             lambda: look_at_broker(celery),
             sessions=sessions.good,
+            acknowledged=acknowledgements.good,
         ),
         ring=bell.ring,
         sessions=sessions,
+        tokens=tokens,
+        actions=Actions(database),
+        upstreams=Upstreams(database),
+        acknowledgements=acknowledgements,
         ask=ask,
         ask_health=Threads(1, name="health", within_s=READY_WITHIN_S),
         parse=Threads(1, name="parsing"),

@@ -16,8 +16,12 @@ from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
 from shared.registration import RegistrationId
 from shared.settings import Settings
+from shared.store.acknowledgements import Acknowledgements
+from shared.store.actions import Actions
 from shared.store.registrations import Store
 from shared.store.sessions import Sessions
+from shared.store.tokens import Tokens
+from shared.store.upstreams import Upstreams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,10 @@ class Services:
     monitor: Monitor
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions
+    tokens: Tokens
+    actions: Actions
+    upstreams: Upstreams
+    acknowledgements: Acknowledgements
     ask: Threads
     """Calls of the store, for what is asked for seldom."""
     ask_health: Threads

@@ -32,7 +32,7 @@ def queue(watch: bool, json_wanted: bool) -> None:
         say_json(seen)
     else:
         say(*_lines(seen))
-    if seen["alerts"]:
+    if any(not each["acknowledged"] for each in seen["alerts"]):
         raise click.exceptions.Exit(ALERTS)
 
 
@@ -69,9 +69,7 @@ def _lines(seen: dict[str, Any]) -> list[str]:
         if seen["messagesWaiting"] is None
         else f"{seen['messagesWaiting']} messages waiting"
     )
-    lines = [f"! {each['severity']}: {each['sentence']} {each['toDo']}" for each in seen["alerts"]] or [
-        "All is well."
-    ]
+    lines = [_alert(each) for each in seen["alerts"]] or ["All is well."]
     lines += [f"- {each}" for each in seen["notes"]]
     final = ", ".join(f"{number[status]} {status}" for status in ("registered", "rejected", "failed", "canceled"))
     lines += [
@@ -85,6 +83,14 @@ def _lines(seen: dict[str, Any]) -> list[str]:
     lines += _table("worst upstreams", [_upstream(each) for each in seen["upstreams"]])
     lines += _table("latest failures", [failure_line(each) for each in seen["failures"][:FAILURES_SHOWN]])
     return lines
+
+
+def _alert(alert: dict[str, Any]) -> str:
+    text = f"{alert['severity']}: {alert['sentence']} {alert['toDo']}"
+    known = alert["acknowledged"]
+    if known is None:
+        return f"! {text}"
+    return f"~ {text} Acknowledged by {known['by']} until {known['until']}: {known['note']}"
 
 
 def _table(title: str, rows: list[str]) -> list[str]:

@@ -188,6 +188,19 @@ class Registration:
     progressed_at: datetime | None = None
     """When the last byte was seen to arrive."""
     claimed_by: str | None = None
+    submitted_by: str = ""
+    """The label of the token that submitted it, or its id."""
+    epoch: int = 0
+    """How many claims of it there were."""
+    hops: tuple[str, ...] = ()
+    """Where redirects led the attempt that it was registered by, without queries."""
+    retried_as: RegistrationId | None = None
+    """The newest registration that tries this one again."""
+
+    @property
+    def host(self) -> str:
+        """The host of its artifact, with the port where the URL has one."""
+        return host_of(self.submission.artifact_url)
 
 
 @dataclass(frozen=True)
@@ -230,6 +243,26 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Trip:
+    """What an attempt saw on its way: *bytes_downloaded*, and the *hops* that redirects led to, without queries."""
+
+    bytes_downloaded: int
+    hops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """One attempt that is over: None for *failure* where it registered the artifact."""
+
+    epoch: int
+    begun_at: datetime
+    ended_at: datetime
+    worker: str | None
+    trip: Trip
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
 class Settlement:
     """A worker's word on its claim: what it ends as, or that it is queued again and when."""
 
@@ -242,6 +275,8 @@ class Settlement:
     ring_in_s: float | None = None
     given_back: bool = False
     """Whether the attempt counts for nothing."""
+    trip: Trip = Trip(0)
+    """What the attempt saw on its way."""
 
     @classmethod
     def registered(cls, claim: Claim, digest: Digest) -> Self:
@@ -284,14 +319,19 @@ class Operator:
 
 @dataclass(frozen=True)
 class Action:
-    """What an operator did: *by* is the label of a token, *became* the registration that a retry made."""
+    """What an operator did: *by* is the label of a token, *became* the registration that a retry made.
+
+    What was done to no registration has a *subject*: a host, an alert, a token.
+    """
 
     id: str
     at: datetime
     by: str
     what: str
-    registration_id: str
+    registration_id: str | None
     became: str | None
+    subject: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import cycle, product
 from random import Random
@@ -13,7 +14,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 from shared.errors import DigestMismatch, Failure, Truncated
 from shared.fields import NAME, normalised
@@ -33,14 +34,19 @@ from shared.registration import (
     Submission,
     Taken,
     Terms,
+    Trip,
 )
+from shared.store.acknowledgements import Acknowledgements
+from shared.store.actions import Actions
 from shared.store.counters import Counters
 from shared.store.database import Database
 from shared.store.hot import MAX_FOR_NOTHING
 from shared.store.registrations import Asked, Look, Renewal, Store, Wish
 from shared.store.sessions import Sessions, name_of
 from shared.store.snapshot import StoreSnapshots
+from shared.store.tables import attempts, registrations
 from shared.store.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
+from shared.store.upstreams import Upstreams
 from shared.store.workers import Workers
 from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
 from tests.running import until
@@ -546,7 +552,7 @@ class StoreContract:
         registration = submit(store, a_parsed_submission(name="plugin-of-ours"))
         limits = [*(f"other-{n}-*" for n in range(MAX_PATTERNS - 1)), "plugin-of-*"]
         assert [each.id for each in store.registrations(limit=3, names=limits)] == [registration.id]
-        assert store.actions(limit=3, names=limits) == []
+        assert Actions(store.database).list(limit=3, names=limits) == []
 
     def test_what_is_long_over_is_pruned_and_plugins_never(self, store: Store) -> None:
         running = submit(store, a_parsed_submission())
@@ -873,6 +879,90 @@ def signing_in(database: Database) -> tuple[Tokens, Sessions, Token]:
 class OperatorContract:
     """What operators see and do, on every database there is; the fixture `database` gives a migrated one."""
 
+    def test_each_attempt_is_kept_with_what_it_saw_and_goes_with_its_registration(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        first = claim(store, registration)
+        hops = ("https://mirror.example.com/a",)
+        store.settle(replace(Settlement.postponed(first, BROKEN, delay_s=0), trip=Trip(7, hops)))
+        store.settle(Settlement.released(claim(store, registration)))
+        third = claim(store, registration)
+        assert store.settle(replace(Settlement.registered(third, digest_of(third.submission)), trip=Trip(123, hops)))
+        told = store.attempts(now(store, registration.id))
+        assert [(each.epoch, each.worker, each.trip, each.failure) for each in told] == [
+            (1, "tests", Trip(7, hops), BROKEN),
+            (3, "tests", Trip(123, hops), None),
+        ], "of what was put back nothing is told"
+        assert all(each.begun_at <= each.ended_at for each in told)
+        Counters(store.database).count()
+        assert store.prune(older_than_s=-1, limit=10) == 1
+        with store.database.read() as connection:
+            assert connection.execute(select(attempts)).all() == []
+
+    def test_a_late_word_notes_no_attempt(self, store: Store) -> None:
+        registration = submit(store, a_parsed_submission())
+        late = claim(store, registration, lease_s=0)
+        again = claim(store, registration)
+        assert store.settle(Settlement.rejected(late, WRONG)) is None
+        assert store.settle(Settlement.rejected(again, WRONG)) is Status.REJECTED
+        assert [each.epoch for each in store.attempts(now(store, registration.id))] == [again.epoch]
+
+    def test_from_a_paused_host_nothing_is_claimed_until_it_is_resumed(self, store: Store) -> None:
+        upstreams = Upstreams(store.database)
+        there = submit(store, a_parsed_submission(artifactUrl="https://Broken.example.com:8443/a.tgz"))
+        elsewhere = submit(store, a_parsed_submission())
+        under_way = claim(store, submit(store, a_parsed_submission(artifactUrl="https://broken.example.com:8443/b")))
+        host = "broken.example.com:8443"
+        assert upstreams.pause(host, OPERATOR, "it is on fire")
+        assert not upstreams.pause(host, OPERATOR, "again")
+        looked = store.work([Look((there.id, elsewhere.id))], Terms("w", 9, 5))[0]
+        assert [each.id for each in looked] == [elsewhere.id]
+        assert store.claim(there.id, worker="w", lease_s=9, max_attempts=5) is None
+        assert store.ring_due(10) == [], "and nobody rings for it"
+        with store.database.write() as connection:
+            connection.execute(update(registrations).values(ring_at=0))
+        assert store.ring_due(10) == [elsewhere.id]
+        assert register(store, under_way) is Status.REGISTERED, "what is under way goes on"
+        seen = upstreams.seen(host)
+        assert (seen.paused and seen.paused.note, seen.in_flight) == ("it is on fire", 1)
+        assert [each.id for each in seen.newest][-1] == there.id
+        snapshot = StoreSnapshots(store.database).take()
+        claim(store, elsewhere)
+        assert snapshot.oldest_due_s is not None
+        assert StoreSnapshots(store.database).take().oldest_due_s is None, "what waits for an operator is not late"
+        assert upstreams.resume(host, OPERATOR)
+        assert not upstreams.resume(host, OPERATOR)
+        assert upstreams.paused() == {}
+        assert store.ring_due(10) == [there.id], "at once"
+        assert claim(store, there)
+        found = [
+            (each.what, each.subject, each.note, each.registration_id)
+            for each in Actions(store.database).list(limit=9)
+        ]
+        assert found == [("resume", host, None, None), ("pause", host, "it is on fire", None)]
+
+    def test_an_alert_is_acknowledged_for_a_while(self, store: Store) -> None:
+        acknowledgements = Acknowledgements(store.database)
+        acknowledgements.acknowledge("no-workers", OPERATOR, "being moved", for_s=60)
+        acknowledgements.acknowledge("no-workers", OPERATOR, "being moved, still", for_s=60)
+        acknowledgements.acknowledge("broker-away", OPERATOR, "over by now", for_s=-1)
+        (known,) = acknowledgements.good().values()
+        assert (known.alert, known.by, known.note) == ("no-workers", OPERATOR.label, "being moved, still")
+        assert (known.until - known.at).total_seconds() == 60
+        assert acknowledgements.withdraw("no-workers", OPERATOR)
+        assert not acknowledgements.withdraw("no-workers", OPERATOR)
+        assert acknowledgements.good() == {}
+        whats = [each.what for each in Actions(store.database).list(limit=9, filters={"subject": "no-workers"})]
+        assert whats == ["withdraw", "acknowledge", "acknowledge"]
+
+    def test_a_retry_belongs_to_the_trace_of_what_it_tries_again(self, store: Store) -> None:
+        trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        (accepted,) = store.submit([(a_parsed_submission(), "tests")], traces=[trace])
+        assert isinstance(accepted, Accepted)
+        reject(store, claim(store, accepted.registration), WRONG)
+        (again,) = store.retry([now(store, accepted.registration.id)], OPERATOR)
+        assert isinstance(again, Accepted)
+        assert claim(store, again.registration).trace == trace
+
     def test_a_retry_is_a_new_registration_and_leaves_the_old_one_as_it_was(self, store: Store) -> None:
         old = rejected(store)
         (outcome,) = store.retry([old], OPERATOR)
@@ -880,8 +970,8 @@ class OperatorContract:
         assert outcome.new
         assert (outcome.registration.retry_of, outcome.registration.attempts) == (old.id, 0)
         assert outcome.registration.submission == old.submission
-        assert now(store, old.id) == old
-        (action,) = store.actions(limit=10)
+        assert now(store, old.id) == replace(old, retried_as=outcome.registration.id)
+        (action,) = Actions(store.database).list(limit=10)
         assert (action.by, action.what, action.registration_id) == ("on call", "retry", old.id)
         assert action.became == outcome.registration.id
 
@@ -891,7 +981,7 @@ class OperatorContract:
         assert isinstance(first, Accepted)
         assert isinstance(second, Accepted)
         assert second.registration.id == first.registration.id
-        assert len(store.actions(limit=10)) == 1
+        assert len(Actions(store.database).list(limit=10)) == 1
 
     def test_what_was_registered_meanwhile_is_not_tried_again(self, store: Store) -> None:
         old = rejected(store)
@@ -899,7 +989,7 @@ class OperatorContract:
         register(store, claimed, digest_of(old.submission))
         (outcome,) = store.retry([old], OPERATOR)
         assert isinstance(outcome, AlreadyRegistered)
-        assert store.actions(limit=10) == []
+        assert Actions(store.database).list(limit=10) == []
 
     def test_a_queued_one_is_canceled_and_never_claimed(self, store: Store) -> None:
         registration = submit(store, a_parsed_submission())
@@ -909,7 +999,8 @@ class OperatorContract:
         assert canceled.failure is not None
         assert canceled.failure.code == "canceled"
         assert store.claim(registration.id, worker="w", lease_s=LEASE_S, max_attempts=5) is None
-        assert [each.what for each in store.actions(limit=10, registration_id=registration.id)] == ["cancel"]
+        of_it = Actions(store.database).list(limit=10, filters={"registration_id": registration.id})
+        assert [each.what for each in of_it] == ["cancel"]
 
     def test_the_worker_of_a_canceled_one_can_write_nothing_more(self, store: Store) -> None:
         claimed = claim(store, submit(store, a_parsed_submission()))
@@ -924,7 +1015,7 @@ class OperatorContract:
         old = rejected(store)
         assert store.cancel(old.id, OPERATOR) is None
         assert now(store, old.id) == old
-        assert store.actions(limit=10) == []
+        assert Actions(store.database).list(limit=10) == []
 
     def test_a_canceled_name_is_free_again(self, store: Store) -> None:
         first = submit(store, a_parsed_submission())
@@ -935,8 +1026,8 @@ class OperatorContract:
         ids = [submit(store, a_parsed_submission()).id for _ in range(3)]
         for each in ids:
             store.cancel(each, OPERATOR)
-        first, second = store.actions(limit=2)
-        (third,) = store.actions(limit=2, before=second.id)
+        first, second = Actions(store.database).list(limit=2)
+        (third,) = Actions(store.database).list(limit=2, before=second.id)
         assert [each.registration_id for each in (first, second, third)] == ids[::-1]
 
     def test_actions_limited_to_names_are_those_on_registrations_of_such_names(self, store: Store) -> None:
@@ -944,11 +1035,12 @@ class OperatorContract:
         for each in (theirs, ours, submit(store, a_parsed_submission(name="team-b-y"))):
             store.cancel(each.id, OPERATOR)
         store.retry([now(store, ours.id)], OPERATOR)
-        listed = store.actions(limit=10, names=["team-b-*"])
+        listed = Actions(store.database).list(limit=10, names=["team-b-*"])
         assert [each.what for each in listed] == ["retry", "cancel", "cancel"]
         assert theirs.id not in {each.registration_id for each in listed}
-        assert store.actions(limit=10, registration_id=theirs.id, names=["team-b-*"]) == []
-        assert len(store.actions(limit=1, before=listed[0].id, names=["team-b-*"])) == 1
+        of_theirs = {"registration_id": theirs.id}
+        assert Actions(store.database).list(limit=10, filters=of_theirs, names=["team-b-*"]) == []
+        assert len(Actions(store.database).list(limit=1, before=listed[0].id, names=["team-b-*"])) == 1
 
     def test_each_registration_is_counted_once(self, store: Store, database: Database) -> None:
         counters, snapshots = Counters(database), StoreSnapshots(database)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shared.errors import DeadlinePassed
-from shared.registration import Claim, Progress
+from shared.registration import Claim, Progress, Trip
 
 SAFETY_S = 1.0
 """How long before its lease ends a worker stops by itself."""
@@ -35,6 +35,8 @@ class Attempt:
         self.claimed_at = claimed_at
         self.bytes_downloaded = 0
         self.artifact_bytes: int | None = None
+        self.hops: list[str] = []
+        """Where redirects led the latest download, without queries."""
         self.deadline = time.monotonic() + deadline_s
         self._deadline_s = deadline_s
         self._lease_s = lease_s
@@ -96,6 +98,11 @@ class Attempt:
         """How far it has come, as the store keeps it."""
         claim = self.claim
         return Progress(claim.registration_id, claim.epoch, self.bytes_downloaded, self.artifact_bytes)
+
+    @property
+    def trip(self) -> Trip:
+        """How it went, as the store keeps it once it is over."""
+        return Trip(self.bytes_downloaded, tuple(self.hops))
 
     @property
     def fields(self) -> dict[str, str | int]:

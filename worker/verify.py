@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import SystemRandom
 
 from shared.errors import RegistryError, Shortage, StoreUnavailable, Surprise, Truncated
@@ -83,7 +82,7 @@ class Verifier:
             await self._not_verified(attempt, Surprise("The registry failed while it verified this artifact."))
             return
         with span("settle"):
-            settled = await _insist(attempt, lambda: self.keeper.settle(Settlement.registered(claim, computed)))
+            settled = await self._insist(attempt, Settlement.registered(claim, computed))
         self._tell(attempt, settled, computed)
 
     async def _taken_in(self, attempt: Attempt, slot: Slot) -> Intake:
@@ -152,7 +151,7 @@ class Verifier:
             settlement = Settlement.failed(claim, failure)
         else:
             settlement = Settlement.rejected(claim, failure)
-        settled = await _insist(attempt, lambda: self.keeper.settle(settlement))
+        settled = await self._insist(attempt, settlement)
         note({"code": failure.code, "cause": failure.cause})
         log.info(
             "attempt failed",
@@ -163,19 +162,19 @@ class Verifier:
             **attempt.fields,
         )
 
+    async def _insist(self, attempt: Attempt, settlement: Settlement) -> Status | None:
+        """Settle, again and again while the store is away, for as long as the lease may be ours.
 
-async def _insist(attempt: Attempt, settle: Callable[[], Awaitable[Status | None]]) -> Status | None:
-    """Settle, again and again while the store is away, for as long as the lease may be ours.
+        A settlement whose reply was lost is harmless to repeat: the fence lets one through.
 
-    A settlement whose reply was lost is harmless to repeat: the fence lets one through.
-
-    Raises:
-        LeaseLost: the store stayed away too long; the claim will be made again.
-    """
-    while True:
-        try:
-            return await settle()
-        except StoreUnavailable:
-            if time.monotonic() >= attempt.lease_ends:
-                raise LeaseLost("the store could not take the outcome") from None
-            await asyncio.sleep(INSIST_EVERY_S)
+        Raises:
+            LeaseLost: the store stayed away too long; the claim will be made again.
+        """
+        settlement = replace(settlement, trip=attempt.trip)
+        while True:
+            try:
+                return await self.keeper.settle(settlement)
+            except StoreUnavailable:
+                if time.monotonic() >= attempt.lease_ends:
+                    raise LeaseLost("the store could not take the outcome") from None
+                await asyncio.sleep(INSIST_EVERY_S)

@@ -204,7 +204,7 @@ async def _operations(
     try:
         seen = await services.monitor.now()
         found = await services.ask(_search, services, q.strip()) if q.strip() else []
-        actions = await services.ask(lambda: services.store.actions(limit=ACTIONS_SHOWN))
+        actions = await services.ask(lambda: services.actions.list(limit=ACTIONS_SHOWN))
     except StoreUnavailable as error:
         seen, found, actions = None, [], []
         said, status = said or error.detail, 503

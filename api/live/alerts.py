@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from shared.broker import Reason
 from shared.registration import Registration
+from shared.store.acknowledgements import Acknowledged
 from shared.store.snapshot import FAULTS_OVER_MINUTES, LOST_OVER_S, StoreSnapshot
 
 Severity = Literal["page", "warn"]
@@ -50,13 +51,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Alert:
-    """One rule whose word holds: *sentence* is what is so, *since* when it has been seen to be."""
+    """One rule whose word holds: *sentence* is what is so, *since* when it has been seen to be.
+
+    One that somebody has acknowledged is shown, and wakes nobody until that ends.
+    """
 
     name: str
     severity: Severity
     sentence: str
     since: datetime
     to_do: str
+    acknowledged: Acknowledged | None = None
 
 
 def of_the_store(says: Callable[[StoreSnapshot], str | None]) -> Callable[[Seen], str | None]:

@@ -1,7 +1,7 @@
 """The monitor takes snapshots of store and broker: one look for everyone who asks at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.outage import Outage
 from shared.registration import Registration, Status
+from shared.store.acknowledgements import Acknowledged
 from shared.store.counters import Counters
 from shared.store.snapshot import StoreSnapshot, StoreSnapshots
 
@@ -81,6 +82,7 @@ class Monitor:
         counts: RequestCounts,
         look_at_broker: Callable[[], int],
         sessions: Callable[[], frozenset[str]] = frozenset,
+        acknowledged: Callable[[], Mapping[str, Acknowledged]] = dict,
         *,
         ask: Threads | None = None,
         clock: Callable[[], float] = monotonic,
@@ -93,6 +95,9 @@ class Monitor:
         self._counts = counts
         self._look_at_broker = look_at_broker
         self._sessions = sessions
+        self._acknowledged = acknowledged
+        self._known: Mapping[str, Acknowledged] = {}
+        """The alerts that somebody has acknowledged, when the store last answered."""
         self._last: Snapshot | None = None
         self._fresh_until = 0.0
         self._looking = asyncio.Lock()
@@ -134,14 +139,16 @@ class Monitor:
         """Return what is *seen*, with what is to be told of it."""
         looked_at = Seen(seen.store, seen.broker_away) if seen is not None else Seen(None, self._broker_away)
         at = seen.store.taken_at if seen is not None else datetime.now(UTC)
-        self.alerts, early = self._watch.look(looked_at, now_s=self._clock(), at=at)
+        alerts, early = self._watch.look(looked_at, now_s=self._clock(), at=at)
+        known = {name: each for name, each in self._known.items() if each.until > at}
+        self.alerts = [replace(each, acknowledged=known.get(each.name)) for each in alerts]
         return replace(seen, alerts=self.alerts, early=early) if seen is not None else None
 
     async def _see(self) -> tuple[Snapshot | None, float]:
         begun = self._clock()
         asking = asyncio.create_task(self.broker())
         try:
-            store, sessions = await self._ask_store(self._look)
+            store, sessions, self._known = await self._ask_store(self._look)
         except StoreUnavailable:
             return None, 0.0
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may go well, and many wait for this one
@@ -183,11 +190,11 @@ class Monitor:
             with suppress(StoreUnavailable):
                 await self.now()
 
-    def _look(self) -> tuple[StoreSnapshot, frozenset[str]]:
+    def _look(self) -> tuple[StoreSnapshot, frozenset[str], Mapping[str, Acknowledged]]:
         self.count_answers()
         with suppress(StoreUnavailable):  # it may still be read
             self._counters.count()
-        return self._snapshots.take(), self._sessions()
+        return self._snapshots.take(), self._sessions(), self._acknowledged()
 
     def count_answers(self) -> None:
         """Add how requests were answered to the store's counters; later, where it cannot take that now."""

@@ -85,12 +85,18 @@ def _always(alerts: Sequence[Alert]) -> Iterator[Metric]:
     yield build
     told = GaugeMetricFamily(
         f"{_PREFIX}_alert",
-        "Whether somebody is to be told of this, by the table of alerts.",
+        "Whether somebody is to be told of this, by the table of alerts: of what is acknowledged nobody is.",
         labels=["alert", "severity"],
     )
+    known = GaugeMetricFamily(
+        f"{_PREFIX}_alert_acknowledged", "Whether this is so, and somebody knows of it.", labels=["alert"]
+    )
+    by_name = {each.name: each for each in alerts}
     for rule in RULES:
-        told.add_metric([rule.name, rule.severity], int(any(each.name == rule.name for each in alerts)))
-    yield told
+        alert = by_name.get(rule.name)
+        told.add_metric([rule.name, rule.severity], int(alert is not None and alert.acknowledged is None))
+        known.add_metric([rule.name], int(alert is not None and alert.acknowledged is not None))
+    yield from (told, known)
 
 
 def _without_store(messages: int | None, broker_away: Reason | None) -> Iterator[Metric]:

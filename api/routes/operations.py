@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -189,15 +189,20 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
     )
 
 
+What = Literal["retry", "cancel", "pause", "resume", "acknowledge", "withdraw", "create-token", "revoke-token"]
+
+
 class ActionView(View):
     """What an operator did."""
 
     id: str
     at: Timestamp
     by: str = Field(description="The label of the token")
-    what: str = Field(examples=["retry", "cancel"])
-    registration_id: str
+    what: str = Field(examples=["retry", "cancel", "pause"])
+    registration_id: str | None
     became: str | None = Field(description="The registration that a retried one is tried again as")
+    subject: str | None = Field(description="What it was done to, where that is no registration")
+    note: str | None = Field(description="Why, in their words")
 
 
 class ActionPage(BaseModel):
@@ -210,7 +215,13 @@ class ActionPage(BaseModel):
 class ActionQuery(PageQuery):
     """Filters of the list."""
 
-    registration: Annotated[RegistrationRef | None, Field(description="Only of this registration")] = None
+    registration_id: Annotated[
+        RegistrationRef | None, Field(alias="registration", description="Only of this registration")
+    ] = None
+    what: Annotated[What | None, Field(description="Only of this kind")] = None
+    subject: Annotated[Text | None, Field(max_length=260, description="Only of this host, alert or token")] = None
+    by: Annotated[Text | None, Field(max_length=200, description="Only by the token of this label")] = None
+    since: Since | None = None
 
 
 @router.get(
@@ -226,9 +237,11 @@ async def list_actions(
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[ActionQuery, Query()],
 ) -> Response:
-    """Who had what tried again or canceled, and when."""
+    """Who did what, when, and why."""
     refuse_repeats(request)
-    actions = partial(services.store.actions, registration_id=query.registration, names=token.names)
+    actions = partial(
+        services.actions.list, filters=query.filters, since_ms=milliseconds(query.since), names=token.names
+    )
     shown, cursor = await a_page(services.ask, actions, query, "action")
     return as_json(ActionPage(items=[_action_view(each) for each in shown], nextCursor=cursor))
 

@@ -27,7 +27,7 @@ from api.live.monitor import QueuePosition
 from api.live.waiting import outcome_of
 from api.routes.views import View, as_json
 from api.services import Services, services_of
-from shared.registration import PluginType, Registration, Status, Timestamp
+from shared.registration import Attempted, PluginType, Registration, RegistrationId, Status, Timestamp
 from shared.store.tokens import Token
 
 router = APIRouter(tags=["registrations"])
@@ -46,6 +46,7 @@ class RegistrationView(View):
     next_attempt_at: Timestamp | None = Field(description="When a queued one is due")
     plugin_id: str | None = Field(description="The plugin it became")
     retry_of: str | None = Field(description="The registration that this one tries again")
+    retried_as: str | None = Field(description="The newest registration that tries this one again")
     problem: dict[str, Any] | None = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
     ahead: int | None = Field(None, description="Of one that is queued and due: how many were submitted before it")
     estimated_wait_s: float | None = Field(
@@ -75,6 +76,7 @@ class RegistrationView(View):
             next_attempt_at=registration.next_attempt_at,
             plugin_id=registration.plugin_id,
             retry_of=registration.retry_of,
+            retried_as=registration.retried_as,
             ahead=place.ahead if place else None,
             estimated_wait_s=place.estimated_wait_s if place else None,
             problem=problem_of(failure, registration.id).document if failure else None,
@@ -164,6 +166,63 @@ async def list_registrations(
     shown, cursor = await a_page(services.ask, registrations, query, "registration")
     items = [RegistrationView.of(each) for each in shown]
     return as_json(RegistrationPage(items=items, nextCursor=cursor))
+
+
+class AttemptView(View):
+    """One attempt that is over."""
+
+    number: int = Field(description="Which claim it was; of one that is missing its worker told nothing")
+    begun_at: Timestamp
+    ended_at: Timestamp
+    worker: str | None
+    bytes_downloaded: int
+    hops: list[str] = Field(description="Where redirects led, without queries")
+    problem: dict[str, Any] | None = Field(description="Why it failed (RFC 9457); null of what registered it")
+
+    @classmethod
+    def of(cls, attempt: Attempted, registration_id: RegistrationId) -> "AttemptView":
+        """Return the view of an *attempt* at a registration."""
+        return cls(
+            number=attempt.epoch,
+            begun_at=attempt.begun_at,
+            ended_at=attempt.ended_at,
+            worker=attempt.worker,
+            bytes_downloaded=attempt.trip.bytes_downloaded,
+            hops=list(attempt.trip.hops),
+            problem=problem_of(attempt.failure, registration_id).document if attempt.failure else None,
+        )
+
+
+class AttemptList(BaseModel):
+    """The attempts at one registration, the first one first."""
+
+    items: list[AttemptView]
+
+
+@router.get(
+    "/api/v1/registrations/{registration_id}/attempts",
+    operation_id="ListAttempts",
+    summary="The attempts at one registration that are over",
+    response_model=AttemptList,
+    responses=documented(
+        "malformed-request",
+        "unauthorized",
+        "forbidden",
+        "too-many-requests",
+        "not-found",
+        "store-unavailable",
+        "internal-error",
+    ),
+)
+async def list_attempts(
+    registration_id: str,
+    services: Annotated[Services, Depends(services_of)],
+    token: Annotated[Token, Depends(allowed("read", "register", "operate"))],
+) -> Response:
+    """When each began and ended, what it was led to, how many bytes arrived, and why it failed."""
+    registration = await known_registration(services, registration_id, token)
+    attempts = await services.ask(services.store.attempts, registration)
+    return as_json(AttemptList(items=[AttemptView.of(each, registration.id) for each in attempts]))
 
 
 async def known_registration(services: Services, registration_id: str, token: Token) -> Registration:

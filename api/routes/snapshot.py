@@ -50,6 +50,15 @@ class MinuteView(View):
     failed: int
 
 
+class AcknowledgedView(View):
+    """That somebody knows of an alert."""
+
+    by: str = Field(description="The label of the token")
+    at: Timestamp
+    until: Timestamp
+    note: str
+
+
 class AlertView(View):
     """What somebody is to be told of: by the same table as the metrics and the rules for Prometheus."""
 
@@ -58,6 +67,7 @@ class AlertView(View):
     sentence: str
     since: Timestamp = Field(description="Since when it has been seen to be so")
     to_do: str
+    acknowledged: AcknowledgedView | None = Field(description="Who knows of it: until then it wakes nobody")
 
 
 class SnapshotView(View):
@@ -92,7 +102,7 @@ class SnapshotView(View):
             settled_a_second=round(snapshot.settled_a_second, 3),
             retrying=dict(snapshot.retrying),
             swept_s_ago=snapshot.swept_s_ago,
-            alerts=[AlertView(**asdict(each)) for each in seen.alerts],
+            alerts=[AlertView.model_validate(each) for each in seen.alerts],
             notes=seen.notes,
             workers=[WorkerView(**asdict(each)) for each in snapshot.workers],
             upstreams=[UpstreamView(**asdict(each)) for each in snapshot.upstreams],

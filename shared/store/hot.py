@@ -24,7 +24,7 @@ from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED
 
 _SUBMITTED = ", ".join(SUBMITTED)
 _OF_A_CLAIM = ", ".join(("id", "epoch", "attempts", "trace", "submitted_by", *Submission.model_fields))
-QUEUED = (*SUBMITTED, "id", "submitted_by", "retry_of", "trace")
+QUEUED = (*SUBMITTED, "id", "submitted_by", "retry_of", "trace", "host")
 """The columns of a row that is queued: what was submitted, its fingerprint first, by which rows are in one order."""
 _IN_FLIGHT = IN_FLIGHT_SQL.replace("status", "(status || '')")
 _TYPES = {"text": "text", "int": "bigint"}
@@ -62,9 +62,11 @@ class _Hot:
     table: str = "registrations"
 
 
+NOT_PAUSED_SQL = "NOT EXISTS (SELECT 1 FROM paused_hosts WHERE paused_hosts.host = registrations.host)"
+"""Of a registration: whether no operator has its host left alone. What is under way there goes on to its end."""
 _CLAIMABLE = (
     f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}} AND {ATTEMPTS_SPENT_SQL} < :max_attempts"
-    f" AND {LEASES_LOST_SQL} < :max_leases_lost"
+    f" AND {LEASES_LOST_SQL} < :max_leases_lost AND {NOT_PAUSED_SQL}"
 )
 _FENCE = "id = of_id AND (status || '') = 'verifying' AND epoch = at_epoch"
 """Invariant 4."""
@@ -90,7 +92,7 @@ _HOT = {
     ),
     "waiting": _Hot(
         {"of_id": "text"},
-        f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}}",
+        f"id = of_id AND {_IN_FLIGHT} AND due_at <= {{now}} AND {NOT_PAUSED_SQL}",
         "SELECT id, artifact_url, submitted_by FROM {found}",
     ),
     "settled": _Hot(
@@ -112,10 +114,10 @@ _HOT = {
         "FOR UPDATE SKIP LOCKED",
     ),
     "register": _Hot(
-        {"of_id": "text", "at_epoch": "int", "new_plugin": "text", "size_bytes": "int"},
+        {"of_id": "text", "at_epoch": "int", "new_plugin": "text", "size_bytes": "int", "new_hops": "text"},
         _FENCE,
         """UPDATE registrations SET status = 'registered', plugin_id = new_plugin, bytes_downloaded = size_bytes,
-            artifact_bytes = size_bytes, failure = NULL, cause = NULL, updated_at = {now}
+            artifact_bytes = size_bytes, hops = new_hops, failure = NULL, cause = NULL, updated_at = {now}
         FROM {held}
         RETURNING id, epoch, plugin_id""",
         "FOR UPDATE",
@@ -148,6 +150,15 @@ _HOT = {
             bytes_downloaded = arrived_bytes, artifact_bytes = announced_bytes, updated_at = {now}
         FROM {held}
         RETURNING id, epoch""",
+        "FOR UPDATE",
+    ),
+    # What its worker said of an attempt that registered nothing; by whom and since when, its registration knows.
+    "note_attempts": _Hot(
+        {"of_id": "text", "at_epoch": "int", "new_failure": "text", "arrived_bytes": "int", "new_hops": "text"},
+        _FENCE,
+        """INSERT INTO attempts (registration_id, epoch, begun_at, ended_at, worker, bytes_downloaded, hops, failure)
+        SELECT id, at_epoch, claimed_at, {now}, claimed_by, arrived_bytes, new_hops, new_failure FROM {found}
+        RETURNING registration_id""",
         "FOR UPDATE",
     ),
     # Copied from its registration in SQL. In one order, so that two workers that want the same names cannot deadlock.

@@ -6,6 +6,7 @@ own (invariant 8). Every method may raise `StoreUnavailable`; then nothing was c
 commit's reply was lost, asking again gives the same answer.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ from sqlalchemy import (
     Connection,
     Select,
     delete,
-    insert,
     literal_column,
     select,
     update,
@@ -30,8 +30,8 @@ from shared.errors import AttemptsUsedUp, Canceled, Conflict
 from shared.registration import (
     IN_FLIGHT,
     Accepted,
-    Action,
     AlreadyRegistered,
+    Attempted,
     Claim,
     Operator,
     Outcome,
@@ -46,9 +46,12 @@ from shared.registration import (
     Submission,
     Taken,
     Terms,
+    Trip,
     Waiting,
+    host_of,
     standing_before,
 )
+from shared.store.actions import record
 from shared.store.changes import tell
 from shared.store.counters import add_counts
 from shared.store.database import Database, NowMs
@@ -57,14 +60,17 @@ from shared.store.statements import (
     ATTEMPTS_SPENT,
     JOINED,
     LEASES_LOST,
+    NOT_PAUSED,
     first_id_at,
     in_flight,
     in_flight_of,
     named_like,
     page,
+    registrations_of,
 )
 from shared.store.tables import (
-    actions,
+    attempted_of,
+    attempts,
     failure_columns,
     moment,
     plugin_of,
@@ -332,11 +338,22 @@ class Store:
             )
             for key, each in ended.items()
         ]
+        told = [
+            (*key, row[3], each.trip.bytes_downloaded, _hops(each.trip))
+            for (key, each), row in zip(ended.items(), rows, strict=True)
+            if each.failure is not None
+        ]
+        if told:
+            self._hot.run(connection, "note_attempts", told)
         ours = self._hot.run(connection, "end", rows) if rows else ()
         return {(row.id, row.epoch): ended[row.id, row.epoch].status for row in ours}
 
     def _register(self, connection: Connection, verified: Mapping[_Key, Settlement]) -> dict[_Key, Status]:
-        rows = [(*key, f"plugin-{uuid7()}", each.digest.size_bytes) for key, each in verified.items() if each.digest]
+        rows = [
+            (*key, f"plugin-{uuid7()}", each.digest.size_bytes, _hops(each.trip))
+            for key, each in verified.items()
+            if each.digest
+        ]
         ours = self._hot.run(connection, "register", rows) if rows else ()
         plugins = [(row.id, row.plugin_id) for row in ours]
         found = self._hot.run(connection, "write_plugins", plugins) if plugins else ()
@@ -367,17 +384,21 @@ class Store:
         """Submit anew what *registrations* submitted, all or none, and record who had it done.
 
         Each is a new registration with attempts of its own, for a final state never changes (invariant 3). What
-        stands in its way is returned instead, as by `submit`.
+        stands in its way is returned instead, as by `submit`. It belongs to the trace of what it tries again.
         """
-        wanted = [_Wanted(each.submission, by.submitter, retry_of=each.id) for each in registrations]
         with self.database.write() as connection:
+            traces = _traces(connection, [each.id for each in registrations])
+            wanted = [
+                _Wanted(each.submission, by.submitter, retry_of=each.id, trace=traces.get(each.id))
+                for each in registrations
+            ]
             outcomes = self._submit_all(connection, wanted, 0)
-            became = {
+            became: dict[str, str | None] = {
                 old.id: outcome.registration.id
                 for old, outcome in zip(registrations, outcomes, strict=True)
                 if isinstance(outcome, Accepted) and outcome.new
             }
-            _record(connection, by, "retry", became)
+            record(connection, by, "retry", became)
         return outcomes
 
     def cancel(self, registration_id: RegistrationId, by: Operator) -> Registration | None:
@@ -395,39 +416,17 @@ class Store:
             ).first()
             if row is None:
                 return None
-            _record(connection, by, "cancel", {registration_id: None})
+            record(connection, by, "cancel", {registration_id: None})
             tell(connection)
         return registration_of(row._mapping)
-
-    def actions(
-        self,
-        *,
-        limit: int,
-        before: str | None = None,
-        registration_id: str | None = None,
-        names: Sequence[str] = (),
-    ) -> list[Action]:
-        """Return a page of what operators did, newest first: up to *limit* with ids below *before*.
-
-        With *names*, patterns as a token has them, only what was done to registrations of such names, and not pruned.
-        """
-        found = select(actions).order_by(actions.c.id.desc()).limit(limit)
-        if names:
-            found = found.where(select(_r.id).where(_r.id == actions.c.registration_id, named_like(names)).exists())
-        if before is not None:
-            found = found.where(actions.c.id < before)
-        if registration_id is not None:
-            found = found.where(actions.c.registration_id == registration_id)
-        with self.database.read() as connection:
-            rows = connection.execute(found).all()
-        return [Action(row.id, moment(row.at), row.by, row.what, row.registration_id, row.became) for row in rows]
 
     # --- sweeping -------------------------------------------------------------------------------
 
     def ring_due(self, limit: int) -> list[RegistrationId]:
         """Return up to *limit* registrations that are due and whose bell seems lost, longest due first.
 
-        Each is left alone for a while after that, so that the next sweep does not ring for it again.
+        Each is left alone for a while after that, so that the next sweep does not ring for it again. For those of a
+        paused host nobody rings.
         """
         if limit <= 0:
             return []
@@ -437,9 +436,9 @@ class Store:
                 update(registrations)
                 .where(_r.id.in_(overdue.with_for_update(skip_locked=True)))
                 .values(ring_at=_NOW + self._ring_again_ms)
-                .returning(_r.id)
+                .returning(_r.id, NOT_PAUSED.label("may_be_claimed"))
             ).all()
-        return [row.id for row in rows]
+        return [row.id for row in rows if row.may_be_claimed]
 
     def fail_used_up(self, max_attempts: int) -> list[RegistrationId]:
         """Settle as failed what is due and can never be claimed again: no attempts are left, or workers were lost."""
@@ -508,6 +507,20 @@ class Store:
         rows = self._select_registrations(_r.id == of_plugin)
         return rows[0] if rows else None
 
+    def attempts(self, registration: Registration) -> list[Attempted]:
+        """Return the attempts at *registration* that are over, the first one first, as far as their workers told.
+
+        Of an epoch that is missing nothing was told: its worker was lost, or put the registration back.
+        """
+        ended = select(attempts).where(attempts.c.registration_id == registration.id).order_by(attempts.c.epoch)
+        with self.database.read() as connection:
+            told = [attempted_of(row._mapping) for row in connection.execute(ended)]
+        if registration.status is Status.REGISTERED and registration.claimed_at is not None:
+            trip = Trip(registration.bytes_downloaded, registration.hops)
+            times = registration.claimed_at, registration.updated_at
+            told.append(Attempted(registration.epoch, *times, registration.claimed_by, trip, None))
+        return told
+
     def some(self, registration_ids: Iterable[RegistrationId]) -> list[Registration]:
         """Return those of *registration_ids* that there are."""
         return self._select_registrations(_r.id.in_(list(registration_ids)))
@@ -539,8 +552,7 @@ class Store:
         if since_ms is not None:
             found = found.where(_r.id >= first_id_at(since_ms))
         with self.database.read() as connection:
-            rows = connection.execute(found).all()
-        return [registration_of(row._mapping) for row in rows]
+            return registrations_of(connection, found)
 
     def plugin(self, plugin_id: str) -> Plugin | None:
         """Return one plugin."""
@@ -558,8 +570,7 @@ class Store:
 
     def _select_registrations(self, *conditions: Any) -> list[Registration]:
         with self.database.read() as connection:
-            rows = connection.execute(select(registrations).where(*conditions)).all()
-        return [registration_of(row._mapping) for row in rows]
+            return registrations_of(connection, select(registrations).where(*conditions))
 
 
 class _Wanted:
@@ -578,7 +589,15 @@ class _Wanted:
     @property
     def row(self) -> tuple[str | None, ...]:
         """Its values, as `QUEUED` names them."""
-        return (*submitted(self.submission), self.id, self.by, self._retry_of, self._trace)
+        submission = self.submission
+        return (
+            *submitted(submission),
+            self.id,
+            self.by,
+            self._retry_of,
+            self._trace,
+            host_of(submission.artifact_url),
+        )
 
     def queued(self, at: datetime) -> Registration:
         """Return it as it is once it is queued."""
@@ -595,6 +614,7 @@ class _Wanted:
             plugin_id=None,
             failure=None,
             retry_of=self._retry_of,
+            submitted_by=self.by,
         )
 
 
@@ -615,22 +635,14 @@ def _key(claim: Claim) -> _Key:
     return claim.registration_id, claim.epoch
 
 
+def _hops(trip: Trip) -> str | None:
+    return json.dumps(trip.hops) if trip.hops else None
+
+
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds * 1000)
 
 
-def _record(connection: Connection, by: Operator, what: str, became: Mapping[RegistrationId, str | None]) -> None:
-    """Note that *by* did *what* to each registration in *became*, and what that made of it."""
-    rows = [
-        {
-            "id": f"action-{uuid7()}",
-            "by": by.label,
-            "token_id": by.token_id,
-            "what": what,
-            "registration_id": registration_id,
-            "became": new_id,
-        }
-        for registration_id, new_id in became.items()
-    ]
-    if rows:
-        connection.execute(insert(actions).values(at=_NOW), rows)
+def _traces(connection: Connection, registration_ids: Sequence[str]) -> dict[str, str]:
+    found = select(_r.id, _r.trace).where(_r.id.in_(registration_ids), _r.trace.is_not(None))
+    return {row.id: row.trace for row in connection.execute(found)}

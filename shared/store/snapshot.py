@@ -16,14 +16,13 @@ from sqlalchemy import text as sql
 from shared.registration import Registration, Status, host_of
 from shared.store.counters import FAULTS, HOSTS, HOUR_MS, MINUTE_MS, STATUSES, Key
 from shared.store.database import Database, NowMs
-from shared.store.statements import in_flight
+from shared.store.statements import NOT_PAUSED, in_flight, registrations_of
 from shared.store.tables import (
     IN_FLIGHT_SQL,
     UNCOUNTED_SQL,
     marks,
     moment,
     periods,
-    registration_of,
     registrations,
     workers,
 )
@@ -188,7 +187,7 @@ def _in_flight(connection: Connection) -> tuple[int, int, int, int | None, dict[
             _r.status,
             _r.cause,
             func.count().label("number"),
-            func.min(case((_r.due_at <= _NOW, _r.due_at))).label("due_at"),
+            func.min(case(((_r.due_at <= _NOW) & NOT_PAUSED, _r.due_at))).label("due_at"),
             func.sum(case((quiet, 1), else_=0)).label("stalled"),
         )
         .where(in_flight())
@@ -224,7 +223,7 @@ def _counters(connection: Connection) -> dict[Key, int]:
 
 def _page_of(connection: Connection, status: Status, order: ColumnElement[Any], *, limit: int) -> list[Registration]:
     found = select(registrations).where(_r.status == status).order_by(order).limit(limit)
-    return [registration_of(row._mapping) for row in connection.execute(found)]
+    return registrations_of(connection, found)
 
 
 def _workers(connection: Connection, now_ms: int) -> list[WorkerSeen]:

@@ -4,15 +4,18 @@ Private to `shared/store/registrations.py` and what stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     Integer,
     Select,
     Table,
     bindparam,
+    func,
     literal_column,
     or_,
     select,
@@ -20,8 +23,9 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 
 from shared.fields import normalised
-from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL
-from shared.store.tables import IN_FLIGHT_SQL, registrations
+from shared.registration import UNREGISTERED, Registration
+from shared.store.hot import ATTEMPTS_SPENT_SQL, LEASES_LOST_SQL, NOT_PAUSED_SQL
+from shared.store.tables import IN_FLIGHT_SQL, registration_of, registrations
 
 _r = registrations.c
 
@@ -33,6 +37,7 @@ def in_flight() -> Any:
 
 LEASES_LOST = literal_column(LEASES_LOST_SQL, Integer)
 ATTEMPTS_SPENT = literal_column(ATTEMPTS_SPENT_SQL, Integer)
+NOT_PAUSED = literal_column(NOT_PAUSED_SQL, Boolean)
 JOINED = select(registrations).where(_r.fingerprint.in_(bindparam("fingerprints", expanding=True)), in_flight())
 
 
@@ -73,3 +78,14 @@ def page(table: Table, limit: int, before: str | None, filters: Mapping[str, str
         condition = table.c.name_key == normalised(value) if column == "name" else table.c[column] == value
         found = found.where(condition)
     return found
+
+
+def registrations_of(connection: Connection, found: Select[tuple[Any, ...]]) -> list[Registration]:
+    """Return the registrations that *found* finds, each of those that failed with what tries it again."""
+    listed = [registration_of(row._mapping) for row in connection.execute(found)]
+    failed = [each.id for each in listed if each.status in UNREGISTERED]
+    if not failed:
+        return listed
+    again = select(_r.retry_of, func.max(_r.id).label("newest")).where(_r.retry_of.in_(failed)).group_by(_r.retry_of)
+    newest = {row.retry_of: row.newest for row in connection.execute(again)}
+    return [replace(each, retried_as=newest.get(each.id)) for each in listed]

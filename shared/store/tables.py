@@ -14,11 +14,11 @@ from sqlalchemy import BigInteger, Index, RowMapping, Table, Text, UniqueConstra
 from sqlmodel import Field, SQLModel
 
 from shared.errors import Failure
-from shared.registration import Plugin, Registration, Settled, Status, Submission
+from shared.registration import Attempted, Plugin, Registration, Settled, Status, Submission, Trip
 
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
-OLDEST_STORE = "0005"
+OLDEST_STORE = "0007"
 """The oldest migration on whose tables this code works, all the same: a test looks for these tables there."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
@@ -62,6 +62,8 @@ class RegistrationRow(_Submitted, table=True):
         Index("registrations_by_name", "name_key", "id"),
         Index("registrations_by_cause", "cause", "id", **_where("cause IS NOT NULL")),
         Index("registrations_to_count", "id", **_where(UNCOUNTED_SQL)),
+        Index("registrations_by_host", "host", "id", **_where("host IS NOT NULL")),
+        Index("registrations_by_retry", "retry_of", "id", **_where("retry_of IS NOT NULL")),
     )
     __table__: ClassVar[Table]
 
@@ -71,6 +73,8 @@ class RegistrationRow(_Submitted, table=True):
     """The registration that an operator had tried again as this one."""
     trace: str | None
     """The W3C traceparent of the request that submitted it, where requests are traced."""
+    host: str | None
+    """Of its `artifact_url`, with the port where there is one; of old ones it may be missing."""
 
     status: str
     epoch: int
@@ -90,6 +94,8 @@ class RegistrationRow(_Submitted, table=True):
     created_at: int = Field(sa_type=_MILLISECONDS)
     updated_at: int = Field(sa_type=_MILLISECONDS)
     plugin_id: str | None
+    hops: str | None = Field(sa_type=Text)
+    """Where redirects led the attempt that it was registered by, as a JSON list of URLs without queries."""
     failure: str | None = Field(sa_type=Text)
     cause: str | None
     """The failure's cause, once more: to find and count by."""
@@ -114,6 +120,23 @@ class PluginRow(_Submitted, table=True):
     registration_id: str
     artifact_bytes: int = Field(sa_type=BigInteger)
     registered_at: int = Field(sa_type=_MILLISECONDS)
+
+
+class AttemptRow(SQLModel, table=True):
+    """One attempt that a worker ended without registering anything; that which did stands in its registration."""
+
+    __tablename__ = "attempts"
+    __table__: ClassVar[Table]
+
+    registration_id: str = Field(foreign_key="registrations.id", ondelete="CASCADE", primary_key=True)
+    epoch: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    begun_at: int = Field(sa_type=_MILLISECONDS)
+    ended_at: int = Field(sa_type=_MILLISECONDS)
+    worker: str | None
+    bytes_downloaded: int = Field(sa_type=BigInteger)
+    hops: str | None = Field(sa_type=Text)
+    failure: str | None = Field(sa_type=Text)
+    """None where its worker put it back."""
 
 
 class TokenRow(SQLModel, table=True):
@@ -198,8 +221,38 @@ class ActionRow(SQLModel, table=True):
     token_id: str
     what: str
     registration_id: str
+    """Empty where it was not done to a registration."""
     became: str | None
     """The registration that a retried one is tried again as."""
+    subject: str | None
+    """What it was done to, where that is no registration: a host, an alert, a token."""
+    note: str | None
+    """Why, in the operator's words."""
+
+
+class PausedHostRow(SQLModel, table=True):
+    """A host from which nothing is fetched until somebody resumes it."""
+
+    __tablename__ = "paused_hosts"
+    __table__: ClassVar[Table]
+
+    host: str = Field(primary_key=True)
+    at: int = Field(sa_type=_MILLISECONDS)
+    by: str
+    note: str
+
+
+class AcknowledgementRow(SQLModel, table=True):
+    """An alert that somebody knows of, and which is to wake nobody for a while."""
+
+    __tablename__ = "acknowledgements"
+    __table__: ClassVar[Table]
+
+    alert: str = Field(primary_key=True)
+    at: int = Field(sa_type=_MILLISECONDS)
+    until: int = Field(sa_type=_MILLISECONDS)
+    by: str
+    note: str
 
 
 class SessionRow(SQLModel, table=True):
@@ -221,6 +274,9 @@ periods = PeriodRow.__table__
 workers = WorkerRow.__table__
 marks = MarkRow.__table__
 actions = ActionRow.__table__
+attempts = AttemptRow.__table__
+paused_hosts = PausedHostRow.__table__
+acknowledgements = AcknowledgementRow.__table__
 sessions = SessionRow.__table__
 
 
@@ -253,6 +309,26 @@ def registration_of(row: RowMapping) -> Registration:
         claimed_at=moment(row["claimed_at"]) if row["claimed_at"] is not None else None,
         progressed_at=moment(row["progressed_at"]) if row["progressed_at"] is not None else None,
         claimed_by=row["claimed_by"],
+        submitted_by=row["submitted_by"],
+        epoch=row["epoch"],
+        hops=hops_of(row["hops"]),
+    )
+
+
+def hops_of(stored: str | None) -> tuple[str, ...]:
+    """Return the hops in a column."""
+    return tuple(json.loads(stored)) if stored else ()
+
+
+def attempted_of(row: RowMapping) -> Attempted:
+    """Return the attempt in a row."""
+    return Attempted(
+        epoch=row["epoch"],
+        begun_at=moment(row["begun_at"]),
+        ended_at=moment(row["ended_at"]),
+        worker=row["worker"],
+        trip=Trip(row["bytes_downloaded"], hops_of(row["hops"])),
+        failure=failure_of(row["failure"]),
     )
 
 

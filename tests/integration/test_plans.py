@@ -46,7 +46,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 BY_ID = "INDEX sqlite_autoindex_registrations_1 (id=?)"
 READ = {
-    **dict.fromkeys(("waiting", "claim", "register", "end", "renew", "write_plugins"), (BY_ID,)),
+    **dict.fromkeys(("waiting", "claim", "register", "end", "note_attempts", "renew", "write_plugins"), (BY_ID,)),
     "settled": (BY_ID, "INDEX sqlite_autoindex_plugins_1 (id=?)"),
     "standing": ("INDEX sqlite_autoindex_plugins_2 (name_key=? AND version=?)",),
     "queue": (),

@@ -15,7 +15,7 @@ from shared.errors import (
     Truncated,
     UpstreamBusy,
 )
-from shared.logs import get_logger
+from shared.logs import get_logger, scrub
 from worker.attempt import Attempt
 from worker.digest.intake import Intake
 from worker.fetch.client import Answer, Client
@@ -26,6 +26,8 @@ from worker.fetch.translation import translated
 from worker.slots import Slot
 
 MAX_REDIRECTS = 10
+MAX_HOP_CHARACTERS = 300
+"""Of a URL that a redirect led to, so much is kept to be shown."""
 MAX_FRUITLESS = 4
 """Breaks in a row, none of which brought a new byte, after which an attempt has failed."""
 MAX_RESTARTS = 2
@@ -96,6 +98,7 @@ class Fetcher:
         """Follow redirects, none of whose bodies is read, to the artifact, or to what is no answer to *part*."""
         target = self._egress.check_url(url)
         asked, wants_cookie = {url}, False
+        attempt.hops.clear()
         for hop in range(MAX_REDIRECTS + 1):
             await slot.move(target)
             answer = await self._get(url, target, attempt, part, redirected=hop > 0)
@@ -107,6 +110,7 @@ class Fetcher:
             answer.close()
             wants_cookie = wants_cookie or bool(answer.head.values("set-cookie"))
             url, target = self._follow(url, target, answer.head.values("location"))
+            attempt.hops.append(scrub(url.partition("?")[0])[:MAX_HOP_CHARACTERS])
             if url in asked and answer.header("Retry-After"):
                 raise UpstreamBusy(
                     f"The artifact's host answered {answer.status}: later, at the same place.",
