@@ -48,7 +48,18 @@ from api.live.outcomes import Outcomes
 from api.live.submissions import Submissions
 from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
-from api.routes import health, metrics, operations, plugins, problem_pages, register, registrations, snapshot
+from api.routes import (
+    alerts,
+    health,
+    metrics,
+    operations,
+    plugins,
+    problem_pages,
+    register,
+    registrations,
+    snapshot,
+    upstreams,
+)
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -171,7 +182,10 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
-    for each in (register, plugins, registrations, snapshot, operations, metrics, page, health, problem_pages):
+    for each in (
+        *(register, plugins, registrations, snapshot, operations, upstreams, alerts, metrics),
+        *(page, health, problem_pages),
+    ):
         app.include_router(each.router)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)

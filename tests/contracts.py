@@ -928,10 +928,11 @@ class OperatorContract:
         snapshot = StoreSnapshots(store.database).take()
         claim(store, elsewhere)
         assert snapshot.oldest_due_s is not None
+        assert [each.host for each in snapshot.paused] == [host]
         assert StoreSnapshots(store.database).take().oldest_due_s is None, "what waits for an operator is not late"
         assert upstreams.resume(host, OPERATOR)
         assert not upstreams.resume(host, OPERATOR)
-        assert upstreams.paused() == {}
+        assert StoreSnapshots(store.database).take().paused == []
         assert store.ring_due(10) == [there.id], "at once"
         assert claim(store, there)
         found = [

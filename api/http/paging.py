@@ -18,7 +18,7 @@ from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.fields import CHECKSUM, MAX_NAME_CHARACTERS, NAME, SEMVER, parse_checksum, parse_name, parse_version
 from shared.registration import ID, REGISTRATION_ID
 
-_NO_COLUMNS = {"limit", "cursor", "since", "host", "dry_run"}
+_NO_COLUMNS = {"limit", "cursor", "since", "dry_run"}
 """What a query may hold that is no column with a value."""
 _CAUSE = re.compile(r"[a-z0-9-]+")
 
@@ -79,6 +79,10 @@ Name = Annotated[Text, _filter(NAME, at_most=MAX_NAME_CHARACTERS), AfterValidato
 Version = Annotated[Text, _filter(SEMVER, at_most=255), AfterValidator(_known_version)]
 Checksum = Annotated[Text, _filter(CHECKSUM, at_most=200), AfterValidator(_known_checksum)]
 Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValidator(_known_cause)]
+Host = Annotated[
+    Text, AfterValidator(str.lower), Field(max_length=260, description="Host, and port where the URL has one")
+]
+Note = Annotated[Text, Field(max_length=200)]
 RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterValidator(_known_registration)]
 
 

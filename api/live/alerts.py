@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from shared.broker import Reason
-from shared.registration import Registration
+from shared.registration import Registration, rfc3339
 from shared.store.acknowledgements import Acknowledged
 from shared.store.snapshot import FAULTS_OVER_MINUTES, LOST_OVER_S, StoreSnapshot
 
@@ -259,7 +259,10 @@ class Watch:
 
 def notes(store: StoreSnapshot) -> list[str]:
     """Return what is good to know and wakes nobody: what is tried again or has stalled, and submitters' mistakes."""
-    found = []
+    found = [
+        f"{each.host} is paused by {each.by} since {rfc3339(each.at)}{f': {each.note}' if each.note else '.'}"
+        for each in store.paused
+    ]
     if store.retrying:
         cause, number = max(store.retrying.items(), key=lambda each: each[1])
         found.append(f"{sum(store.retrying.values())} wait to be tried again, {number} of them for {cause}.")

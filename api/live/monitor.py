@@ -124,6 +124,10 @@ class Monitor:
                 raise StoreUnavailable("The store does not answer in time.")
             return self._last
 
+    def look_again(self) -> None:
+        """Have whoever asks next be shown what is so then: somebody has just changed it."""
+        self._fresh_until = 0.0
+
     async def _take(self) -> tuple[Snapshot | None, float]:
         """Return what is seen, None where the store does not say, and until when that will do.
 

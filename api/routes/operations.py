@@ -9,7 +9,18 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from api.http.auth import allowed
-from api.http.paging import Cause, Name, PageQuery, RegistrationRef, Since, Text, a_page, milliseconds, refuse_repeats
+from api.http.paging import (
+    Cause,
+    Host,
+    Name,
+    PageQuery,
+    RegistrationRef,
+    Since,
+    Text,
+    a_page,
+    milliseconds,
+    refuse_repeats,
+)
 from api.http.problems import Problem, documented
 from api.routes.register import accepted_answer, plugin_answer
 from api.routes.registrations import RegistrationView, known_registration
@@ -28,7 +39,6 @@ from shared.registration import (
     Status,
     Taken,
     Timestamp,
-    host_of,
 )
 from shared.store.tokens import Token
 
@@ -125,7 +135,7 @@ class RetryQuery(PageQuery):
     ] = None
     name: Annotated[Name | None, Field(description="The name that was submitted")] = None
     host: Annotated[
-        Text | None, Field(max_length=260, description="Host, and port where the URL has one, of their `artifactUrl`")
+        Host | None, Field(description="Host, and port where the URL has one, of their `artifactUrl`")
     ] = None
     since: Since | None = None
     dry_run: Annotated[bool, Field(description="Whether to count them only")] = False
@@ -135,11 +145,6 @@ class RetryQuery(PageQuery):
         if self.cause is None and self.name is None and self.host is None:
             raise ValueError("name a cause, a name or a host")
         return self
-
-    def matches(self, registration: Registration) -> bool:
-        """Whether *registration*, of the cause and name that were asked for, is to be tried again."""
-        host = host_of(registration.submission.artifact_url)
-        return registration.status in UNREGISTERED and (self.host is None or host == self.host.lower())
 
 
 class Retried(View):
@@ -176,7 +181,7 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
         services.store.registrations, filters=query.filters, since_ms=milliseconds(query.since), names=token.names
     )
     shown, cursor = await a_page(services.ask, registrations, query, "registration")
-    matching = [each for each in shown if query.matches(each)]
+    matching = [each for each in shown if each.status in UNREGISTERED]
     outcomes = await retry(services, [] if query.dry_run else matching, token)
     accepted = [each for each in outcomes if isinstance(each, Accepted)]
     new = [each.registration.id for each in accepted if each.new]

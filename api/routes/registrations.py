@@ -12,6 +12,7 @@ from starlette.responses import Response
 from api.http.auth import allowed, following
 from api.http.paging import (
     Cause,
+    Host,
     Name,
     PageQuery,
     Since,
@@ -98,6 +99,7 @@ class RegistrationQuery(PageQuery):
     name: Name | None = None
     version: Version | None = None
     cause: Cause | None = None
+    host: Host | None = None
     since: Since | None = None
 
 
@@ -158,7 +160,7 @@ async def list_registrations(
     token: Annotated[Token, Depends(allowed("read", "operate"))],
     query: Annotated[RegistrationQuery, Query()],
 ) -> Response:
-    """Filter by status, cause, name (as uniqueness sees it), version, and when they were submitted."""
+    """Filter by status, cause, host, name (as uniqueness sees it), version, and when they were submitted."""
     refuse_repeats(request)
     registrations = partial(
         services.store.registrations, filters=query.filters, since_ms=milliseconds(query.since), names=token.names

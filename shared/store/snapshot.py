@@ -26,6 +26,7 @@ from shared.store.tables import (
     registrations,
     workers,
 )
+from shared.store.upstreams import Paused, paused_of
 from shared.store.workers import GONE_AFTER_S, WorkerSeen
 
 DOWNLOADS_SHOWN = 1000
@@ -98,6 +99,8 @@ class StoreSnapshot:
     """How many workers were lost lately."""
     failures: Sequence[Registration]
     """The newest ones that were rejected or failed."""
+    paused: Sequence[Paused] = ()
+    """The hosts that are left alone, the one for the longest first."""
 
     @property
     def settled_lately(self) -> tuple[int, int]:
@@ -169,6 +172,7 @@ class StoreSnapshots:
                 faults=_faults(connection, now_ms),
                 workers_lost=_workers_lost(connection, now_ms),
                 failures=sorted(failures, key=lambda each: each.id, reverse=True)[:FAILURES_SHOWN],
+                paused=paused_of(connection),
             )
             return _with_upstreams(connection, snapshot, now_ms)
 

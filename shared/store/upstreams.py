@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.registration import Operator, Registration, Status
@@ -68,11 +68,6 @@ class Upstreams:
         self._database = database
         self._insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
 
-    def paused(self) -> dict[str, Paused]:
-        """Return the hosts that are paused, by their names."""
-        with self._database.read() as connection:
-            return {row.host: _paused(row) for row in connection.execute(select(paused_hosts))}
-
     def pause(self, host: str, by: Operator, note: str) -> bool:
         """Have nothing new fetched from *host*; return whether that is new. What is under way goes on to its end."""
         row = {"host": host, "by": by.label, "note": note}
@@ -125,6 +120,11 @@ class Upstreams:
                 flying,
                 tuple(registrations_of(connection, newest)),
             )
+
+
+def paused_of(connection: Connection) -> list[Paused]:
+    """Return the hosts that are paused, the one for the longest first."""
+    return [_paused(row) for row in connection.execute(select(paused_hosts).order_by(paused_hosts.c.at))]
 
 
 def _paused(row: object) -> Paused:

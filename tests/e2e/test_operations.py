@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
@@ -55,7 +55,9 @@ def test_a_retry_is_a_new_registration_that_names_the_old_one(registry: Registry
     assert answer.headers["Location"] == f"/api/v1/registrations/{again['id']}"
     assert (again["retryOf"], again["status"], again["attempts"]) == (failed["id"], "queued", 0)
     assert registry.final(again["id"])["status"] == "rejected"
-    assert registry.get(f"/api/v1/registrations/{failed['id']}").json() == failed
+    assert registry.get(f"/api/v1/registrations/{failed['id']}").json() == failed | {"retriedAs": again["id"]}
+    listed = registry.get(f"/api/v1/registrations?name={quote(failed['name'])}&status=rejected").json()["items"]
+    assert [(each["id"], each["retriedAs"]) for each in listed] == [(again["id"], None), (failed["id"], again["id"])]
     (action,) = registry.get(f"/api/v1/actions?registration={failed['id']}").json()["items"]
     assert (action["what"], action["became"], action["by"]) == ("retry", again["id"], "made with the state folder")
 
@@ -352,3 +354,64 @@ def _submissions(registry: Registry) -> int:
 
 def _bytes_of(registry: Registry, registration_id: str) -> int:
     return int(registry.get(f"/api/v1/registrations/{registration_id}").json()["bytesDownloaded"])
+
+
+def test_each_attempt_is_told_with_where_it_was_led_and_no_query(registry: Registry, artifact: Artifact) -> None:
+    elsewhere, _ = artifact(b"elsewhere")
+    led, _ = artifact(b"elsewhere", status=302, headers={"Location": elsewhere["artifactUrl"] + "?signature=secret"})
+    registration_id = accepted(registry, led)
+    assert registry.final(registration_id)["status"] == "registered"
+    answer = registry.get(f"/api/v1/registrations/{registration_id}/attempts")
+    (only,) = answer.json()["items"]
+    assert (only["number"], only["bytesDownloaded"], only["problem"]) == (1, len(b"elsewhere"), None)
+    assert only["hops"] == [elsewhere["artifactUrl"]]
+    gone, _ = artifact(status=404)
+    rejected = registry.final(accepted(registry, gone))
+    (failed,) = registry.get(f"/api/v1/registrations/{rejected['id']}/attempts").json()["items"]
+    assert (failed["problem"]["cause"], failed["hops"]) == ("status-404", [])
+
+
+def test_a_paused_host_is_left_alone_until_it_is_resumed(registry: Registry, artifact: Artifact) -> None:
+    submission, _served = artifact()
+    host = urlsplit(submission["artifactUrl"]).netloc
+    registration_id = accepted(registry, submission)
+    paused = registry.cli("pause", host, "--note", "on fire")
+    assert paused.returncode == 0, paused.stderr
+    try:
+        assert f"{host} is paused" in paused.stdout
+        seen = registry.get(f"/api/v1/upstreams/{host}").json()
+        assert (seen["host"], seen["paused"]["by"]) == (host, "made with the state folder")
+        again, never = artifact()
+        waiting = accepted(registry, again)
+        assert any(f"{host} is paused" in each for each in registry.get("/api/v1/snapshot").json()["notes"])
+        time.sleep(1)  # a sweep passes
+        assert registry.get(f"/api/v1/registrations/{waiting}").json()["status"] == "queued"
+        assert never.requests == []
+    finally:
+        resumed = registry.cli("resume", host)
+    assert resumed.returncode == 0, resumed.stderr
+    assert registry.final(waiting)["status"] == "registered"
+    assert registry.final(registration_id)["status"] == "registered"
+    found = registry.get(f"/api/v1/actions?subject={host}&what=resume").json()["items"]
+    assert found[0]["registrationId"] is None
+    assert registry.cli("pause", "never-seen.example.com").returncode != 0
+
+
+def test_an_alert_that_is_acknowledged_says_who_knows_of_it(registry: Registry) -> None:
+    done = registry.cli("acknowledge", "no-workers", "--for", "2h", "--note", "being moved")
+    assert done.returncode == 0, done.stderr
+    assert "no-workers wakes nobody until" in done.stdout
+    known = registry.request("POST", "/api/v1/alerts/no-workers/acknowledge?note=mine&forS=60").json()["acknowledged"]
+    assert known["note"] == "mine"
+    assert registry.request("POST", "/api/v1/alerts/nonsense/acknowledge").status_code == 404
+    assert registry.request("POST", "/api/v1/alerts/no-workers/acknowledge?forS=1").status_code == 422
+    withdrawn = registry.cli("acknowledge", "no-workers", "--withdraw")
+    assert "no-workers wakes people again." in withdrawn.stdout
+    whats = [each["what"] for each in registry.get("/api/v1/actions?subject=no-workers").json()["items"]]
+    assert whats == ["withdraw", "acknowledge", "acknowledge"]
+
+
+@pytest.mark.parametrize("path", ["upstreams/x/pause", "upstreams/x/resume", "alerts/no-workers/acknowledge"])
+def test_what_concerns_all_needs_a_token_that_may_operate_on_all(registry: Registry, path: str) -> None:
+    for token in (make_token(registry, "read"), make_token(registry, "operate", names="ours-*")):
+        assert registry.request("POST", f"/api/v1/{path}", token=token).status_code == 403

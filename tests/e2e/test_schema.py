@@ -24,6 +24,12 @@ OPERATIONS = [
     "RetryRegistrations",
     "ListActions",
     "GetSnapshot",
+    "ListAttempts",
+    "GetUpstream",
+    "PauseUpstream",
+    "ResumeUpstream",
+    "AcknowledgeAlert",
+    "WithdrawAcknowledgement",
 ]
 
 

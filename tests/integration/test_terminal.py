@@ -25,7 +25,7 @@ import pytest
 from fastapi import FastAPI
 
 from api.http.openapi import openapi_document
-from api.routes import operations, plugins, register, registrations, snapshot
+from api.routes import alerts, operations, plugins, register, registrations, snapshot, upstreams
 from cli.main import _COMMANDS
 from cli.terminal import say
 from shared.characters import refuse_hidden, visible
@@ -53,6 +53,9 @@ CALLS = [
     f"retry {REGISTRATION}",
     "retry --cause status-404 --yes",
     f"cancel {REGISTRATION}",
+    "pause artifacts.example.com",
+    "resume artifacts.example.com",
+    "acknowledge no-workers",
 ]
 OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")
 """What the progress bar and `queue --watch` send by themselves."""
@@ -62,7 +65,7 @@ OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")
 def _document() -> dict[str, Any]:
     """Return our document, which takes a while to write."""
     app = FastAPI()
-    for each in (register, plugins, registrations, snapshot, operations):
+    for each in (register, plugins, registrations, snapshot, operations, upstreams, alerts):
         app.include_router(each.router)
     return openapi_document(app)
 
@@ -145,6 +148,8 @@ class HostileServer:
     def _object(self, schema: dict[str, Any]) -> Any:
         if "properties" in schema:
             found = {key: self._example(each) for key, each in schema["properties"].items()}
+            if self.status == "unacknowledged" and "acknowledged" in found:
+                found["acknowledged"] = None
             return found | {key: HOSTILE_ID for key in ("id", "pluginId", "nextCursor") if key in found}
         if schema["additionalProperties"] is True:  # a registration's problem
             return self._problem()
@@ -247,11 +252,13 @@ def test_json_is_ascii_and_holds_what_was_sent(hostile: HostileServer, call: str
         assert document == hostile.sent[-1]
 
 
-@pytest.mark.parametrize("hostile", ["success"], indirect=True)
-def test_queue_ends_with_8_when_somebody_is_to_be_told(hostile: HostileServer) -> None:
+@pytest.mark.parametrize(
+    ("hostile", "returncode"), [("success unacknowledged", 8), ("success", 0)], indirect=["hostile"]
+)
+def test_queue_ends_with_8_when_somebody_is_to_be_told(hostile: HostileServer, returncode: int) -> None:
     done = run("queue", env={"REGISTRY_URL": hostile.url, "REGISTRY_TOKEN": "prg_x"})
     assert hostile.sent[0]["alerts"]
-    assert done.returncode == 8
+    assert done.returncode == returncode
 
 
 @pytest.mark.parametrize("hostile", ["success", "problem", "alien"], indirect=True)

@@ -1,0 +1,78 @@
+"""`pause`, `resume`, `acknowledge`: what somebody on call does who knows what is wrong."""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from cli.client import Answer, client_from_environment, refusal_of
+from cli.refusal import USAGE, Refusal
+from cli.terminal import say, say_json
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+@click.command()
+@click.argument("host")
+@click.option("--note", default="", help="Why, in your words: shown to all who operate.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def pause(host: str, note: str, json_wanted: bool) -> None:
+    """Fetch nothing new from HOST until it is resumed; what is under way there goes on to its end."""
+    _tell(client_from_environment().post(f"{_upstream(host)}/pause", note=note or None), json_wanted=json_wanted)
+
+
+@click.command()
+@click.argument("host")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def resume(host: str, json_wanted: bool) -> None:
+    """Fetch from HOST again, which was paused."""
+    _tell(client_from_environment().post(f"{_upstream(host)}/resume"), json_wanted=json_wanted)
+
+
+@click.command()
+@click.argument("alert")
+@click.option("--for", "lasting", default="1h", show_default=True, help="For how long: 30m, 2h, 3d.")
+@click.option("--note", default="", help="What you know of it: shown to all who operate.")
+@click.option("--withdraw", is_flag=True, help="Have it wake people again.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def acknowledge(alert: str, lasting: str, note: str, withdraw: bool, json_wanted: bool) -> None:
+    """Have ALERT, by its name as `queue` shows it, wake nobody for a while."""
+    path = f"/api/v1/alerts/{quote(alert, safe='')}"
+    if withdraw:
+        answer = client_from_environment().post(f"{path}/withdraw")
+    else:
+        answer = client_from_environment().post(f"{path}/acknowledge", forS=_seconds(lasting), note=note or None)
+    if answer.status != 200:
+        raise refusal_of(answer)
+    known = answer.document["acknowledged"]
+    if json_wanted:
+        say_json(answer.document)
+    elif known is None:
+        say(f"{answer.document['alert']} wakes people again.")
+    else:
+        say(f"{answer.document['alert']} wakes nobody until {known['until']}.")
+
+
+def _tell(answer: Answer, *, json_wanted: bool) -> None:
+    if answer.status != 200:
+        raise refusal_of(answer)
+    if json_wanted:
+        say_json(answer.document)
+        return
+    found: dict[str, Any] = answer.document
+    paused = found["paused"]
+    said = f"is paused, by {paused['by']}" if paused else "is not paused"
+    say(f"{found['host']} {said}; {found['inFlight']} of its registrations are in flight.")
+
+
+def _upstream(host: str) -> str:
+    return f"/api/v1/upstreams/{quote(host, safe='')}"
+
+
+def _seconds(lasting: str) -> int:
+    found = _DURATION.fullmatch(lasting)
+    if found is None:
+        raise Refusal("--for takes 30m, 2h or 3d.", USAGE)
+    return int(found[1]) * _SECONDS[found[2]]
