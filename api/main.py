@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api.dashboard import page
+from api.dashboard.pages import ROUTERS, problem_page
 from api.http.access_log import AccessLog
 from api.http.body import invalid_query
 from api.http.counts import RequestCounts
@@ -67,6 +67,7 @@ from shared.queues import celery_app, look_at_broker, ring
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
+from shared.store.catalogue import Catalogue
 from shared.store.changes import changes_of
 from shared.store.counters import Counters
 from shared.store.database import SchemaMismatch, open_database
@@ -140,6 +141,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         tokens=tokens,
         actions=Actions(database),
         upstreams=Upstreams(database),
+        catalogue=Catalogue(database),
         acknowledgements=acknowledgements,
         ask=ask,
         ask_health=Threads(1, name="health", within_s=READY_WITHIN_S),
@@ -182,11 +184,20 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
-    for each in (
-        *(register, plugins, registrations, snapshot, operations, upstreams, alerts, metrics),
-        *(page, health, problem_pages),
-    ):
-        app.include_router(each.router)
+    rooms = (
+        register,
+        plugins,
+        registrations,
+        snapshot,
+        operations,
+        upstreams,
+        alerts,
+        metrics,
+        health,
+        problem_pages,
+    )
+    for router in (*(each.router for each in rooms), *ROUTERS):
+        app.include_router(router)
     _add_error_handlers(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
@@ -244,11 +255,11 @@ def _when_told_to_stop(leave: Callable[[], None]) -> None:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
-        return page.problem_page(request, error) or answer_to(error)
+        return problem_page(request, error) or answer_to(error)
 
     @app.exception_handler(RegistryError)
     async def failure(request: Request, error: RegistryError) -> Response:
-        return page.problem_page(request, problem_of(error.failure())) or answer_to(error)
+        return problem_page(request, problem_of(error.failure())) or answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(_request: Request, error: RequestValidationError) -> Response:

@@ -18,6 +18,7 @@ from shared.registration import RegistrationId
 from shared.settings import Settings
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
+from shared.store.catalogue import Catalogue
 from shared.store.registrations import Store
 from shared.store.sessions import Sessions
 from shared.store.tokens import Tokens
@@ -43,6 +44,7 @@ class Services:
     tokens: Tokens
     actions: Actions
     upstreams: Upstreams
+    catalogue: Catalogue
     acknowledgements: Acknowledgements
     ask: Threads
     """Calls of the store, for what is asked for seldom."""

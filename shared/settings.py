@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     broker_ca_file: Certificates | None = None
     broker_sentinel_master: str = "mymaster"
 
+    catalogue_open: bool = False
+    """Whether anybody may read the pages of plugins, without a token."""
     root_path: Annotated[str, Field(max_length=200), AfterValidator(_root_path)] = ""
     """The path prefix under which a proxy has clients ask for the registry, such as /registry."""
     sync_wait_s: Annotated[float, Field(ge=0, le=60)] = 30

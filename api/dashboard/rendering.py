@@ -1,16 +1,20 @@
-"""The page's templates, and how its values are written; whatever a stranger named is escaped by the templates."""
+"""The pages' templates, and how their values are written; whatever a stranger named is escaped by the templates."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 from starlette.responses import Response
 
 from api.dashboard.chart import chart
+from api.dashboard.visitor import Visitor
 from api.http.prefix import at
 from api.live.monitor import Snapshot
 from shared.registration import Registration, host_of, rfc3339
+from shared.store.sessions import form_token
 from shared.store.snapshot import StoreSnapshot
 
 if TYPE_CHECKING:
@@ -37,7 +41,18 @@ def _templates() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["at"] = at
+    made.globals |= {
+        "at": at,
+        "chart": chart,
+        "host_of": host_of,
+        "path": lambda text: quote(text, safe=""),
+        "query": urlencode,
+        "size": size,
+        "speed": _speed,
+        "quiet_s": _quiet_s,
+        "causes": _causes,
+        "where_they_differ": where_they_differ,
+    }
     return made
 
 
@@ -48,41 +63,78 @@ def source_of(name: str) -> str:
 
 
 def live_part(seen: Snapshot | None, *, operator: bool) -> str:
-    """Return the part of the page that changes, rendered once for all who look at the same time."""
+    """Return the part of the operations page that changes, rendered once for all who look at the same time."""
     if seen is not None and operator in seen.rendered:
         return seen.rendered[operator]
-    rendered = (
-        _templates()
-        .get_template("live.html")
-        .render(
-            seen=seen,
-            operator=operator,
-            time=time,
-            size=_size,
-            speed=_speed,
-            host=_host,
-            quiet_s=_quiet_s,
-            causes=_causes,
-            chart=chart,
-        )
-    )
+    now = seen.store.taken_at if seen is not None else datetime.now(UTC)
+    rendered = part("live.html", now=now, seen=seen, operator=operator)
     if seen is not None:
         seen.rendered[operator] = rendered
     return rendered
 
 
+def part(template: str, *, now: datetime | None = None, **values: Any) -> str:
+    """Return what *template* makes of *values*; how long ago a time was is told as of *now*."""
+    as_of = now or datetime.now(UTC)
+    return _templates().get_template(template).render(time=lambda moment: time(moment, as_of), **values)
+
+
 def page(template: str, *, status: int = 200, **values: Any) -> Response:
     """Return the answer that *template* makes of *values*, with the headers of every page."""
-    rendered = _templates().get_template(template).render(**values)
-    return Response(rendered, status, headers=HEADERS, media_type="text/html")
+    return Response(part(template, **values), status, headers=HEADERS, media_type="text/html")
 
 
-def time(moment: datetime) -> Markup:
-    """Return *moment* in UTC, for people and for programs."""
-    return Markup('<time datetime="{}">{}</time>').format(rfc3339(moment), moment.strftime("%b %d %H:%M:%S"))
+def framed(
+    template: str, who: Visitor | None, here: str, *, said: str = "", status: int = 200, **values: Any
+) -> Response:
+    """Return the page *template* within the frame that all have, for *who*; it is at *here*, a path of ours.
+
+    Whoever did not sign in gets no proof for forms, and *who* is None.
+    """
+    return page(
+        template,
+        status=status,
+        who=who,
+        here=here,
+        said=said,
+        bad=status >= 400,
+        operator=who is not None and who.operator,
+        admin=who is not None and who.admin,
+        form=form_token(who.secret) if who is not None else "",
+        **values,
+    )
 
 
-def _size(number: int) -> str:
+def time(moment: datetime, now: datetime) -> Markup:
+    """Return *moment* in UTC, for people and for programs, and how long before *now* it was."""
+    return Markup('<time datetime="{}">{} UTC <span class="ago">{}</span></time>').format(
+        rfc3339(moment), moment.strftime("%Y-%m-%d %H:%M:%S"), ago((now - moment).total_seconds())
+    )
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago *seconds* were, in one unit; of what is to come, in how long."""
+    past = abs(seconds)
+    for unit, length_s in (("day", 86_400), ("h", 3600), ("min", 60)):
+        if past >= length_s:
+            number = int(past // length_s)
+            told = f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''}"
+            return f"{told} ago" if seconds > 0 else f"in {told}"
+    return "just now" if seconds > -1 else "in a moment"
+
+
+def where_they_differ(text: str, other: str) -> Markup:
+    """Return *text* with the characters marked in which it differs from *other*."""
+    pairs = [(each, each != (other[place] if place < len(other) else "")) for place, each in enumerate(text)]
+    runs = ((differs, "".join(each for each, _ in run)) for differs, run in groupby(pairs, key=lambda pair: pair[1]))
+    marked, as_it_is = Markup("<mark>{}</mark>"), Markup("{}")
+    return Markup("").join((marked if differs else as_it_is).format(run) for differs, run in runs)
+
+
+def size(number: int) -> str:
+    """Return a *number* of bytes as people read it."""
+    if number < 2**10:
+        return f"{number} B"
     return f"{number / 2**20:.1f} MiB" if number >= 2**20 else f"{number / 2**10:.1f} KiB"
 
 
@@ -91,15 +143,11 @@ def _speed(download: Registration) -> str:
     if download.claimed_at is None or download.progressed_at is None or not download.bytes_downloaded:
         return ""
     taken_s = max(0.001, (download.progressed_at - download.claimed_at).total_seconds())
-    return f"{_size(int(download.bytes_downloaded / taken_s))}/s"
+    return f"{size(int(download.bytes_downloaded / taken_s))}/s"
 
 
 def _quiet_s(snapshot: StoreSnapshot, download: Registration) -> float:
     return (snapshot.taken_at - (download.progressed_at or download.updated_at)).total_seconds()
-
-
-def _host(download: Registration) -> str:
-    return host_of(download.submission.artifact_url)
 
 
 def _causes(snapshot: StoreSnapshot) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who looks at the page: a session that somebody signed in to, and forms that only a page of that session made."""
+"""Who looks at the pages: a session that somebody signed in to, and forms that only a page of that session made."""
 
 import hmac
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from shared.store.sessions import form_token
 from shared.store.tokens import Token
 
 COOKIE = "plugin_registry_session"
-MAX_FORM_BYTES = 4096
+MAX_FORM_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Visitor:
         """Whether this one may act, and not only look."""
         return "operate" in self.token.scopes
 
+    @property
+    def admin(self) -> bool:
+        """Whether this one may make and revoke tokens."""
+        return "admin" in self.token.scopes
+
 
 async def visitor(request: Request, services: Annotated[Services, Depends(services_of)]) -> Visitor | None:
     """Return who looks, if somebody signed in whose token is still good, and may see every name."""
@@ -43,7 +48,7 @@ async def visitor(request: Request, services: Annotated[Services, Depends(servic
 
 
 async def form(request: Request) -> Mapping[str, str]:
-    """Return the fields of the form that was sent, by a page of ours.
+    """Return the fields of the form that was sent, by a page of ours; what was ticked is one text, with spaces.
 
     Raises:
         Problem: 403, a browser says that it was another site's.
@@ -55,7 +60,10 @@ async def form(request: Request) -> Mapping[str, str]:
             "then have it passed on as the browser sent it.",
         )
     body = await read_body(request, max_bytes=MAX_FORM_BYTES)
-    return dict(parse_qsl(body.decode("utf-8", "replace")))
+    fields: dict[str, str] = {}
+    for name, value in parse_qsl(body.decode("utf-8", "replace")):
+        fields[name] = f"{fields[name]} {value}" if name in fields else value
+    return fields
 
 
 async def signed_in(who: Annotated[Visitor | None, Depends(visitor)]) -> Visitor:
@@ -85,3 +93,8 @@ def require_ours(who: Visitor, sent: Mapping[str, str]) -> None:
     """
     if not hmac.compare_digest(sent.get("form", "").encode(), form_token(who.secret).encode()):
         raise Problem("forbidden", "This form is not of your session: load the page again, and press once more.")
+
+
+Someone = Annotated[Visitor | None, Depends(visitor)]
+Here = Annotated[Services, Depends(services_of)]
+Form = Annotated[Mapping[str, str], Depends(form)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -195,6 +195,7 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
 
 
 What = Literal["retry", "cancel", "pause", "resume", "acknowledge", "withdraw", "create-token", "revoke-token"]
+KINDS_OF_ACTIONS = get_args(What)
 
 
 class ActionView(View):

@@ -68,6 +68,12 @@ class Upstreams:
         self._database = database
         self._insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
 
+    def paused(self, host: str) -> Paused | None:
+        """Return who has *host* left alone, if somebody has."""
+        with self._database.read() as connection:
+            row = connection.execute(select(paused_hosts).where(paused_hosts.c.host == host)).first()
+        return _paused(row) if row is not None else None
+
     def pause(self, host: str, by: Operator, note: str) -> bool:
         """Have nothing new fetched from *host*; return whether that is new. What is under way goes on to its end."""
         row = {"host": host, "by": by.label, "note": note}

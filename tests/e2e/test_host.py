@@ -7,23 +7,26 @@ import pytest
 import requests
 from fastapi.routing import APIRoute
 
-from api.dashboard import page
-from api.routes import metrics, operations, plugins, registrations
+from api.dashboard.pages import ROUTERS
+from api.routes import alerts, metrics, operations, plugins, registrations, upstreams
 from tests.running import Registry, problem
 
 FOREIGN = "evil.example"
 ROUTES = [
     *(
         (method, re.sub(r"\{.*?\}", "some", route.path))
-        for each in (metrics, operations, page, plugins, registrations)
-        for route in each.router.routes
+        for router in (
+            *(each.router for each in (alerts, metrics, operations, plugins, registrations, upstreams)),
+            *ROUTERS,
+        )
+        for route in router.routes
         if isinstance(route, APIRoute)
         for method in sorted(route.methods or ())
     ),
     *(
         ("GET", path)
         for path in (
-            *("/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/nothing-here"),
+            *("/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/nothing-here"),
             *("/static-offline-docs", "/static-offline-docs/swagger-ui.css"),
         )
     ),
@@ -48,7 +51,9 @@ def test_no_answer_repeats_the_host(registry: Registry, session: requests.Sessio
             assert re.fullmatch(r"/(?!/).*|", answer.headers.get("Location", "")), address
 
 
-@pytest.mark.parametrize("path", ["/api/v1/plugins/", "/operations/", "/docs/", "/static-offline-docs"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/plugins/", "/operations/", "/docs/", "/static-offline-docs", "/registrations/"]
+)
 def test_a_path_that_is_none_of_ours_is_not_found(registry: Registry, path: str) -> None:
     problem(registry.request("GET", path, allow_redirects=False), 404, "not-found")
     assert registry.request("POST", "/api/v1/plugins/", json={}, allow_redirects=False).status_code == 404
