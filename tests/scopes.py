@@ -12,7 +12,7 @@ REGISTRY, CLUSTER = "one registry", "one cluster"
 _TOGETHER = {
     REGISTRY: (
         *("browser", "command", "contract", "costly_submissions", "documentation", "edge", "host", "limited_tokens"),
-        *("operations", "page", "schema"),
+        *("operations", "page", "pages", "schema"),
     ),
     CLUSTER: (
         *("backlog", "broker", "hanging_store", "hosts", "monitor", "pgbouncer", "refusals", "roles", "rolling"),

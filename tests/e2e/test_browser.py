@@ -1,11 +1,13 @@
-"""The operations page in a real browser, against the running registry."""
+"""The pages in a real browser, against the running registry."""
 
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
@@ -151,6 +153,111 @@ def test_another_sites_page_cannot_sign_a_browser_in(chrome: Chrome, registry: R
         _press(chrome, "go")
         until(lambda: "another site" in chrome.page_source, what="the refusal")
         assert chrome.get_cookies() == []
+
+
+AXE = (files("axe_core_python") / "axe.min.js").read_text()
+"""axe-core, by Deque: what of WCAG 2.1 a program can see."""
+SIZES = ((390, 844), (768, 1024), (1440, 900))
+
+
+@pytest.fixture
+def places(registry: Registry, artifact: Artifact, gate: threading.Event) -> Iterator[list[str]]:
+    """Pages of every kind, with something on each."""
+    registered = registry.final(accepted(registry, artifact()[0]))
+    wrong = registry.final(accepted(registry, artifact()[0] | {"checksum": "sha256:" + "0" * 64}))
+    verifying = accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
+    registry.request("POST", f"/api/v1/registrations/{wrong['id']}/retry")
+    host = quote(urlsplit(wrong["artifactUrl"]).netloc, safe="")
+    yield [
+        *("/", "/operations", "/registrations", "/upstreams", "/workers", "/actions", "/tokens"),
+        *(f"/plugins/{registered['pluginId']}", f"/upstreams/{host}"),
+        *(f"/registrations/{each}" for each in (registered["id"], wrong["id"], verifying)),
+    ]
+    registry.request("POST", f"/api/v1/registrations/{verifying}/cancel")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_used_by_everybody_on_every_screen(
+    page: Chrome, registry: Registry, places: list[str], scheme: str
+) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    for width, height in SIZES:
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        for place in places:
+            page.get(registry.address + place)
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width, (place, width)
+            page.execute_script(AXE)
+            found = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+            said = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+            assert said == [], (place, width)
+            assert found["passes"], place
+
+
+def test_a_telephone_shows_what_why_and_the_button_of_a_failure(
+    page: Chrome, registry: Registry, artifact: Artifact
+) -> None:
+    old = registry.final(accepted(registry, artifact(status=404)[0]))
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    page.get(f"{registry.address}/registrations?status=rejected")
+    row = page.find_element(By.ID, f"found-{old['id']}")
+    assert old["name"] in row.text
+    assert "status-404" in row.text
+    for each in (row, page.find_element(By.ID, f"found-retry-{old['id']}")):
+        box = each.rect
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        assert box["height"] > 30, "a thumb finds it"
+
+
+def test_what_is_read_and_chosen_stays_where_it_is_while_the_page_changes(
+    page: Chrome, registry: Registry, artifact: Artifact
+) -> None:
+    old = registry.final(accepted(registry, artifact(status=404)[0]))
+    row = f"failures-{old['id']}"
+    until(lambda: _text(page, row), what="the failure")
+    page.execute_script("document.getElementById(arguments[0]).scrollIntoView()", row)
+    where = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
+    before = page.execute_script(where, row)
+    newer = registry.final(accepted(registry, artifact(status=404)[0]))
+    until(lambda: _text(page, f"failures-{newer['id']}"), what="another failure, above it")
+    assert abs(page.execute_script(where, row) - before) < 2
+
+    page.execute_script("getSelection().selectAllChildren(document.getElementById(arguments[0]))", row)
+    chosen = page.execute_script("return getSelection().toString()")
+    assert old["id"] in chosen
+    third = registry.final(accepted(registry, artifact(status=404)[0]))
+    time.sleep(2.5)  # two looks go by
+    assert page.execute_script("return getSelection().toString()") == chosen
+    assert _text(page, f"failures-{third['id']}") is None, "nothing is moved under what somebody has chosen"
+    page.execute_script("getSelection().removeAllRanges()")
+    until(lambda: _text(page, f"failures-{third['id']}"), what="the third, afterwards")
+    assert abs(page.execute_script(where, row) - before) < 2
+
+
+def test_an_id_is_copied_with_a_button(page: Chrome, registry: Registry, artifact: Artifact) -> None:
+    page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    found = registry.final(accepted(registry, artifact()[0]))
+    page.get(f"{registry.address}/registrations/{found['id']}")
+    page.find_element(By.CSS_SELECTOR, "button.copy").click()
+    copied = until(
+        lambda: page.execute_async_script("navigator.clipboard.readText().then(arguments[0])"), what="what was copied"
+    )
+    assert copied == found["id"]
+
+
+def test_a_registration_is_seen_to_end_on_its_page(
+    page: Chrome, registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    registration_id = accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
+    page.get(f"{registry.address}/registrations/{registration_id}")
+    until(lambda: "verifying" in str(_text(page, "outcome")), what="that it is verified")
+    gate.set()
+    until(lambda: "registered" in str(_text(page, "outcome")), what="its end, by itself")
+    until(lambda: "registered" in str(_text(page, "attempts")), what="the attempt")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,222 @@
+"""Every page, without a browser: what it shows, to whom, what its buttons ask first, and where they lead back."""
+
+import csv
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+import requests
+
+from api.dashboard.session import back_of
+from tests.e2e.test_operations import accepted, make_token
+from tests.e2e.test_page import Browser, rejected
+from tests.origin import Served
+from tests.running import PATIENCE_S, Registry, running_registry, until
+
+Artifact = Callable[..., tuple[dict[str, str], Served]]
+
+
+@pytest.fixture
+def browser(registry: Registry) -> Browser:
+    return Browser(registry)
+
+
+def send(browser: Browser, page: str, do: str, **fields: str) -> requests.Response:
+    """Press a button of *page*, which has a form of its session; follow where that leads."""
+    proofs = set(re.findall(r'name="form" value="([0-9a-f]{64})"', browser.look(page).text))
+    (proof,) = proofs
+    url = f"{browser.registry.address}/operations/act"
+    return browser.session.post(url, data={"form": proof, "do": do, "back": page, **fields}, timeout=PATIENCE_S)
+
+
+def test_the_catalogue_finds_plugins_by_a_part_of_their_name_and_by_type(
+    browser: Browser, registry: Registry, artifact: Artifact
+) -> None:
+    for name, kind in (("catalogued alpha", "log"), ("catalogued beta", "metric"), ("other", "log")):
+        registry.final(accepted(registry, artifact()[0] | {"name": name, "pluginType": kind}))
+    by_part = browser.look("/?q=CATALOGUED_").text
+    assert "catalogued alpha" in by_part
+    assert "catalogued beta" in by_part
+    by_name = browser.look("/?q=catalogued&order=name").text
+    assert by_name.index("catalogued alpha") < by_name.index("catalogued beta")
+    assert by_part.index("catalogued beta") < by_part.index("catalogued alpha"), "the newest first"
+    only = browser.look("/?q=catalogued&type=metric").text
+    assert "catalogued alpha" not in only
+    assert "catalogued beta" in only
+    assert "No plugin is like that" in browser.look("/?q=%25").text, "what SQL means by it is not meant"
+
+
+def test_a_plugins_page_says_how_to_have_and_check_it_by_hand(
+    browser: Browser, registry: Registry, artifact: Artifact
+) -> None:
+    submission, _ = artifact(b"what is checked by hand")
+    plugin_id = registry.final(accepted(registry, submission))["pluginId"]
+    page = browser.look(f"/plugins/{plugin_id}").text
+    for value in registry.get(f"/api/v1/plugins/{plugin_id}").json().values():
+        assert value[:19].replace("T", " ") in page or value in page.replace("&#34;", '"'), value
+    lines = re.findall(r'data-copy="(curl[^"]*)"', page)
+    assert len(lines) == 1
+    assert submission["checksum"].removeprefix("sha256:") in lines[0]
+    assert "attempt 1" in page
+    assert "submitted by made with the state folder" in page
+
+
+def test_a_registrations_page_shows_both_digests_and_each_attempt(
+    browser: Browser, registry: Registry, artifact: Artifact
+) -> None:
+    submission, _ = artifact(b"served")
+    digits = submission["checksum"][-64:]
+    declared = "sha256:" + ("0" if digits[0] != "0" else "1") + digits[1:]
+    found = registry.final(accepted(registry, submission | {"checksum": declared}))
+    page = browser.look(f"/registrations/{found['id']}").text
+    assert f"sha256:<mark>{declared[7]}</mark>{digits[1:]}" in page
+    assert f"sha256:<mark>{digits[0]}</mark>{digits[1:]}" in page
+    assert 'id="attempt-1"' in page
+    assert "data-live" not in page, "it has ended"
+
+
+def test_a_page_that_is_asked_for_by_a_stranger_is_shown_once_they_have_signed_in(
+    registry: Registry, artifact: Artifact
+) -> None:
+    found = rejected(registry, artifact)
+    place = f"/registrations/{found['id']}?done=retry"
+    session = requests.Session()
+    asked = session.get(registry.address + place, timeout=PATIENCE_S)
+    assert found["name"] not in asked.text
+    assert f'name="back" value="{place}"' in asked.text
+    sent = {"token": registry.token, "back": place}
+    entered = session.post(f"{registry.address}/operations/sign-in", data=sent, timeout=PATIENCE_S)
+    assert entered.url == registry.address + place
+    assert found["name"] in entered.text
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "/?x\r\nSet-Cookie: a",
+        "javascript:1",
+        "/docs",
+        "x",
+        "",
+    ],
+)
+def test_no_form_leads_back_to_anywhere_but_a_page_of_ours(back: str) -> None:
+    assert back_of({"back": back}) == "/operations"
+
+
+@pytest.mark.parametrize("back", ["/", "/?q=a%20b", "/registrations?status=failed&host=a%3A1", "/upstreams/a:1"])
+def test_a_form_leads_back_to_where_it_was(back: str) -> None:
+    assert back_of({"back": back}) == back
+
+
+def test_many_are_asked_about_with_their_number_before_anything_is_done(
+    browser: Browser, registry: Registry, artifact: Artifact
+) -> None:
+    old = [rejected(registry, artifact) for _ in range(3)]
+    page = "/registrations?status=rejected"
+    ticked = " ".join(each["id"] for each in old)
+    asked = send(browser, page, "ask-retry-many:", id=ticked)
+    assert "3 registrations will be tried again" in asked.text
+    assert registry.get(f"/api/v1/actions?registration={old[0]['id']}").json()["items"] == []
+    done = send(browser, page, "retry-many:", id=ticked)
+    assert done.url == f"{registry.address}{page}&done=retry-many"
+    for each in old:
+        (action,) = registry.get(f"/api/v1/actions?registration={each['id']}").json()["items"]
+        assert action["what"] == "retry"
+    assert "Tick some registrations first" in send(browser, page, "ask-cancel-many:").text
+
+
+def test_many_are_canceled(browser: Browser, registry: Registry, artifact: Artifact, gate: threading.Event) -> None:
+    held = [accepted(registry, artifact(body=b"x" * 100_000, gate=gate)[0]) for _ in range(2)]
+    ticked = " ".join(held)
+    assert "2 registrations will be canceled" in send(browser, "/registrations", "ask-cancel-many:", id=ticked).text
+    assert "They are canceled" in send(browser, "/registrations", "cancel-many:", id=ticked).text
+    assert {registry.get(f"/api/v1/registrations/{each}").json()["status"] for each in held} == {"canceled"}
+
+
+def test_a_host_is_paused_with_a_word_and_resumed(browser: Browser, registry: Registry, artifact: Artifact) -> None:
+    submission, _ = artifact()
+    registry.final(accepted(registry, submission))
+    host = urlsplit(submission["artifactUrl"]).netloc
+    page = f"/upstreams/{quote(host, safe=':')}"
+    asked = send(browser, page, f"ask-pause:{host}")
+    assert "0 of its registrations are in flight" in asked.text
+    try:
+        paused = send(browser, page, f"pause:{host}", note="on <fire>")
+        assert "on &lt;fire&gt;" in paused.text
+        waiting = accepted(registry, artifact()[0])
+        assert "It waits until somebody resumes it" in browser.look(f"/registrations/{waiting}").text
+    finally:
+        resumed = send(browser, page, f"resume:{host}")
+    assert "It is fetched from again" in resumed.text
+    assert registry.final(waiting)["status"] == "registered"
+    assert f"{host}</a>: <q>on &lt;fire&gt;</q>" in browser.look("/actions?what=pause").text
+
+
+def test_an_alert_is_acknowledged_on_the_page(browser: Browser, registry: Registry) -> None:
+    asked = send(browser, "/operations", "ask-acknowledge:oldest-too-old")
+    assert 'name="hours"' in asked.text
+    send(browser, "/operations", "acknowledge:oldest-too-old", hours="4", note="being seen to")
+    known = registry.request("POST", "/api/v1/alerts/oldest-too-old/withdraw").json()
+    assert known["acknowledged"] is None
+    assert "There is no such alert" in send(browser, "/operations", "acknowledge:nonsense").text
+
+
+def test_actions_are_filtered_and_had_as_csv(browser: Browser, registry: Registry, artifact: Artifact) -> None:
+    old = rejected(registry, artifact)
+    registry.request("POST", f"/api/v1/registrations/{old['id']}/retry")
+    text = browser.look("/actions.csv?what=retry").text
+    rows = list(csv.DictReader(text.splitlines()))
+    assert old["id"] in {each["registration"] for each in rows}
+    assert {each["what"] for each in rows} == {"retry"}
+    assert old["id"] not in browser.look("/actions?what=pause").text
+    assert "can match nothing" in browser.look("/actions?what=nonsense").text
+
+
+def test_filters_leave_what_they_name(browser: Browser, registry: Registry, artifact: Artifact) -> None:
+    old = rejected(registry, artifact)
+    host = urlsplit(old["artifactUrl"]).netloc
+    for query, found in (
+        (f"status=rejected&host={quote(host)}", True),
+        ("status=canceled", False),
+        ("cause=busy", False),
+    ):
+        assert (old["id"] in browser.look(f"/registrations?{query}").text) is found, query
+    assert "can match nothing" in browser.look("/registrations?status=nonsense").text
+
+
+def test_workers_and_upstreams_are_shown(browser: Browser, registry: Registry, artifact: Artifact) -> None:
+    until(lambda: "alive" in browser.look("/workers").text, what="a worker")
+    submission, _ = artifact()
+    registry.final(accepted(registry, submission))
+    host = urlsplit(submission["artifactUrl"]).netloc
+    until(lambda: host in browser.look("/upstreams").text, what="the host")
+    assert browser.look("/upstreams/never-seen.example.com").status_code == 404
+    missing = browser.look("/registrations/registration-01a22c8e-b220-7388-bf9a-e8d8b3caba28")
+    assert (missing.status_code, missing.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+
+
+def test_who_may_only_read_finds_no_button_on_any_page(registry: Registry, artifact: Artifact) -> None:
+    old = rejected(registry, artifact)
+    reader = Browser(registry, make_token(registry, "read"))
+    host = urlsplit(old["artifactUrl"]).netloc
+    for page in ("/operations", "/registrations", f"/registrations/{old['id']}", f"/upstreams/{host}", "/actions"):
+        shown = reader.look(page)
+        assert shown.status_code == 200
+        assert 'name="do"' not in shown.text, page
+    assert send(reader, "/operations", f"retry:{old['id']}").status_code == 403
+
+
+def test_an_open_catalogue_is_read_by_anybody_and_nothing_else_is(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "state", env={"REGISTRY_CATALOGUE_OPEN": "true"}) as open_one:
+        for page, shown in (("/", True), ("/registrations", False), ("/operations", False), ("/actions.csv", False)):
+            text = requests.get(open_one.address + page, timeout=PATIENCE_S).text
+            assert ("plugins are registered" in text) is shown, page
+            assert ("Token of scope" in text) is not shown, page
+        assert requests.get(f"{open_one.address}/api/v1/plugins", timeout=PATIENCE_S).status_code == 401
