@@ -45,7 +45,7 @@ from shared.store.registrations import Asked, Look, Renewal, Store, Wish
 from shared.store.sessions import Sessions, name_of
 from shared.store.snapshot import StoreSnapshots
 from shared.store.tables import attempts, registrations
-from shared.store.tokens import MAX_PATTERNS, Credential, Token, Tokens, mint
+from shared.store.tokens import MAX_PATTERNS, Credential, LastAdmin, Token, Tokens, mint
 from shared.store.upstreams import Upstreams
 from shared.store.workers import Workers
 from tests.conftest import RING_AGAIN_AFTER_S, a_parsed_submission
@@ -837,6 +837,74 @@ class TokenContract:
         with pytest.raises(ValueError, match="100 patterns"):
             tokens.create("ci", ["read"], names=[f"team-{n}-*" for n in range(MAX_PATTERNS + 1)])
         assert tokens.list() == []
+
+    def test_a_token_whose_label_or_pattern_is_too_long_is_not_made(self, database: Database) -> None:
+        tokens = Tokens(database)
+        with pytest.raises(ValueError, match="label may have 200 characters"):
+            tokens.create("x" * 201, ["read"])
+        with pytest.raises(ValueError, match="may have 100 characters"):
+            tokens.create("ci", ["read"], names=["x" * 101])
+        assert tokens.list() == []
+
+    def test_a_new_token_is_told_as_it_is_kept_and_its_text_only_then(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["read", "register", "read"], names=["nginx-*"], lifetime_s=60)
+        (kept,) = tokens.list()
+        assert kept == tokens.authenticate(made.text)
+        assert (made.id, made.label, made.scopes, made.names) == (kept.id, kept.label, kept.scopes, kept.names)
+        assert (made.created_at, made.expires_at, made.revoked_at) == (kept.created_at, kept.expires_at, None)
+        assert made.text not in repr(made)
+
+    def test_what_a_token_made_and_revoked_is_recorded_once(self, database: Database) -> None:
+        tokens = Tokens(database)
+        made = tokens.create("ci", ["read"], by=OPERATOR)
+        for _ in range(2):
+            revoked = tokens.revoke(made.id, by=OPERATOR)
+            assert revoked is not None
+            assert revoked.revoked_at is not None
+        assert tokens.revoke("nobody", by=OPERATOR) is None
+        tokens.revoke(tokens.create("by hand", ["read"]).id)
+        recorded = [
+            (each.what, each.by, each.subject, each.note, each.registration_id)
+            for each in Actions(database).list(limit=9)
+        ]
+        assert recorded == [
+            ("revoke-token", OPERATOR.label, made.id, "ci", None),
+            ("create-token", OPERATOR.label, made.id, "ci", None),
+        ]
+
+    def test_the_last_that_can_make_tokens_is_revoked_only_by_who_has_the_store(self, database: Database) -> None:
+        tokens = Tokens(database)
+        last, other = (tokens.create(label, ["admin"]) for label in ("last", "other"))
+        tokens.create("of some names", ["admin"], names=["nginx-*"])
+        tokens.create("of another scope", ["read", "register", "operate"])
+        short = tokens.create("over soon", ["admin"], lifetime_s=0.01)
+        until(lambda: tokens.authenticate(short.text) is None, what="the end of the token")
+        assert tokens.revoke(other.id, by=OPERATOR), "there is another one"
+        with pytest.raises(LastAdmin):
+            tokens.revoke(last.id, by=OPERATOR)
+        assert tokens.authenticate(last.text) is not None
+        assert tokens.revoke(other.id, by=OPERATOR), "again does no harm"
+        assert tokens.revoke(last.id), "who has the store can make another"
+        assert tokens.authenticate(last.text) is None
+
+    def test_of_two_that_revoke_each_other_one_stays(self, database: Database) -> None:
+        tokens = Tokens(database)
+        for _ in range(10):
+            pair = [tokens.create(label, ["admin"]) for label in ("one", "other")]
+            together = threading.Barrier(2)
+
+            def revoke(token_id: str, together: threading.Barrier = together) -> bool:
+                together.wait()
+                try:
+                    return tokens.revoke(token_id, by=OPERATOR) is not None
+                except LastAdmin:
+                    return False
+
+            with ThreadPoolExecutor(2) as pool:
+                assert sorted(pool.map(revoke, [each.id for each in pair])) == [False, True]
+            for each in pair:
+                tokens.revoke(each.id)
 
 
 class SessionContract:

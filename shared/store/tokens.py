@@ -12,27 +12,34 @@ import secrets
 import string
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from sqlalchemy import RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, literal, or_, select, update
 
 from shared.characters import refuse_hidden
-from shared.fields import normalised
+from shared.fields import MAX_NAME_CHARACTERS, normalised
+from shared.registration import Operator
+from shared.store.actions import record_other
 from shared.store.database import Database, NowMs
 from shared.store.tables import moment, tokens
 
-Scope = Literal["register", "read", "operate"]
+Scope = Literal["register", "read", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _ALPHABET = string.digits + string.ascii_letters
 _ID_LETTERS, _SECRET_LETTERS, _CHECK_LETTERS = 12, 40, 6
 _FORM = re.compile(rf"prg_[0-9A-Za-z]{{{_ID_LETTERS + _SECRET_LETTERS + _CHECK_LETTERS}}}")
-_PATTERN = re.compile(r"[A-Za-z0-9 ._*?-]+")
+TOKEN_ID = rf"[0-9A-Za-z]{{{_ID_LETTERS}}}"
+PATTERN = "[A-Za-z0-9 ._*?-]+"
+"""Of names, as a token has them."""
 MAX_PATTERNS = 100
 """Of one token: a list that it reads is filtered by all of them."""
+MAX_LABEL_CHARACTERS = 200
+MAX_LIFETIME_S = 999_999 * 86_400
+"""So that the end of a token is a moment that can be written down."""
 _NOBODY = hashlib.sha256(secrets.token_bytes()).hexdigest()
 _NOW = NowMs()
 
@@ -64,6 +71,18 @@ class Token:
 
 
 @dataclass(frozen=True)
+class NewToken(Token):
+    """A token as it is handed out, *text* and all."""
+
+    text: str = field(repr=False)
+    """The token, whole. It is shown once."""
+
+
+class LastAdmin(Exception):
+    """Without this token nobody could make another over the API."""
+
+
+@dataclass(frozen=True)
 class Credential:
     """A token as its bearer holds it, split in two."""
 
@@ -92,6 +111,22 @@ def parse(text: str) -> Credential | None:
     return Credential(body[:_ID_LETTERS], body[_ID_LETTERS:])
 
 
+def parse_label(label: str) -> str:
+    """Return *label*, or raise ValueError."""
+    if len(label) > MAX_LABEL_CHARACTERS:
+        raise ValueError(f"may have {MAX_LABEL_CHARACTERS} characters at most")
+    return refuse_hidden(label)
+
+
+def parse_pattern(pattern: str) -> str:
+    """Return *pattern*, of names, or raise ValueError."""
+    if len(pattern) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"may have {MAX_NAME_CHARACTERS} characters at most, as a name")
+    if re.fullmatch(PATTERN, pattern) is None:
+        raise ValueError("is no pattern of names: use letters, digits, spaces, . _ - * and ?")
+    return pattern
+
+
 class Tokens:
     """The tokens in the store. Every method is one transaction and may raise `StoreUnavailable`."""
 
@@ -105,35 +140,31 @@ class Tokens:
         *,
         names: Collection[str] = (),
         lifetime_s: float | None = None,
-    ) -> Credential:
-        """Store a new token and return its credential, which cannot be had again.
+        by: Operator | None = None,
+    ) -> NewToken:
+        """Store a new token and return it with its text, which cannot be had again.
+
+        It is recorded *by* whom, if by a token; who has the store itself leaves no record.
 
         Raises:
             ValueError: a pattern can match no name, or is none; there are too many; something is hidden in the label.
         """
-        try:
-            refuse_hidden(label)
-        except ValueError as error:
-            raise ValueError(f"the label {error}") from error
-        if len(names) > MAX_PATTERNS:
-            raise ValueError(f"a token may have {MAX_PATTERNS} patterns of names at most")
-        for pattern in names:
-            if _PATTERN.fullmatch(pattern) is None:
-                raise ValueError(f"{pattern!r} is no pattern of names: use letters, digits, spaces, . _ - * and ?")
+        _refuse_bad(label, names)
         credential = mint()
+        new = insert(tokens).values(
+            id=credential.id,
+            label=label,
+            secret_sha256=_sha256(credential.secret),
+            scopes=",".join(sorted(set(scopes))),
+            names="\n".join(names),
+            created_at=_NOW,
+            expires_at=None if lifetime_s is None else _NOW + int(lifetime_s * 1000),
+        )
         with self._database.write() as connection:
-            connection.execute(
-                insert(tokens).values(
-                    id=credential.id,
-                    label=label,
-                    secret_sha256=_sha256(credential.secret),
-                    scopes=",".join(sorted(scopes)),
-                    names="\n".join(names),
-                    created_at=_NOW,
-                    expires_at=None if lifetime_s is None else _NOW + int(lifetime_s * 1000),
-                )
-            )
-        return credential
+            token = _token(connection.execute(new.returning(*tokens.c)).mappings().one())
+            if by is not None:
+                record_other(connection, by, "create-token", token.id, token.label)
+        return NewToken(**vars(token), text=credential.text)
 
     def authenticate(self, text: str) -> Token | None:
         """Return the token that *text* proves, if it does."""
@@ -163,15 +194,51 @@ class Tokens:
             rows = connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.id)).mappings()
             return [_token(row) for row in rows]
 
-    def revoke(self, token_id: str) -> bool:
-        """Revoke a token at once and for good; return whether there is one of that id."""
+    def revoke(self, token_id: str, *, by: Operator | None = None) -> Token | None:
+        """Revoke a token at once and for good; return it as it is then, None where there is none of that id.
+
+        It is recorded *by* whom, if by a token, and the first time alone. Such a one may revoke every token, itself
+        too, but for the last that could make another: who has the store itself can always do that.
+
+        Raises:
+            LastAdmin: it is that one.
+        """
+        this = tokens.c.id == token_id
         with self._database.write() as connection:
-            found = connection.execute(
-                update(tokens)
-                .where(tokens.c.id == token_id)
-                .values(revoked_at=func.coalesce(tokens.c.revoked_at, _NOW))
-            )
-            return found.rowcount > 0
+            if by is not None and _admins(connection) == {token_id}:
+                raise LastAdmin
+            revoking = update(tokens).where(this, tokens.c.revoked_at.is_(None)).values(revoked_at=_NOW)
+            row = connection.execute(revoking.returning(*tokens.c)).mappings().first()
+            if row is not None and by is not None:
+                record_other(connection, by, "revoke-token", token_id, row["label"])
+            if row is None:  # it was revoked before, or there is none
+                row = connection.execute(select(tokens).where(this)).mappings().first()
+        return _token(row) if row is not None else None
+
+
+def _admins(connection: Connection) -> set[str]:
+    """Return the ids of the tokens that may make others, and keep them as they are until the transaction ends.
+
+    Else two that revoke each other at the same time would both be gone (on SQLite, one writes at a time anyhow).
+    """
+    good = (tokens.c.revoked_at.is_(None), or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > _NOW))
+    admin = (literal(",") + tokens.c.scopes + ",").contains(",admin,")
+    found = select(tokens.c.id).where(*good, admin, tokens.c.names == "").order_by(tokens.c.id).with_for_update()
+    return set(connection.execute(found).scalars())
+
+
+def _refuse_bad(label: str, names: Collection[str]) -> None:
+    try:
+        parse_label(label)
+    except ValueError as error:
+        raise ValueError(f"the label {error}") from error
+    if len(names) > MAX_PATTERNS:
+        raise ValueError(f"a token may have {MAX_PATTERNS} patterns of names at most")
+    for pattern in names:
+        try:
+            parse_pattern(pattern)
+        except ValueError as error:
+            raise ValueError(f"{pattern!r} {error}") from error
 
 
 _KNOWN = select(tokens, (tokens.c.expires_at <= _NOW).label("expired")).where(

@@ -51,10 +51,10 @@ async def ask(token_lookup: TokenLookup, tokens: Slow, texts: Sequence[str]) -> 
 def test_those_that_come_while_one_look_goes_on_share_the_next_and_each_gets_its_own(database: Database) -> None:
     tokens = Slow(database)
     made = [tokens.create(f"token {n}", ["read"]) for n in range(4)]
-    revoked, unknown = made[2], mint()
-    tokens.revoke(revoked.id)
-    asked = [made[0], made[1], revoked, unknown, made[3], made[1]]
-    found = asyncio.run(ask(TokenLookup(tokens), tokens, [*(each.text for each in asked), "no token at all"]))
+    tokens.revoke(made[2].id)
+    first, second, revoked, fourth = (each.text for each in made)
+    asked = [first, second, revoked, mint().text, fourth, second, "no token at all"]
+    found = asyncio.run(ask(TokenLookup(tokens), tokens, asked))
     labels = [each.label if isinstance(each, Token) else each for each in found]
     assert labels == ["token 0", "token 1", None, None, "token 3", "token 1", None]
     assert tokens.groups == [1, 5], "and each token is looked up once"
