@@ -58,6 +58,7 @@ from api.routes import (
     register,
     registrations,
     snapshot,
+    tokens,
     upstreams,
 )
 from api.services import Services
@@ -110,8 +111,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         ring_again_after_s=5 * settings.sweep_interval_s,
         max_in_flight=settings.in_flight_per_token,
     )
-    tokens = Tokens(database)
-    sessions, counts = Sessions(database, tokens), RequestCounts()
+    known_tokens = Tokens(database)
+    sessions, counts = Sessions(database, known_tokens), RequestCounts()
     acknowledgements = Acknowledgements(database)
     ask = Threads(STORE_THREADS, name="store", within_s=ASKED_WITHIN_S)
     changes = changes_of(database)
@@ -119,7 +120,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     services = Services(
         settings=settings,
         store=store,
-        token_lookup=TokenLookup(tokens),
+        token_lookup=TokenLookup(known_tokens),
         throttle=Throttle(
             bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute
         ),
@@ -138,7 +139,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         ),
         ring=bell.ring,
         sessions=sessions,
-        tokens=tokens,
+        tokens=known_tokens,
         actions=Actions(database),
         upstreams=Upstreams(database),
         catalogue=Catalogue(database),
@@ -192,6 +193,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         operations,
         upstreams,
         alerts,
+        tokens,
         metrics,
         health,
         problem_pages,

@@ -75,8 +75,13 @@ def require_name(token: Token, name: str) -> None:
         raise Problem("forbidden", f"This token may register only plugins named like: {', '.join(token.names)}.")
 
 
-def require_every_name(token: Token) -> None:
-    """Make sure that *token* is not limited to names, for what shows registrations of every name (decision 0018).
+def require_every_name(
+    token: Token,
+    *,
+    what: str = "This shows registrations of every name",
+    instead: str = "List those with GET /api/v1/registrations, or use",
+) -> None:
+    """Make sure that *token* is not limited to names, for *what* is of every name (decision 0018).
 
     Raises:
         Problem: 403.
@@ -84,8 +89,8 @@ def require_every_name(token: Token) -> None:
     if token.names:
         raise Problem(
             "forbidden",
-            f"This shows registrations of every name, and this token is limited to: {', '.join(token.names)}. "
-            "List those with GET /api/v1/registrations, or use a token that was made without --names.",
+            f"{what}, and this token is limited to: {', '.join(token.names)}. "
+            f"{instead} a token that was made without --names.",
         )
 
 

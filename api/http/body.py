@@ -1,10 +1,10 @@
-"""The body of a submission: read under a limit, as strict JSON, parsed once."""
+"""The body of a request, above all of a submission: read under a limit, as strict JSON, parsed once."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
@@ -21,8 +21,10 @@ from shared.store.tokens import Token
 
 PARSED_AT_ONCE_BYTES = 4096
 """Bodies of up to so many bytes, as nearly all are, cost less than to hand them to a thread."""
+Fields = TypeVar("Fields", bound=BaseModel)
 MAX_ERRORS = 50
 """More bad fields than these are counted, and not named."""
+_NO_OBJECT = [{"pointer": "#", "detail": "must be a JSON object"}]
 
 
 async def submission(request: Request, services: Services, token: Token) -> Submission:
@@ -41,6 +43,29 @@ async def submission(request: Request, services: Services, token: Token) -> Subm
     return await services.parse(_parsed, body, token, services.settings.egress)
 
 
+async def fields(request: Request, services: Services, model: type[Fields], called: str) -> Fields:
+    """Return the *model* that the body of *request* spells; *called*, with its article, is what an error says it is.
+
+    Raises:
+        Problem: 400, 413, 415 or 422; the last lists every bad field.
+    """
+    body = await read_body(request, max_bytes=services.settings.max_body_bytes)
+    _require_json(request)
+    if len(body) <= PARSED_AT_ONCE_BYTES:
+        return _parsed_as(model, body, called)
+    return await services.parse(_parsed_as, model, body, called)
+
+
+def _parsed_as(model: type[Fields], body: bytes, called: str) -> Fields:
+    document = _strict_json(body)
+    if not isinstance(document, dict):
+        raise invalid_fields(_NO_OBJECT)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise invalid_fields(_bad_fields(error, called)) from error
+
+
 def _parsed(body: bytes, token: Token, egress: Egress) -> Submission:
     document = _strict_json(body)
     name = document.get("name") if isinstance(document, dict) else None
@@ -57,16 +82,13 @@ def parse_submission(document: object, egress: Egress) -> Submission:
             nothing else wrong, is told under its own code.
     """
     if not isinstance(document, dict):
-        raise invalid_fields([{"pointer": "#", "detail": "must be a JSON object"}])
+        raise invalid_fields(_NO_OBJECT)
     bad: list[dict[str, str]] = []
     parsed: Submission | None = None
     try:
         parsed = Submission.model_validate(document)
     except ValidationError as error:
-        bad += [
-            {"pointer": _pointer(each["loc"]), "detail": _detail(each)}
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
+        bad += _bad_fields(error, "a submission")
     schema = document.get("configSchema", "{}")
     fault = fault_in_schema(schema) if isinstance(schema, str) else None
     if fault is not None and not any(each["pointer"] == "#/configSchema" for each in bad):
@@ -116,7 +138,7 @@ def _require_json(request: Request) -> None:
     named = (parameter.partition("=") for parameter in parameters)
     charsets = {value.strip().strip('"') for name, _, value in named if name.strip().startswith("charset")}
     if media_type.strip() != "application/json" or charsets - {"utf-8", "utf8"}:
-        raise Problem("unsupported-media-type", "Send the submission as Content-Type: application/json.")
+        raise Problem("unsupported-media-type", "Send the body as Content-Type: application/json.")
 
 
 async def read_body(request: Request, *, max_bytes: int) -> bytes:
@@ -153,9 +175,15 @@ def _pointer(location: Iterable[str | int]) -> str:
     return "#/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in location)
 
 
-def _detail(error: ErrorDetails) -> str:
+def _bad_fields(error: ValidationError, called: str) -> list[dict[str, str]]:
+    """Return a pointer, and what is wrong there, for each fault in what is *called* so."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return [{"pointer": _pointer(each["loc"]), "detail": _detail(each, called)} for each in faults]
+
+
+def _detail(error: ErrorDetails, called: str) -> str:
     if error["type"] == "missing":
         return "is required"
     if error["type"] == "extra_forbidden":
-        return "is not a field of a submission"
+        return f"is not a field of {called}"
     return error["msg"].removeprefix("Value error, ")

@@ -19,8 +19,14 @@ addEventListener("click", async (event) => {
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
-  } catch { // no secure context, or not allowed: whoever wanted it can take it by hand
-    prompt("Copy this", text);
+  } catch { // over plain http, or not allowed: the old way, or else by hand
+    const field = document.createElement("textarea");
+    field.value = text;
+    button.after(field);
+    field.select();
+    if (document.execCommand("copy")) button.textContent = "Copied";
+    else prompt("Copy this", text);
+    field.remove();
   }
   setTimeout(() => { button.textContent = label; }, 1500);
 });
@@ -59,7 +65,8 @@ function held() {
   if (focused && live.contains(focused)) return focused;
   const under = pointer && document.elementFromPoint(pointer.x, pointer.y);
   if (under && live.contains(under) && under !== live) return under;
-  return [...live.querySelectorAll("tr, h2, li, p")].find((each) => each.getBoundingClientRect().bottom > 0) ?? null;
+  const rows = [...live.querySelectorAll("tr, h2, li, p")];
+  return rows.find((each) => each.getBoundingClientRect().top >= 0) ?? rows.at(-1) ?? null;
 }
 
 function choosing() {
