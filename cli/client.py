@@ -48,6 +48,10 @@ class Client:
         """Return the answer to a POST without a body, as `get` does."""
         return self._ask("POST", path, params={key: value for key, value in query.items() if value is not None})
 
+    def send(self, path: str, document: Mapping[str, Any]) -> Answer:
+        """Return the answer to a POST of *document*, as `get` does."""
+        return self._ask("POST", path, json=document)
+
     def events(self, path: str, *, silent_s: float) -> Iterator[dict[str, Any]]:
         """Yield the documents of server-sent events as they come (the HTML standard's section 9.2).
 

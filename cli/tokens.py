@@ -1,28 +1,41 @@
-"""`token create`, `token list`, `token revoke`: straight in the store, by whoever may read it."""
+"""`token create`, `token list`, `token revoke`: over the API of the registry that REGISTRY_URL names, or in a store.
+
+Whoever may write to the store needs no token for that. Both ways give the same documents, and so the same lines.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import click
 
+from cli.client import Answer, Client, client_from_environment, refusal_of
 from cli.refusal import USAGE, Refusal
-from cli.terminal import say
+from cli.terminal import say, say_json
 from shared.errors import StoreUnavailable
 from shared.registration import rfc3339
-from shared.settings import BadSettings, read_settings
+from shared.settings import BadSettings, Settings, read_settings
 from shared.store.database import SchemaMismatch, open_database
 from shared.store.schema import check_schema
 from shared.store.tokens import SCOPES, Scope, Token, Tokens
 
+Document = Mapping[str, Any]
+"""A token as the API shows it."""
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_PATH = "/api/v1/tokens"
 
 
 @click.group()
 def token() -> None:
     """Make, show and revoke access tokens."""
+
+
+_state = click.option("--state", help="State folder of the embedded registry, whatever REGISTRY_URL names.")
+_json = click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
 
 
 @token.command()
@@ -32,73 +45,169 @@ def token() -> None:
 @click.option("--names", multiple=True, help="Only plugins named like this, such as 'nginx-*'; repeatable.")
 @click.option("--expires-in", help="How long it is valid: 90d, 12h, 30m, 45s. For ever, if left out.")
 @click.option("--label", default="", help="Whose it is: shown in lists, and kept with what it submits.")
-@click.option("--state", help="State folder of the embedded registry.")
+@_state
+@_json
 def create(
-    scopes: tuple[Scope, ...], names: tuple[str, ...], expires_in: str | None, label: str, state: str | None
+    scopes: tuple[Scope, ...],
+    names: tuple[str, ...],
+    expires_in: str | None,
+    label: str,
+    state: str | None,
+    json_wanted: bool,
 ) -> None:
     """Make a token and print it, this once, alone on stdout."""
     lifetime_s = _seconds(expires_in) if expires_in is not None else None
-    with _tokens(state) as (tokens, where):
-        made = tokens.create(
-            label or f"made {rfc3339(datetime.now(UTC))}", scopes, names=names, lifetime_s=lifetime_s
-        )
-    say(f"A token for {where}, shown this once:", err=True)
-    say(made.text)
+    with _tokens(state) as tokens:
+        made = tokens.create(label or f"made {rfc3339(datetime.now(UTC))}", scopes, names, lifetime_s)
+        if json_wanted:
+            say_json(made)
+            return
+        say(f"A token for {tokens.where}, shown this once:", err=True)
+        say(made["token"])
 
 
 @token.command("list")
-@click.option("--state", help="State folder of the embedded registry.")
-def list_tokens(state: str | None) -> None:
+@_state
+@_json
+def list_tokens(state: str | None, json_wanted: bool) -> None:
     """Show every token, but not the tokens themselves: those are not kept."""
-    with _tokens(state) as (tokens, _where):
-        for each in tokens.list():
-            scopes, names = ",".join(sorted(each.scopes)), ",".join(each.names) or "any name"
-            say(f"{each.id}  {_condition(each):<30}  {scopes:<22}  {names}  {each.label}")
+    with _tokens(state) as tokens:
+        found = tokens.list()
+        if json_wanted:
+            say_json(found)
+            return
+        for each in found["items"]:
+            scopes, names = ",".join(each["scopes"]), ",".join(each["names"]) or "any name"
+            say(f"{each['id']}  {_condition(each):<30}  {scopes:<28}  {names}  {each['label']}")
 
 
 @token.command()
 @click.argument("token_id")
-@click.option("--state", help="State folder of the embedded registry.")
-def revoke(token_id: str, state: str | None) -> None:
+@_state
+@_json
+def revoke(token_id: str, state: str | None, json_wanted: bool) -> None:
     """Revoke a token at once, by the id that `token list` shows."""
-    with _tokens(state) as (tokens, _where):
-        if not tokens.revoke(token_id):
+    with _tokens(state) as tokens:
+        revoked = tokens.revoke(token_id)
+        if json_wanted:
+            say_json(revoked)
+            return
+        say(f"Revoked {revoked['id']}.", err=True)
+
+
+class _Known(Protocol):
+    """The tokens of the registry that is meant. Each method gives what the API answers, or raises a `Refusal`."""
+
+    where: str
+    """Which registry that is, in words."""
+
+    def create(
+        self, label: str, scopes: Sequence[Scope], names: Sequence[str], lifetime_s: int | None
+    ) -> Document: ...
+
+    def list(self) -> Document: ...
+
+    def revoke(self, token_id: str) -> Document: ...
+
+
+class _OfARegistry:
+    """Over the API, with a token of scope admin."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.where = f"the registry at {client.url}"
+
+    def create(self, label: str, scopes: Sequence[Scope], names: Sequence[str], lifetime_s: int | None) -> Document:
+        wanted: dict[str, Any] = {"label": label, "scopes": [*dict.fromkeys(scopes)]}
+        if names:
+            wanted["names"] = [*names]
+        if lifetime_s is not None:
+            wanted["expiresInS"] = lifetime_s
+        return _good(self._client.send(_PATH, wanted))
+
+    def list(self) -> Document:
+        return _good(self._client.get(_PATH))
+
+    def revoke(self, token_id: str) -> Document:
+        return _good(self._client.post(f"{_PATH}/{quote(token_id, safe='')}/revoke"))
+
+
+class _OfAStore:
+    """Straight in the store."""
+
+    def __init__(self, tokens: Tokens, where: str) -> None:
+        self._tokens = tokens
+        self.where = where
+
+    def create(self, label: str, scopes: Sequence[Scope], names: Sequence[str], lifetime_s: int | None) -> Document:
+        try:
+            made = self._tokens.create(label, scopes, names=names, lifetime_s=lifetime_s)
+        except ValueError as error:
+            raise Refusal(f"No token was made: {error}.", USAGE) from error
+        return {**_document(made), "token": made.text}
+
+    def list(self) -> Document:
+        return {"items": [_document(each) for each in self._tokens.list()]}
+
+    def revoke(self, token_id: str) -> Document:
+        revoked = self._tokens.revoke(token_id)
+        if revoked is None:
             raise Refusal(f"There is no token {token_id}; `token list` shows them.", USAGE)
-    say(f"Revoked {token_id}.", err=True)
+        return _document(revoked)
 
 
 @contextmanager
-def _tokens(state: str | None) -> Iterator[tuple[Tokens, str]]:
-    """Yield the tokens of the store that is meant, and where that is, in words."""
+def _tokens(state: str | None) -> Iterator[_Known]:
+    """Yield the tokens of the registry that is meant: a *state* folder's, or where there is none, the settings'."""
     try:
         settings = read_settings(**({"state_dir": state} if state else {}))
         if settings.url is not None and state is None:
-            raise Refusal(
-                f"REGISTRY_URL names the registry at {settings.url}, and tokens are made in a store: run this where "
-                "that registry's settings are, without REGISTRY_URL, or name a state folder with --state.",
-                USAGE,
-            )
+            yield _OfARegistry(client_from_environment())
+            return
         if settings.default_store is not None and not settings.default_store.exists():
             raise Refusal(f"There is no store in {settings.state_dir} yet: start `plugin-registry up` there first.")
         with closing(open_database(settings.database_url)) as database:
             check_schema(database)
-            where = f"the registry in {settings.store_file}" if settings.store_file else "the registry on PostgreSQL"
-            yield Tokens(database), where
+            yield _OfAStore(Tokens(database), _place_of(settings))
     except BadSettings as error:
         raise Refusal(f"{error}.", USAGE) from error
-    except ValueError as error:
-        raise Refusal(f"No token was made: {error}.", USAGE) from error
     except (SchemaMismatch, StoreUnavailable) as error:
         raise Refusal(str(error)) from error
 
 
-def _condition(it: Token) -> str:
-    if it.revoked_at is not None:
+def _place_of(settings: Settings) -> str:
+    return f"the registry in {settings.store_file}" if settings.store_file else "the registry on PostgreSQL"
+
+
+def _good(answer: Answer) -> Document:
+    if answer.status not in {200, 201}:
+        raise refusal_of(answer)
+    return answer.document
+
+
+def _document(it: Token) -> dict[str, Any]:
+    """Return what the API shows of a token."""
+    created_at, expires_at, revoked_at = (
+        None if moment is None else rfc3339(moment) for moment in (it.created_at, it.expires_at, it.revoked_at)
+    )
+    return {
+        "id": it.id,
+        "label": it.label,
+        "scopes": sorted(it.scopes),
+        "names": [*it.names],
+        "createdAt": created_at,
+        "expiresAt": expires_at,
+        "revokedAt": revoked_at,
+    }
+
+
+def _condition(it: Document) -> str:
+    if it["revokedAt"] is not None:
         return "revoked"
-    if it.expires_at is None:
+    if it["expiresAt"] is None:
         return "valid"
-    until = rfc3339(it.expires_at)
-    return f"until {until}" if it.expires_at > datetime.now(UTC) else "expired"
+    until = it["expiresAt"]
+    return f"until {until}" if until > rfc3339(datetime.now(UTC)) else "expired"
 
 
 def _seconds(text: str) -> int:
