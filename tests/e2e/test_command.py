@@ -123,9 +123,12 @@ def test_tokens_are_listed_but_not_shown(registry: Registry) -> None:
 
 def test_a_token_is_made_for_the_registry_that_is_meant(registry: Registry) -> None:
     env = {"REGISTRY_STATE_DIR": str(registry.state)}
-    done = run("token", "create", "--scope", "read", env=env | {"REGISTRY_URL": "https://other.example"})
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "REGISTRY_URL names the registry at https://other.example" in done.stderr
+    elsewhere = env | {"REGISTRY_URL": "http://127.0.0.1:9"}
+    done = run("token", "create", "--scope", "read", env=elsewhere)
+    assert (done.returncode, done.stdout) == (4, ""), "the local token is for the local registry"
+    done = run("token", "create", "--scope", "read", env=elsewhere | {"REGISTRY_TOKEN": "prg_x"})
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "No registry answers at http://127.0.0.1:9" in done.stderr
     made = run("token", "create", "--scope", "read", env=env)
     assert str(registry.state) in made.stderr
     assert registry.get("/api/v1/plugins", token=made.stdout.strip()).status_code == 200

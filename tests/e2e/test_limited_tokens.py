@@ -21,13 +21,13 @@ from api.dashboard.pages import ROUTERS
 from api.dashboard.visitor import COOKIE
 from shared.store.database import open_database
 from shared.store.sessions import Sessions
-from shared.store.tokens import Scope, Token, Tokens
+from shared.store.tokens import SCOPES, Scope, Token, Tokens
 from tests.conftest import a_submission
 from tests.e2e.test_operations import accepted, make_token
 from tests.origin import Origin, Served
 from tests.running import Registry, problem, until
 
-EVERYTHING: tuple[Scope, ...] = ("read", "register", "operate")
+EVERYTHING: tuple[Scope, ...] = SCOPES
 OF_PLUGINS = {"ListPlugins", "GetPlugin"}
 """What is listed is there for every reader: these may show a plugin, and nothing of registrations."""
 NOBODYS = "registration-00000000-0000-7000-8000-000000000000"
