@@ -48,6 +48,11 @@ def _each_once(scopes: list[Scope]) -> list[Scope]:
     return scopes
 
 
+def _whole(number: object) -> object:
+    """Return *number* as the integer that it is in JSON Schema, where 60.0 is one."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 _Pattern = Annotated[
     str,
     AfterValidator(parse_pattern),
@@ -73,7 +78,9 @@ class TokenWanted(BaseModel):
     )
     """Only plugins named like one of these, in which `*` and `?` stand for others. Left out, any name; so none is not
     a list of none."""
-    expires_in_s: Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)] | None = Field(None, examples=[7_776_000])
+    expires_in_s: Annotated[int, Field(ge=1, le=MAX_LIFETIME_S), BeforeValidator(_whole)] | None = Field(
+        None, examples=[7_776_000]
+    )
     """How long it is valid, in seconds. For ever, if left out."""
 
 
