@@ -151,7 +151,10 @@ _CODES = {
         "The token does not allow this.",
         "Ask the operators for one with the scope, or the name, it needs.",
     ),
-    "wrong-state": ("The registration is in a state that does not allow this.", "Look at it again: it has moved on."),
+    "wrong-state": (
+        "What this was to be done to is in a state that does not allow it.",
+        "Look at it again: a registration has moved on. Before the last token of scope admin goes, make another.",
+    ),
     "not-found": (
         "There is nothing here that this token may see.",
         "See whether the id is complete, and of this registry. Registrations are kept for a while only.",
