@@ -823,7 +823,8 @@ class TokenContract:
         assert tokens.revoke(made.id)
         assert tokens.list()[0].revoked_at == revoked_at
         assert tokens.authenticate(made.text) is None
-        assert not tokens.revoke("nobody")
+        for nobody in ("nobody", "a" * 12, "a" * 11 + "\0", "\ud800" * 12):
+            assert tokens.revoke(nobody) is None
 
     @pytest.mark.parametrize("hidden", ["\x1b", "\n", "\u202e", "\u200b"], ids=ascii)
     def test_a_token_whose_label_hides_something_is_not_made(self, database: Database, hidden: str) -> None:

@@ -32,7 +32,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 _ALPHABET = string.digits + string.ascii_letters
 _ID_LETTERS, _SECRET_LETTERS, _CHECK_LETTERS = 12, 40, 6
 _FORM = re.compile(rf"prg_[0-9A-Za-z]{{{_ID_LETTERS + _SECRET_LETTERS + _CHECK_LETTERS}}}")
-TOKEN_ID = rf"[0-9A-Za-z]{{{_ID_LETTERS}}}"
+_ID = re.compile(rf"[0-9A-Za-z]{{{_ID_LETTERS}}}")
 PATTERN = "[A-Za-z0-9 ._*?-]+"
 """Of names, as a token has them."""
 MAX_PATTERNS = 100
@@ -203,6 +203,8 @@ class Tokens:
         Raises:
             LastAdmin: it is that one.
         """
+        if _ID.fullmatch(token_id) is None:  # not every database takes every character
+            return None
         this = tokens.c.id == token_id
         with self._database.write() as connection:
             if by is not None and _admins(connection) == {token_id}:

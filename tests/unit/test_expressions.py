@@ -84,7 +84,7 @@ TRIED = {
     "shared/fields.py _SHA256": Tried((), ("a", "0")),
     "shared/store/tokens.py _FORM": Tried(("prg_",), ("a", "_", "prg_")),
     "shared/store/tokens.py PATTERN": Tried(("a",), ("a", "*", "?", " ")),
-    "shared/store/tokens.py TOKEN_ID": Tried((), ("a", "0", "-")),
+    "shared/store/tokens.py _ID": Tried((), ("a", "0", "-")),
     "worker/fetch/client.py _RESOURCE": Tried(("http://", "http://a"), ("a", ":", "/", "?", "\n")),
     "worker/digest/diagnose.py _CHECKSUM_LINE": Tried(
         ("a" * 64, "sha256:", "a" * 64 + "  ", "a" * 64 + " *", "SHA256 (", "#"),
