@@ -19,6 +19,7 @@ from api.http.problems import Problem
 from api.routes.alerts import HOUR_S, acknowledge, withdraw
 from api.routes.operations import Retried, RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
+from api.routes.tokens import revoke
 from api.routes.upstreams import known_upstream, pause, resume
 from api.services import Services
 from shared.characters import refuse_hidden
@@ -44,6 +45,7 @@ SAID = {
     "resume": "It is fetched from again.",
     "acknowledge": "It wakes nobody for that long; it is still shown.",
     "withdraw": "It wakes people again.",
+    "revoke": "It is revoked.",
 }
 
 
@@ -69,9 +71,10 @@ async def act(services: Here, who: Someone, sent: Form) -> Response:
     if who is None:
         return RedirectResponse(at("/operations"), 303, headers=HEADERS)
     require_ours(who, sent)
-    if not who.operator:
-        raise Problem("forbidden", "This needs a token of scope operate.")
     what, _, which = sent.get("do", "").replace("\0", "").partition(":")
+    needs, may = ("admin", who.admin) if what.endswith("revoke") else ("operate", who.operator)
+    if not may:
+        raise Problem("forbidden", f"This needs a token of scope {needs}.")
     try:
         if what.startswith("ask-"):
             asked = await _question(services, who, what.removeprefix("ask-"), which, sent)
@@ -129,6 +132,8 @@ async def _do_to_no_registration(services: Services, who: Visitor, what: str, wh
             await acknowledge(services, which, who.token, _note(sent), for_s=HOUR_S * HOURS.get(hours, 1))
         case "withdraw":
             await withdraw(services, which, who.token)
+        case "revoke":
+            await revoke(services, which, who.token)
         case _:
             raise Problem("malformed-request", "There is no such button.")
 
@@ -169,6 +174,9 @@ async def _question(services: Services, who: Visitor, what: str, which: str, sen
         case "acknowledge":
             said = f"{which} will wake nobody for a while: not the page, nor `queue`, nor Prometheus."
             return Question(said, do, "Acknowledge it", note=True, for_hours=True)
+        case "revoke":
+            said = "Whoever has it is refused from the next request on, and it cannot be undone."
+            return Question(f"The token {which} will be revoked. {said}", do, "Revoke it")
     raise Problem("malformed-request", "There is no such button.")
 
 

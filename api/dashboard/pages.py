@@ -3,12 +3,13 @@
 from fastapi import Request
 from starlette.responses import Response
 
-from api.dashboard import actions, acts, catalogue, operations, registrations, session, upstreams
+from api.dashboard import actions, acts, catalogue, operations, registrations, session, tokens, upstreams
 from api.dashboard.rendering import page
 from api.http.prefix import route_of
 from api.http.problems import Problem
 
-ROUTERS = tuple(each.router for each in (session, acts, operations, catalogue, registrations, upstreams, actions))
+_ROOMS = (session, acts, operations, catalogue, registrations, upstreams, actions, tokens)
+ROUTERS = tuple(each.router for each in _ROOMS)
 _OURS = ("/operations", "/plugins/", "/registrations", "/upstreams", "/workers", "/actions", "/tokens")
 
 

@@ -22,6 +22,7 @@ from shared.store.tokens import (
     PATTERN,
     SCOPES,
     LastAdmin,
+    NewToken,
     Scope,
     Token,
     parse_label,
@@ -137,14 +138,7 @@ async def create_token(
 ) -> Response:
     """Its text is in this answer and nowhere else. Where the answer is lost, list, and revoke what nobody has."""
     wanted = await fields(request, services, TokenWanted, "a token")
-    made = await services.ask(
-        services.tokens.create,
-        wanted.label,
-        wanted.scopes,
-        names=wanted.names,
-        lifetime_s=wanted.expires_in_s,
-        by=Operator(by.label, by.id),
-    )
+    made = await make(services, wanted, by)
     return as_json(NewTokenView.model_validate(made), status=201, headers={"Cache-Control": "no-store"})
 
 
@@ -177,6 +171,27 @@ async def revoke_token(
     by: Annotated[Token, Depends(administrator)],
 ) -> Response:
     """It is refused from the next request on. A token may revoke itself, unless it is the last of scope admin."""
+    return as_json(TokenView.model_validate(await revoke(services, token_id, by)))
+
+
+async def make(services: Services, wanted: TokenWanted, by: Token) -> NewToken:
+    """Return a new token that is as *wanted*."""
+    return await services.ask(
+        services.tokens.create,
+        wanted.label,
+        wanted.scopes,
+        names=wanted.names,
+        lifetime_s=wanted.expires_in_s,
+        by=Operator(by.label, by.id),
+    )
+
+
+async def revoke(services: Services, token_id: str, by: Token) -> Token:
+    """Revoke a token; return it as it is then.
+
+    Raises:
+        Problem: 404, there is none; 409, it is the last that could make another.
+    """
     try:
         revoked = await services.ask(services.tokens.revoke, token_id, by=Operator(by.label, by.id))
     except LastAdmin:
@@ -187,4 +202,4 @@ async def revoke_token(
         ) from None
     if revoked is None:
         raise Problem("not-found", "There is no token of this id; GET /api/v1/tokens lists them.")
-    return as_json(TokenView.model_validate(revoked))
+    return revoked

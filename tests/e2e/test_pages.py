@@ -220,3 +220,41 @@ def test_an_open_catalogue_is_read_by_anybody_and_nothing_else_is(tmp_path: Path
             assert ("plugins are registered" in text) is shown, page
             assert ("Token of scope" in text) is not shown, page
         assert requests.get(f"{open_one.address}/api/v1/plugins", timeout=PATIENCE_S).status_code == 401
+
+
+def test_a_token_is_made_shown_once_and_revoked_on_the_page(browser: Browser, registry: Registry) -> None:
+    (proof,) = set(re.findall(r'name="form" value="([0-9a-f]{64})"', browser.look("/tokens").text))
+    fields = {
+        "form": proof,
+        "label": "a <team>",
+        "scope": ["register", "read"],
+        "names": "team-*\r\nours ?",
+        "days": "7",
+    }
+    made = browser.session.post(f"{registry.address}/tokens", data=fields, timeout=PATIENCE_S)
+    (text,) = re.findall(r'<code id="made">(prg_\w+)</code>', made.text)
+    assert registry.get("/api/v1/plugins", token=text).status_code == 200
+    shown = browser.look("/tokens").text
+    assert text not in shown
+    assert "a &lt;team&gt;" in shown
+    assert "team-*, ours ?" in shown
+    token_id = text[4:16]
+    assert f"The token {token_id} will be revoked" in send(browser, "/tokens", f"ask-revoke:{token_id}").text
+    assert "It is revoked" in send(browser, "/tokens", f"revoke:{token_id}").text
+    assert registry.get("/api/v1/plugins", token=text).status_code == 401
+    assert f"create-token {token_id}" in browser.look("/actions?what=create-token").text
+    fields["label"] = ""
+    refused = browser.session.post(f"{registry.address}/tokens", data=fields, timeout=PATIENCE_S)
+    assert (refused.status_code, "Correct label" in refused.text) == (422, True)
+
+
+def test_tokens_are_for_whoever_has_scope_admin(registry: Registry) -> None:
+    operator = Browser(registry, make_token(registry, "operate", "read"))
+    assert operator.look("/tokens").status_code == 403
+    assert 'href="/tokens"' not in operator.look("/operations").text
+    (proof,) = set(re.findall(r'name="form" value="([0-9a-f]{64})"', operator.look("/operations").text))
+    fields = {"form": proof, "label": "mine", "scope": "admin"}
+    answer = operator.session.post(f"{registry.address}/tokens", data=fields, timeout=PATIENCE_S)
+    assert (answer.status_code, "prg_" in answer.text) == (403, False)
+    assert operator.session.post(f"{registry.address}/tokens", data={}, timeout=PATIENCE_S).status_code == 403
+    assert send(operator, "/operations", f"revoke:{registry.token[4:16]}").status_code == 403
