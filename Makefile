@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: setup run demo test test-faults fuzz soak check format lock clean compose-demo sbom bench bench-quick
+.PHONY: setup run demo test test-faults fuzz soak screenshots check format lock clean compose-demo sbom bench bench-quick screenshots
 
 setup: .venv/.dev
 
@@ -67,6 +67,10 @@ fuzz: .venv/.dev
 # Mixed traffic against one worker, for so many seconds: its memory and descriptors must stay where they are.
 soak: .venv/.dev
 	@$(BIN)/python -m tests.soak --seconds $(SOAK_S)
+
+# The pictures of the pages that docs/ shows; needs Chromium and its driver.
+screenshots: .venv/.dev
+	@$(BIN)/python -m tests.screenshots
 
 # The many-machine shape, for real: needs a Docker engine, or podman with podman-compose.
 compose-demo:

@@ -52,6 +52,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "trusted_proxies": (),
         "metrics_open": False,
         "traces": False,
+        "catalogue_open": False,
         "root_path": "",
         "sync_wait_s": 30,
         "max_body_bytes": 65_536,
