@@ -1,13 +1,14 @@
 """`queue`: what is going on, in a terminal; the same truth as the operations page and the metrics."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from cli.client import Client, client_from_environment, refusal_of
 from cli.refusal import ALERTS, UNREACHABLE, Refusal
-from cli.terminal import clear, say, say_json
+from cli.terminal import say, say_json, screen
 from shared.registration import host_of
 
 EVERY_S = 1.0
@@ -16,7 +17,7 @@ FAILURES_SHOWN = 5
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it on the whole screen, every second anew, until Ctrl-C.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
 def queue(watch: bool, json_wanted: bool) -> None:
     """Show whether work flows, what waits, what fails and whose fault it is, and which workers live.
@@ -37,21 +38,32 @@ def queue(watch: bool, json_wanted: bool) -> None:
 
 
 def _watch(client: Client, *, json_wanted: bool) -> None:
-    """Show the snapshot until Ctrl-C, through absences of the registry."""
-    while True:
-        try:
-            seen = _snapshot(client)
-        except Refusal as error:
-            if error.exit_code != UNREACHABLE:
-                raise
+    """Show the snapshot until Ctrl-C, through absences of the registry; as JSON, in one line each."""
+    if json_wanted:
+        while True:
+            if (seen := _seen(client)) is not None:
+                say_json(seen, indent=None)
+            time.sleep(EVERY_S)
+    with screen() as show:
+        while True:
+            seen = _seen(client, show)
+            if seen is not None:
+                show(_lines(seen))
+            time.sleep(EVERY_S)
+
+
+def _seen(client: Client, show: Callable[[Sequence[str]], None] | None = None) -> dict[str, Any] | None:
+    """Return the snapshot; None where the registry is not there for the moment, which is said."""
+    try:
+        return _snapshot(client)
+    except Refusal as error:
+        if error.exit_code != UNREACHABLE:
+            raise
+        if show is None:
             error.show()
         else:
-            if json_wanted:
-                say_json(seen, indent=None)  # one line each, for a program to read one by one
-            else:
-                clear()
-                say(*_lines(seen))
-        time.sleep(EVERY_S)
+            show([error.message])
+        return None
 
 
 def _snapshot(client: Client) -> dict[str, Any]:

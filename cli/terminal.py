@@ -6,8 +6,13 @@ sent: it is ASCII, with JSON's own escapes.
 """
 
 import json
+import os
 import shutil
+import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -15,6 +20,9 @@ from shared.characters import visible
 
 MAX_LINE_CHARACTERS = 4000
 """Of a longer line the rest is left out; JSON has it."""
+# What terminals since xterm understand: another screen without a cursor, and back; where to begin; what to empty.
+OWN_SCREEN, USUAL_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+TOP_LEFT, REST_OF_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -38,6 +46,33 @@ def say_again(line: str) -> None:
         click.echo(f"\r\x1b[K{visible(line[:columns])[: columns - 1]}", nl=False, err=True)
 
 
-def clear() -> None:
-    """Empty the screen."""
-    click.clear()
+@contextmanager
+def screen() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Yield what shows lines on a screen of their own: as many as fit, each as far as it fits, without flickering.
+
+    What was on the terminal before is there again afterwards. Where stdout is no terminal, lines are printed.
+    """
+    if not sys.stdout.isatty():
+        yield lambda lines: say(*lines)
+        return
+    signal.signal(signal.SIGTERM, _leave_at_once)
+    click.echo(OWN_SCREEN, nl=False)
+    try:
+        yield _show
+    finally:
+        click.echo(USUAL_SCREEN, nl=False)
+
+
+def _leave_at_once(number: int, _frame: FrameType | None) -> None:
+    """End as the signal would have it, but leave no terminal behind without a cursor."""
+    os.write(sys.stdout.fileno(), USUAL_SCREEN.encode())
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _show(lines: Sequence[str]) -> None:
+    columns, rows = shutil.get_terminal_size()
+    shown = [visible(each[:columns])[:columns] for each in lines[: rows - 1]]
+    hidden = len(lines) - len(shown)
+    shown.append(f"... and {hidden} more lines, for a larger window" if hidden else "Ctrl-C ends this.")
+    click.echo(TOP_LEFT + "\n".join(f"{each[:columns]}{REST_OF_LINE}" for each in shown) + BELOW, nl=False)

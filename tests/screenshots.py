@@ -57,7 +57,7 @@ def fill(registry: Registry, origin: Origin, gate: threading.Event) -> dict[str,
 
 
 def shoot(chrome: Chrome, name: str, width: int, scheme: str) -> None:
-    """Write the picture *name* in docs/: the page as *width* points of a screen show it, as far down as is worth it."""
+    """Write the picture *name* in docs/pages/: the page on a screen of *width* points, as far down as is worth it."""
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     chrome.execute_cdp_cmd(

@@ -27,7 +27,7 @@ from fastapi import FastAPI
 from api.http.openapi import openapi_document
 from api.routes import alerts, operations, plugins, register, registrations, snapshot, tokens, upstreams
 from cli.main import _COMMANDS
-from cli.terminal import say
+from cli.terminal import BELOW, OWN_SCREEN, REST_OF_LINE, TOP_LEFT, USUAL_SCREEN, say
 from shared.characters import refuse_hidden, visible
 from shared.registration import Status
 from tests.running import COMMAND, clean_environment, run
@@ -60,7 +60,7 @@ CALLS = [
     "token list",
     "token revoke abcdefghijkl",
 ]
-OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[2J\x1b\[1;1H")
+OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[\?1049[hl]|\x1b\[\?25[hl]|\x1b\[[HKJ]")
 """What the progress bar and `queue --watch` send by themselves."""
 
 
@@ -268,6 +268,19 @@ def test_queue_ends_with_8_when_somebody_is_to_be_told(hostile: HostileServer, r
 def test_what_is_watched_is_shown_and_not_obeyed(hostile: HostileServer) -> None:
     text = on_a_terminal("queue --watch", hostile, until_it_says="\\x1b" if hostile.mode == "success" else None)
     assert_harmless(text)
+
+
+@pytest.mark.parametrize("hostile", ["success"], indirect=True)
+def test_what_is_watched_has_a_screen_of_its_own_that_is_left_again(hostile: HostileServer) -> None:
+    env = {"REGISTRY_URL": hostile.url, "REGISTRY_TOKEN": "prg_x", "COLUMNS": "60", "LINES": "12"}
+    text = written_to_a_terminal([*COMMAND, "queue", "--watch"], env, until_it_says="more lines")
+    assert text.startswith(OWN_SCREEN)
+    assert text.endswith(USUAL_SCREEN), "though it was ended by a signal"
+    frames = text.removeprefix(OWN_SCREEN).removesuffix(USUAL_SCREEN).split(TOP_LEFT)[1:]
+    for frame in frames:
+        lines = frame.removesuffix(BELOW).split("\n")
+        assert len(lines) == 12
+        assert all(len(each.removesuffix(REST_OF_LINE)) <= 60 for each in lines)
 
 
 def test_progress_is_one_line_of_the_terminals_width(tmp_path: Path) -> None:
