@@ -45,6 +45,7 @@ from api.live.following import Following
 from api.live.in_time import ASKED_WITHIN_S, READY_WITHIN_S
 from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
+from api.live.shared_limit import SharedLimit
 from api.live.submissions import Submissions
 from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
@@ -117,12 +118,15 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     ask = Threads(STORE_THREADS, name="store", within_s=ASKED_WITHIN_S)
     changes = changes_of(database)
     proxies = Proxies(settings.trusted_proxies)
+    together = SharedLimit(celery, max(1, settings.requests_a_minute))
     services = Services(
         settings=settings,
         store=store,
         token_lookup=TokenLookup(known_tokens),
         throttle=Throttle(
-            bad_tokens_a_minute=settings.bad_tokens_a_minute, requests_a_minute=settings.requests_a_minute
+            bad_tokens_a_minute=settings.bad_tokens_a_minute,
+            requests_a_minute=settings.requests_a_minute,
+            elsewhere=None if settings.broker.kind == "amqp" else together.tell,
         ),
         proxies=proxies,
         caps=Caps(settings, proxies),
@@ -173,6 +177,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         with suppress(StoreUnavailable):
             await ask(services.monitor.count_answers)
         services.close()
+        together.close()
         database.close()
 
     app = FastAPIOffline(

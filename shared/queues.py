@@ -108,6 +108,17 @@ def look_at_broker(app: Celery) -> int:
         return _count(channel)
 
 
+def open_redis(app: Celery) -> tuple[Any, Any]:
+    """Return a connection of kombu's to the Redis or Valkey that is the broker, and the pool of connections in it.
+
+    Raises:
+        *BROKER_ERRORS: it did not answer.
+    """
+    connection = app.connection_for_read()
+    channel: Any = connection.channel()
+    return connection, channel.pool
+
+
 @contextmanager
 def _channel(app: Celery) -> Iterator[Any]:
     """Open a channel on a connection of its own, which each of the addresses in its URL is tried for once."""

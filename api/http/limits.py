@@ -1,5 +1,10 @@
-"""Limits on how often: bad tokens for each address, requests for each token. Counted in this process."""
+"""Limits on how often: bad tokens for each address, requests for each token. Counted in this process.
 
+Requests can be counted elsewhere as well, with other processes: what that says holds from the next request on.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from math import ceil
 from time import time
 
@@ -12,11 +17,20 @@ from api.http.problems import Problem
 PORTIONS = 600
 """Requests are counted in portions of a limit, so that many cost little: a limit is exact to a six-hundredth."""
 
+_USED_TOO_OFTEN = "This token is used too often."
+Elsewhere = Callable[[str, int, Callable[[float], None]], None]
+
 
 class Throttle:
     """Counts, and says 429 with the seconds to wait. A limit of 0 is none."""
 
-    def __init__(self, *, bad_tokens_a_minute: int, requests_a_minute: int) -> None:
+    def __init__(
+        self, *, bad_tokens_a_minute: int, requests_a_minute: int, elsewhere: Elsewhere | None = None
+    ) -> None:
+        """Tell *elsewhere* of requests, too: a token, how many more, and what to call with the seconds to refuse."""
+        self._elsewhere = elsewhere if requests_a_minute else None
+        self._refused_until: dict[str, float] = {}
+        """Of tokens that are used too often in all processes together, by the calendar."""
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._bad_tokens = _limit(bad_tokens_a_minute)
         self._requests = _limit(requests_a_minute)
@@ -40,22 +54,35 @@ class Throttle:
         Raises:
             Problem: 429, there were too many.
         """
+        if self._refused_until and self._requests is not None:
+            wait_s = self._refused_until.get(token_id, 0) - time()
+            if wait_s > 0:
+                raise _too_many(self._requests, _USED_TOO_OFTEN, wait_s)
+            self._refused_until.pop(token_id, None)
         paid = self._paid.get(token_id, 0)
         if not paid:
-            self._hit(self._requests, token_id, "This token is used too often.", cost=self._at_a_time)
+            self._hit(self._requests, token_id, _USED_TOO_OFTEN, cost=self._at_a_time)
             paid = self._at_a_time
+            if self._elsewhere is not None:
+                self._elsewhere(token_id, paid, partial(self._refuse, token_id))
         self._paid[token_id] = paid - 1
+
+    def _refuse(self, token_id: str, for_s: float) -> None:
+        self._refused_until[token_id] = time() + for_s
 
     def _hit(self, limit: RateLimitItemPerMinute | None, who: str, sentence: str, *, cost: int = 1) -> None:
         if limit is None or self._limiter.hit(limit, who, cost=cost):
             return
-        wait_s = max(1, ceil(self._limiter.get_window_stats(limit, who).reset_time - time()))
-        raise Problem(
-            "too-many-requests",
-            f"{sentence} {limit.amount} a minute are allowed: wait before you go on.",
-            retryable=True,
-            headers={"Retry-After": str(wait_s)},
-        )
+        raise _too_many(limit, sentence, self._limiter.get_window_stats(limit, who).reset_time - time())
+
+
+def _too_many(limit: RateLimitItemPerMinute, sentence: str, wait_s: float) -> Problem:
+    return Problem(
+        "too-many-requests",
+        f"{sentence} {limit.amount} a minute are allowed: wait before you go on.",
+        retryable=True,
+        headers={"Retry-After": str(max(1, ceil(wait_s)))},
+    )
 
 
 def _limit(amount: int) -> RateLimitItemPerMinute | None:
