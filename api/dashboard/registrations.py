@@ -36,13 +36,14 @@ class Asked(BaseModel):
     status: str = ""
     cause: str = ""
     host: str = ""
+    order: str = ""
     cursor: str = ""
     done: str = ""
 
 
 @router.get("/registrations")
 async def registrations(request: Request, services: Here, who: Someone, asked: Annotated[Asked, Query()]) -> Response:
-    """Those that the filters leave, newest first. An id in the search leads to what it names."""
+    """Those that the filters leave, in the order that is wanted. An id in the search leads to what it names."""
     if who is None:
         return sign_in_page(request)
     wanted = asked.q.replace("\0", "").strip()[:200]
@@ -58,7 +59,7 @@ async def registrations(request: Request, services: Here, who: Someone, asked: A
         said = "These filters can match nothing: see how they are written."
     else:
         filters = query.filters | ({"name": wanted} if wanted else {})
-        fetch = partial(services.store.registrations, filters=filters)
+        fetch = partial(services.store.registrations, filters=filters, oldest_first=asked.order == "oldest")
         shown, more = await a_page(services.ask, fetch, query, "registration")
     return framed(
         "registrations.html",
@@ -66,7 +67,7 @@ async def registrations(request: Request, services: Here, who: Someone, asked: A
         here_of(request),
         said=said,
         registrations=shown,
-        asked={"q": wanted, "status": asked.status, "cause": asked.cause, "host": asked.host},
+        asked={"q": wanted, **asked.model_dump(include={"status", "cause", "host", "order"})},
         more=more or "",
         begun=not asked.cursor,
         statuses=list(Status),

@@ -257,12 +257,17 @@ class Watch:
         return alerts, early
 
 
-def notes(store: StoreSnapshot) -> list[str]:
-    """Return what is good to know and wakes nobody: what is tried again or has stalled, and submitters' mistakes."""
-    found = [
+def pauses(store: StoreSnapshot) -> list[str]:
+    """Return which hosts are left alone, so that none is forgotten, in sentences."""
+    return [
         f"{each.host} is paused by {each.by} since {rfc3339(each.at)}{f': {each.note}' if each.note else '.'}"
         for each in store.paused
     ]
+
+
+def notes(store: StoreSnapshot) -> list[str]:
+    """Return what is good to know and wakes nobody: what is tried again or has stalled, and submitters' mistakes."""
+    found = []
     if store.retrying:
         cause, number = max(store.retrying.items(), key=lambda each: each[1])
         found.append(f"{sum(store.retrying.values())} wait to be tried again, {number} of them for {cause}.")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from api.http.counts import RequestCounts
-from api.live.alerts import Alert, Seen, Watch, notes
+from api.live.alerts import Alert, Seen, Watch, notes, pauses
 from api.live.in_time import in_time
 from api.live.threads import Threads
 from shared.broker import SILENCE, Reason, reason_of
@@ -58,6 +58,11 @@ class Snapshot:
     @property
     def notes(self) -> list[str]:
         """What is good to know, and wakes nobody, in sentences."""
+        return [*pauses(self.store), *self.other_notes]
+
+    @property
+    def other_notes(self) -> list[str]:
+        """Those, but for what is paused."""
         return [*(each.sentence for each in self.early), *notes(self.store)]
 
 

@@ -539,14 +539,17 @@ class Store:
         filters: Mapping[str, str] | None = None,
         since_ms: int | None = None,
         names: Sequence[str] = (),
+        oldest_first: bool = False,
     ) -> list[Registration]:
         """Return a page of registrations, newest first: up to *limit* with ids below *before*.
+
+        With *oldest_first* it is the other way round: those with ids above it.
 
         *filters* hold columns and the value each must have; ``name`` is compared as uniqueness sees it. None was
         submitted before *since_ms*, milliseconds since the epoch. All are named like one of *names*, patterns as a
         token has them.
         """
-        found = page(registrations, limit, before, filters)
+        found = page(registrations, limit, before, filters, oldest_first=oldest_first)
         if names:
             found = found.where(named_like(names))
         if since_ms is not None:

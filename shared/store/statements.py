@@ -69,11 +69,21 @@ def named_like(patterns: Sequence[str]) -> ColumnElement[bool]:
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "*": "%", "?": "_"})  # a pattern that is normalised holds no "_"
 
 
-def page(table: Table, limit: int, before: str | None, filters: Mapping[str, str] | None) -> Select[tuple[Any, ...]]:
-    """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest."""
-    found = select(table).order_by(table.c.id.desc()).limit(limit)
+def page(
+    table: Table,
+    limit: int,
+    before: str | None,
+    filters: Mapping[str, str] | None,
+    *,
+    oldest_first: bool = False,
+) -> Select[tuple[Any, ...]]:
+    """Return the query for a page by keyset: ids are UUIDv7, so the newest have the highest.
+
+    With *oldest_first* it is the other way round, and *before* is the last id of the page before.
+    """
+    found = select(table).order_by(table.c.id if oldest_first else table.c.id.desc()).limit(limit)
     if before is not None:
-        found = found.where(table.c.id < before)
+        found = found.where(table.c.id > before if oldest_first else table.c.id < before)
     for column, value in (filters or {}).items():
         condition = table.c.name_key == normalised(value) if column == "name" else table.c[column] == value
         found = found.where(condition)

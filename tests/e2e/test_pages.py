@@ -189,6 +189,11 @@ def test_filters_leave_what_they_name(browser: Browser, registry: Registry, arti
     ):
         assert (old["id"] in browser.look(f"/registrations?{query}").text) is found, query
     assert "can match nothing" in browser.look("/registrations?status=nonsense").text
+    newer = rejected(registry, artifact)
+    ordered = [browser.look(f"/registrations?status=rejected{more}").text for more in ("", "&order=oldest")]
+    assert newer["id"] in ordered[0]
+    oldest = re.findall(r'<tr id="found-(registration-[^"]*)"', ordered[1])
+    assert oldest == sorted(oldest)
 
 
 def test_workers_and_upstreams_are_shown(browser: Browser, registry: Registry, artifact: Artifact) -> None:

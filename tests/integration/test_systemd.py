@@ -14,7 +14,7 @@ import pytest
 
 from cli.up import up
 from shared.settings import Settings
-from tests.integration.test_kubernetes import base, bytes_of, compose, container
+from tests.integration.test_kubernetes import base, bytes_of, compose, container, pod
 from tests.running import PROJECT
 
 UNITS = PROJECT / "deploy" / "systemd"
@@ -57,7 +57,7 @@ def command(service: str) -> list[str]:
 
 
 def environment(service: str) -> dict[str, str]:
-    return dict(each.split("=", 1) for line in unit(service)["Service", "Environment"] for each in line.split())
+    return dict(each.split("=", 1) for line in unit(service)["Service", "Environment"] for each in shlex.split(line))
 
 
 def credentials(service: str) -> dict[str, str]:
@@ -169,6 +169,14 @@ def test_they_run_what_compose_runs() -> None:
         "up",
         *("--host", "127.0.0.1", "--port", "8080", "--state", "%S/plugin-registry"),
     ]
+
+
+def test_a_silent_name_server_holds_beat_up_for_no_longer_than_in_compose() -> None:
+    """Elsewhere it is asked by threads, or in turns that have limits of ours."""
+    limits = compose()["beat"]["dns_opt"]
+    assert environment("beat")["RES_OPTIONS"].split() == limits
+    options = pod(base(), "beat")["dnsConfig"]["options"]
+    assert [f"{each['name']}:{each['value']}" for each in options] == limits
 
 
 def test_settings_exist_and_secrets_are_credentials_of_those_who_need_them() -> None:
