@@ -17,13 +17,21 @@ from tests.conftest import open_loopback
 from tests.origin import Origin, Served
 from tests.running import PROJECT, Registry, running_registry, until
 
-DOCS = PROJECT / "docs"
-SHOTS = (
-    ("operations", "/operations", 1280, "light"),
-    ("operations-telephone", "/operations", 390, "dark"),
-    ("registration", "/registrations/{wrong}", 1280, "light"),
-    ("catalogue", "/", 1280, "light"),
-)
+PICTURES = PROJECT / "docs" / "pages"
+PLACES = {
+    "catalogue": "/",
+    "plugin": "/plugins/{plugin}",
+    "operations": "/operations",
+    "registrations": "/registrations",
+    "registration": "/registrations/{wrong}",
+    "upstreams": "/upstreams",
+    "upstream": "/upstreams/{host}",
+    "workers": "/workers",
+    "actions": "/actions",
+    "tokens": "/tokens",
+}
+SCREENS = ((1440, 1000, "light"), (390, 1200, "dark"))
+"""Width and height in points, and the scheme of colours that is asked for."""
 PLUGINS = (
     *(("nginx-log-collector", version, "log") for version in ("2.0.0", "2.0.1", "2.1.0")),
     *((name, "1.4.2", "metric") for name in ("postgres-metrics", "valkey-metrics", "jvm-metrics")),
@@ -48,24 +56,25 @@ def fill(registry: Registry, origin: Origin, gate: threading.Event) -> dict[str,
         return str(registry.register(submission, prefer="respond-async").json()["id"])
 
     for name, version, kind in PLUGINS:
-        registry.final(submit(name, version, kind))
+        registered = registry.final(submit(name, version, kind))
     wrong = submit("haproxy-logs", checksum=f"sha256:{'5e' * 32}")
     for each in (wrong, submit("kafka-metrics", status=404), submit("disk-metrics", status=503)):
         registry.final(each)
     submit("large-collector", body=b"x" * 900_000, gate=gate)
-    return {"wrong": wrong}
+    registry.request("POST", f"/api/v1/registrations/{wrong}/retry")
+    return {"wrong": wrong, "plugin": registered["pluginId"], "host": f"127.0.0.1:{origin.port}"}
 
 
-def shoot(chrome: Chrome, name: str, width: int, scheme: str) -> None:
-    """Write the picture *name* in docs/pages/: the page on a screen of *width* points, as far down as is worth it."""
-    media = [{"name": "prefers-color-scheme", "value": scheme}]
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    chrome.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 1000 if width > 500 else 1400, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    shot = chrome.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": False})
-    (DOCS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+def shoot(chrome: Chrome, url: str, name: str) -> None:
+    """Write the pictures of the page at *url*, one for each of `SCREENS`, as far down as that screen shows it."""
+    for width, height, scheme in SCREENS:
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        chrome.get(url)
+        shot = chrome.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+        (PICTURES / f"{name}-{width}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
 def main() -> None:
@@ -84,9 +93,9 @@ def main() -> None:
                 chrome.get(f"{registry.address}/operations")
                 chrome.find_element(By.ID, "token").send_keys(registry.token, Keys.ENTER)
                 until(lambda: chrome.find_elements(By.ID, "live"), what="the page")
-                for name, place, width, scheme in SHOTS:
-                    chrome.get(registry.address + place.format(**ids))
-                    shoot(chrome, name, width, scheme)
+                PICTURES.mkdir(exist_ok=True)
+                for name, place in PLACES.items():
+                    shoot(chrome, registry.address + place.format(**ids), name)
             finally:
                 chrome.quit()
                 gate.set()
