@@ -1,7 +1,7 @@
 """Ten situations of somebody on call, with a telephone in the hand: each is over in fewer than five actions.
 
-Each begins with what the pager, a colleague or a ticket says, at the operations page; a ticket at its link. An action is
-a tap, or a word that is typed. The faults are real ones of a running registry.
+Each begins with what the pager, a colleague or a ticket says, at the operations page; a ticket at its link. An action
+is a tap, or a word that is typed. The faults are real ones of a running registry.
 """
 
 import threading
