@@ -25,7 +25,7 @@ endif
 endif
 endif
 
-.PHONY: setup run demo test test-faults fuzz soak screenshots check format lock clean compose-demo sbom bench bench-quick screenshots
+.PHONY: setup run demo test test-faults fuzz soak screenshots check format lock clean compose-demo sbom bench bench-quick
 
 setup: .venv/.dev
 

@@ -112,6 +112,6 @@ def test_all_three_agree_with_the_store_after_a_storm(cluster: Cluster, truth: T
     seen = shown.snapshot()["registrations"]
     for status, number in seen.items():
         assert shown.metric("registrations", status=status) == number
-        assert f'<dd id="count-{status}">{number}</dd>' in shown.page()
+        assert f'<b id="count-{status}">{number}</b>' in shown.page()
     assert f"{seen['registered']} registered" in shown.command()[1]
     assert json.dumps(seen) == json.dumps(shown.snapshot()["registrations"])
