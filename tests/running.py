@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import requests
@@ -19,6 +19,7 @@ import requests
 from cli.state import StateFolder
 from shared.store.database import open_database
 from shared.store.tokens import Tokens
+from tests import forks
 
 COMMAND = [sys.executable, "-m", "cli.main"]
 PROJECT = Path(__file__).parent.parent
@@ -36,14 +37,33 @@ def run(
     *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
+    environment = clean_environment(env)
+    if forks.can_fork(environment):
+        return forks.run(arguments, environment, timeout_s)
     return subprocess.run(
         [*COMMAND, *arguments],
-        env=clean_environment(env),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
     )
+
+
+class Running(Protocol):
+    """A run of the command that was begun."""
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def wait(self, timeout: float, /) -> int: ...
+
+
+def begin(arguments: Sequence[str], env: Mapping[str, str], stream: int) -> Running:
+    """Run the command with *stream* as all three of its streams, and do not wait for its end."""
+    environment = clean_environment(env)
+    if forks.can_fork(environment):
+        return forks.fork(arguments, environment, (stream, stream, stream))
+    return subprocess.Popen([*COMMAND, *arguments], env=environment, stdin=stream, stdout=stream, stderr=stream)
 
 
 def one_sentence(output: str) -> str:

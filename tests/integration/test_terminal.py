@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +30,7 @@ from cli.main import _COMMANDS
 from cli.terminal import BELOW, OWN_SCREEN, REST_OF_LINE, TOP_LEFT, USUAL_SCREEN, say
 from shared.characters import refuse_hidden, visible
 from shared.registration import Status
-from tests.running import COMMAND, clean_environment, run
+from tests.running import PATIENCE_S, Running, begin, clean_environment, run
 
 HOSTILE_ID = (
     "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b31m\x9d0;x\x9c\r\nplugin-registry: All is well.\n\x00\x08\x7f\x85"
@@ -169,32 +169,28 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[HostileServer]:
 def on_a_terminal(call: str, server: HostileServer, *, until_it_says: str | None = None) -> str:
     """Return all that the command writes to a terminal, on stdout and stderr, less its own sequences."""
     env = {"REGISTRY_URL": server.url, "REGISTRY_TOKEN": "prg_x"}
-    return OWN_SEQUENCES.sub("", written_to_a_terminal([*COMMAND, *call.split()], env, until_it_says=until_it_says))
+    written = written_to_a_terminal(lambda terminal: begin(call.split(), env, terminal), until_it_says)
+    return OWN_SEQUENCES.sub("", written)
 
 
-def written_to_a_terminal(
-    command: list[str], env: dict[str, str] | None = None, *, until_it_says: str | None = None
-) -> str:
+def written_to_a_terminal(start: Callable[[int], Running], until_it_says: str | None = None) -> str:
     leading, following = pty.openpty()
-    process = subprocess.Popen(
-        command, env=clean_environment(env), stdin=following, stdout=following, stderr=following
-    )
+    process = start(following)
     os.close(following)
-    deadline = threading.Timer(60, process.kill)
+    deadline = threading.Timer(PATIENCE_S, process.send_signal, [signal.SIGKILL])
     deadline.start()
     written = b""
     try:
         while chunk := _read(leading):
             written += chunk
             if until_it_says and until_it_says.encode() in written:
-                process.terminate()
-        process.wait(20)
+                process.send_signal(signal.SIGTERM)
+        status = process.wait(PATIENCE_S)
     finally:
         deadline.cancel()
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
         os.close(leading)
-    assert process.returncode != -signal.SIGKILL, written[-1000:]
+    assert status != -signal.SIGKILL, written[-1000:]
     return written.decode().replace("\r\n", "\n")
 
 
@@ -308,7 +304,12 @@ except ValueError:
 
 
 def test_what_is_logged_on_a_terminal_is_shown_and_not_obeyed() -> None:
-    text = written_to_a_terminal([sys.executable, "-c", LOGGING])
+    command = [sys.executable, "-c", LOGGING]
+    text = written_to_a_terminal(
+        lambda terminal: subprocess.Popen(
+            command, env=clean_environment(), stdin=terminal, stdout=terminal, stderr=terminal
+        )
+    )
     assert "\x1b[32m" in text, "it is the form for people"
     text = re.sub(r"\x1b\[[0-9]{1,2}m", "", text)
     assert_harmless(text.replace("Traceback", "", 1))
