@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import psutil
 import requests
@@ -21,7 +21,8 @@ from shared.store.database import open_database
 from shared.store.tokens import Tokens
 from tests import forks
 
-COMMAND = [sys.executable, "-m", "cli.main"]
+PROGRAM = "cli.main"
+COMMAND = [sys.executable, "-m", PROGRAM]
 PROJECT = Path(__file__).parent.parent
 PATIENCE_S = 120.0
 """How long anything is waited for: that costs nothing where all is well, and a machine may be busy with others."""
@@ -38,8 +39,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     environment = clean_environment(env)
-    if forks.can_fork(environment):
-        return forks.run(arguments, environment, timeout_s)
+    if forks.can_fork(PROGRAM, environment):
+        return forks.run(PROGRAM, arguments, environment, timeout_s)
     return subprocess.run(
         [*COMMAND, *arguments],
         env=environment,
@@ -55,14 +56,14 @@ class Running(Protocol):
 
     def send_signal(self, sig: int, /) -> None: ...
 
-    def wait(self, timeout: float, /) -> int: ...
+    def wait(self, timeout: float | None = None, /) -> int: ...
 
 
 def begin(arguments: Sequence[str], env: Mapping[str, str], stream: int) -> Running:
     """Run the command with *stream* as all three of its streams, and do not wait for its end."""
     environment = clean_environment(env)
-    if forks.can_fork(environment):
-        return forks.fork(arguments, environment, (stream, stream, stream))
+    if forks.can_fork(PROGRAM, environment):
+        return forks.fork(PROGRAM, arguments, environment, (stream, stream, stream))
     return subprocess.Popen([*COMMAND, *arguments], env=environment, stdin=stream, stdout=stream, stderr=stream)
 
 
@@ -193,13 +194,7 @@ def running_registry(state: Path, *options: str, env: Mapping[str, str] | None =
     output = state.parent / f"{state.name}-{time.monotonic_ns()}.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "up", "--port", "0", "--state", str(state), *options],
-            env=clean_environment(env),
-            stdout=log,
-            stderr=log,
-            text=True,
-        )
+        process = _begun(PROGRAM, ["up", "--port", "0", "--state", str(state), *options], clean_environment(env), log)
     try:
 
         def address() -> str | None:
@@ -246,16 +241,13 @@ def running_api(
         (state / "token").write_text(Tokens(database).create("tests", ["register", "read"]).text)
     output = state / "api.log"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, output.open("w") as log:
-        command = [sys.executable, "-m", *served_by, "--fd", str(listener.fileno())]
-        if open_files:
-            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
-        process = subprocess.Popen(
-            command,
-            env=clean_environment(settings),
-            stdout=log,
-            stderr=log,
-            text=True,
-            pass_fds=[listener.fileno()],
+        process = _begun(
+            served_by[0],
+            [*served_by[1:], "--fd", str(listener.fileno())],
+            clean_environment(settings),
+            log,
+            inherited=[listener.fileno()],
+            open_files=open_files,
         )
         try:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -264,6 +256,27 @@ def running_api(
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _begun(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log: IO[str],
+    *,
+    inherited: Sequence[int] = (),
+    open_files: int | None = None,
+) -> "subprocess.Popen[str]":
+    """Run *module* in a process of its own, which may have *open_files*, and do not wait for its end."""
+    if open_files is None and forks.can_fork(module, environment):
+        with Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), log.fileno(), log.fileno())
+            forked = forks.fork(module, arguments, environment, streams, inherited=inherited, tied=True)
+        return cast("subprocess.Popen[str]", forked)
+    command = [sys.executable, "-m", module, *arguments]
+    if open_files is not None:
+        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True, pass_fds=inherited)
 
 
 def _ready(address: str, process: "subprocess.Popen[str]", output: Path) -> bool:

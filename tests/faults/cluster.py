@@ -1,8 +1,10 @@
 """The registry as it runs on many machines: every process by itself, to be killed, stopped and started again."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import requests
@@ -24,6 +26,7 @@ from cli.supervise import Child
 from shared.queues import QUEUE, VERIFY_TASK
 from shared.store.database import open_database
 from shared.store.tokens import SCOPES, Tokens
+from tests import forks
 from tests.conftest import a_submission, open_loopback
 from tests.faults.brokers import Broker, Valkey
 from tests.faults.history import Answer, History, everything_in, in_flight, violations
@@ -130,6 +133,23 @@ class Client:
         response = requests.request(method, self.address + path, headers=headers, timeout=PATIENCE_S, **options)
         self.history.note(Answer(asked_at, time.monotonic(), response.status_code, response.json(), submission))
         return response
+
+
+class _Forked(Child):
+    """One of our programs, which need not be loaded anew each time that it is started again."""
+
+    def start(self) -> None:
+        """Fork it, where it can be."""
+        _python, _m, module, *arguments = self.command
+        if not forks.can_fork(module, self.environment):
+            super().start()
+            return
+        assert self.log is not None
+        with Path(os.devnull).open("rb") as nothing, self.log.open("ab") as log:
+            streams = (nothing.fileno(), log.fileno(), log.fileno())
+            forked = forks.fork(module, arguments, self.environment, streams, inherited=self.pass_fds, tied=True)
+        self.process = cast("subprocess.Popen[bytes]", forked)
+        self.started = time.monotonic()
 
 
 class Cluster:
@@ -253,7 +273,8 @@ class Cluster:
             **self.settings,
             **(settings or {}),
         }
-        child = Child(name, command, clean_environment(environment), self.folder / f"{name}.log", pass_fds)
+        kind = _Forked if command[:2] == (sys.executable, "-m") else Child
+        child = kind(name, command, clean_environment(environment), self.folder / f"{name}.log", pass_fds)
         child.start()
         self.children[name] = child
         (self.altered.add if altered or settings else self.altered.discard)(name)

@@ -1,5 +1,6 @@
 """Services by themselves, started as they are documented, over a store and a broker that a test chooses."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import psutil
 
+from tests import forks
 from tests.running import PATIENCE_S, clean_environment, until
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "--app")
@@ -51,7 +54,7 @@ class Service:
             assert words in self.said or self.runs, self.said
             return self.said if words in self.said else None
 
-        said: str = until(found, what=f"{words!r} from {self.process.args!r}")
+        said: str = until(found, what=f"{words!r} from {self.output.stem}")
         return said
 
     def end(self, number: int = signal.SIGTERM) -> int:
@@ -66,10 +69,13 @@ def service(name: str, folder: Path, environment: Mapping[str, str], *, cwd: Pat
     output = folder / f"{name.replace(' ', '-').replace(chr(39), '')}.log"
     cleaned = clean_environment({"PYTHONUNBUFFERED": "1", **environment})
     cleaned.pop("HOME", None)
-    with output.open("w") as log:
-        process = subprocess.Popen(
-            COMMANDS[name], env=cleaned, cwd=cwd, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
+    _python, _m, module, *arguments = COMMANDS[name]
+    with output.open("w") as log, Path(os.devnull).open("rb") as nothing:
+        if cwd is None and forks.can_fork(module, cleaned):
+            streams = (nothing.fileno(), log.fileno(), log.fileno())
+            process = cast("subprocess.Popen[bytes]", forks.fork(module, arguments, cleaned, streams, tied=True))
+        else:
+            process = subprocess.Popen(COMMANDS[name], env=cleaned, cwd=cwd, stdout=log, stderr=log, stdin=nothing)
     try:
         yield Service(process, output)
     finally:
