@@ -76,8 +76,8 @@ def test_a_backup_that_was_copied_over_a_store_that_crashed_is_not_mixed_with_it
     assert "another was copied over it" in one_sentence(done.stderr)
     assert "plugin-registry restore FILE" in done.stderr
     assert run("restore", str(backed_up[1]), "--state", str(state)).returncode == 0
-    with running_registry(state) as registry:
-        assert names(registry) == {"before"}
+    with closing(sqlite3.connect(store)) as restored:
+        assert restored.execute("SELECT name FROM registrations").fetchall() == [("before",)]
     with running_registry(crashed) as registry:
         assert names(registry) == {"before", "later", "crashed"}, "a crash alone loses nothing"
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.conftest import a_submission
-from tests.running import PATIENCE_S, Registry, problem, running_registry
+from tests.running import PATIENCE_S, Registry, problem, running_api
 
 
 def post_raw(registry: Registry, body: bytes) -> requests.Response:
@@ -154,7 +154,7 @@ def test_a_schema_built_to_run_for_ever_holds_nobody_up(registry: Registry, sche
 
 def test_bad_tokens_are_limited_by_address_and_good_ones_are_not(tmp_path: Path) -> None:
     env = {"REGISTRY_BAD_TOKENS_A_MINUTE": "5", "REGISTRY_REQUESTS_A_MINUTE": "20"}
-    with running_registry(tmp_path / "state", env=env) as registry:
+    with running_api(tmp_path / "state", env=env) as registry:
         answers = [registry.get("/api/v1/plugins", token="prg_bad") for _ in range(8)]
         assert [each.status_code for each in answers] == [401] * 5 + [429] * 3
         assert int(answers[-1].headers["Retry-After"]) > 0

@@ -4,6 +4,7 @@ import pytest
 
 from tests.faults.cluster import Cluster, Truth, all_at_once
 from tests.pooler import pgbouncer
+from tests.running import until
 
 pytestmark = pytest.mark.program("pgbouncer")
 
@@ -21,5 +22,6 @@ def test_behind_a_pooler_every_submission_is_taken_and_every_token_known(cluster
         assert waited.status_code == 200, waited.text
         cluster.until_final()
         cluster.check(*ids)
-        assert cluster.events("api", "nothing is told through this pooler, so the store is asked")
+        said = "nothing is told through this pooler, so the store is asked"
+        until(lambda: cluster.events("api", said), what="word of it")
         cluster.stop("api", "worker-1")

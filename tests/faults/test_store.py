@@ -295,7 +295,6 @@ def test_on_a_full_disk_submissions_are_refused_and_nothing_that_was_accepted_is
     until(lambda: all(artifact.requests for _, artifact in held), what="every download under way")
     refused: list[dict[str, str]] = []
     with disk.full_for([cluster.process(name).pid for name in cluster.children]):
-        gate.set()
 
         def stays_full() -> bool:
             """There may be room for a few more in pages that the store has already."""
@@ -311,6 +310,10 @@ def test_on_a_full_disk_submissions_are_refused_and_nothing_that_was_accepted_is
             return len(refused) >= 20
 
         until(stays_full, what="a store without room")
+        gate.set()
+        until(
+            lambda: any(cluster.events(name, "store away") for name in WORKERS), what="a worker that is refused too"
+        )
         assert client.look(ids[0])["id"] == ids[0], "what is there can be read"
         assert cluster.in_flight()
     all_at_once(client.taken, refused)
