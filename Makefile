@@ -6,6 +6,8 @@ STATE ?=
 JOBS ?= 4
 FUZZ_S ?= 600
 SOAK_S ?= 3600
+# Each test file is compiled in each process, and each program at each start, where nothing compiled may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Each takes a virtual environment. A lock is complete, so it is installed as it is: no resolver runs, and the
 # day makes no difference; then what is there is checked. Through uv where it is on PATH, else by the environment's pip.

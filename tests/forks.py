@@ -26,12 +26,14 @@ from tempfile import TemporaryFile
 from typing import Any
 
 _STORE = ("alembic.command", "shared.store.postgresql", "sqlalchemy.dialects.sqlite")
+_API = ("api.main", "kombu.transport.pyamqp", "kombu.transport.redis", "uvloop", *_STORE)
 _LOADED = {
     "cli.main": (
         *("cli.up", "cli.demo", "cli.register", "cli.queue", "cli.operate", "cli.tokens", "cli.migrate"),
         *("cli.backup", "cli.doctor", *_STORE),
     ),
-    "api.main": ("api.main", "kombu.transport.pyamqp", "kombu.transport.redis", "uvloop", *_STORE),
+    "api.main": _API,
+    "uvicorn": _API,
     "celery": (
         *("celery.bin.celery", "celery.apps.beat", "celery.apps.worker", "celery.concurrency.thread"),
         *("kombu.transport.pyamqp", "kombu.transport.redis", "worker.consumer", "worker.heartbeat"),
@@ -199,7 +201,7 @@ def _serve(asked: socket.socket) -> str:
 def _load(module: str) -> None:
     for each in _LOADED[module]:
         import_module(each)
-    sys.modules.pop(module, None)  # it is run in each fork
+    sys.modules.pop("api.main", None)  # each fork runs it
     gc.collect()
     gc.freeze()
 

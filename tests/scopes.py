@@ -20,15 +20,23 @@ _TOGETHER = {
 }
 _SCOPES = {f"test_{name}.py": scope for scope, names in _TOGETHER.items() for name in names}
 FIRST = (
-    "tests/faults/test_workers.py",
-    REGISTRY,
     CLUSTER,
-    "tests/faults/test_store.py",
-    "tests/e2e/test_running.py",
-    "tests/e2e/test_limits.py",
-    "tests/faults/test_machine.py",
+    REGISTRY,
     "tests/integration/test_hostile_servers.py",
+    "tests/faults/test_workers.py",
+    "tests/e2e/test_limits.py",
+    "tests/e2e/test_running.py",
+    "tests/faults/test_machine.py",
+    "tests/faults/test_store.py",
     "tests/e2e/test_liveness.py",
+    "tests/e2e/test_backup.py",
+    "tests/integration/test_upstreams.py",
+    "tests/integration/test_terminal.py",
+    "tests/integration/test_queue.py",
+    "tests/integration/test_lanes.py",
+    "tests/integration/test_resume.py",
+    "tests/faults/test_services.py",
+    "tests/faults/test_sentinel.py",
 )
 
 
