@@ -53,6 +53,7 @@ class Forked:
         self.pid = pid
         self.returncode: int | None = None
         self._ended = os.pidfd_open(pid)
+        self._asking = threading.Lock()
 
     def send_signal(self, number: int, /) -> None:
         """Send it a signal, unless it has ended."""
@@ -75,13 +76,14 @@ class Forked:
 
     def wait(self, timeout: float | None = None, /) -> int:
         """Return its status once it has ended."""
-        if self.returncode is None:
-            waiting = select.poll()
-            waiting.register(self._ended, select.POLLIN)
-            if not waiting.poll(None if timeout is None else timeout * 1000):
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-            self.returncode = int(_server().ask({"ended": self.pid}))
-        return self.returncode
+        waiting = select.poll()
+        waiting.register(self._ended, select.POLLIN)
+        if not waiting.poll(None if timeout is None else timeout * 1000):
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        with self._asking:
+            if self.returncode is None:
+                self.returncode = int(_server().ask({"ended": self.pid}))
+            return self.returncode
 
     def __del__(self) -> None:
         os.close(self._ended)

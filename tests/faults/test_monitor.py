@@ -95,7 +95,17 @@ def test_a_store_that_is_gone_is_told_though_no_token_can_be_looked_up(
 
 def test_all_three_agree_with_the_store_after_a_storm(cluster: Cluster, truth: Truth, shown: Shown) -> None:
     """Workers are killed in the middle of it: what they had settled is counted all the same, and once."""
-    before = {each: shown.metric("outcomes_total", status=each) for each in ("registered", "rejected")}
+    statuses = ("registered", "rejected")
+
+    def all_counted() -> bool:
+        return all(
+            shown.metric("outcomes_total", status=each) == shown.metric("registrations", status=each)
+            for each in statuses
+        )
+
+    cluster.until_final()
+    until(all_counted, what="the count of all that other tests left")
+    before = {each: shown.metric("outcomes_total", status=each) for each in statuses}
     good = all_at_once(cluster.client.accepted, truth.submissions(100))
     bad = all_at_once(cluster.client.accepted, [each | {"checksum": WRONG} for each in truth.submissions(50)])
     for name in list(cluster.workers):

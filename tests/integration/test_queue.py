@@ -25,7 +25,7 @@ from shared.broker import BROKER_ERRORS, reason_of
 from shared.queues import IDS_PER_BELL, PROBE, QUEUE, celery_app, look_at_broker, messages_waiting, ring
 from shared.registration import RegistrationId
 from shared.settings import Settings, read_settings
-from tests.running import until
+from tests.running import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def a_tls_server(authority: trustme.CA) -> Iterator[tuple[int, list[bool]]]:
                 while True:
                     accepted, _address = listener.accept()
                     with contextlib.closing(accepted):
-                        accepted.settimeout(5)
+                        accepted.settimeout(PATIENCE_S)
                         try:
                             with context.wrap_socket(accepted, server_side=True) as encrypted:
                                 content.append(bool(encrypted.recv(1)))  # who is not says nothing else
