@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 Answer = TypeVar("Answer")
 MAX_GROWTH_BYTES = 256 * 2**20
 _processes = multiprocessing.get_context("forkserver")  # a fork of ours would take a copy of our threads' locks along
+_processes.set_forkserver_preload(["pytest", "tests.fuzz.targets"])  # for all who use it: the first of them starts it
 
 
 def within_cpu_s(seconds: float, call: Callable[..., Answer], *arguments: Any) -> Answer:
