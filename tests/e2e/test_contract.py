@@ -33,6 +33,7 @@ REGISTRATION_FIELDS = NINE - {"registeredAt"} | {
     "nextAttemptAt",
     "pluginId",
     "retryOf",
+    "retriedAs",
     "ahead",
     "estimatedWaitS",
     "problem",

@@ -173,6 +173,12 @@ def test_actions_are_filtered_and_had_as_csv(browser: Browser, registry: Registr
     registry.request("POST", f"/api/v1/registrations/{old['id']}/retry")
     text = browser.look("/actions.csv?what=retry").text
     rows = list(csv.DictReader(text.splitlines()))
+    send(browser, "/operations", "acknowledge:downloads-stall", note='=HYPERLINK("x")')
+    registry.request("POST", "/api/v1/alerts/downloads-stall/withdraw")
+    noted = list(
+        csv.DictReader(browser.look("/actions.csv?what=acknowledge&subject=downloads-stall").text.splitlines())
+    )
+    assert noted[0]["note"] == '\'=HYPERLINK("x")', "no spreadsheet takes it for a formula"
     assert old["id"] in {each["registration"] for each in rows}
     assert {each["what"] for each in rows} == {"retry"}
     assert old["id"] not in browser.look("/actions?what=pause").text
@@ -218,6 +224,18 @@ def test_who_may_only_read_finds_no_button_on_any_page(registry: Registry, artif
     assert send(reader, "/operations", f"retry:{old['id']}").status_code == 403
 
 
+@pytest.mark.parametrize(
+    "page", ["/", "/registrations", "/upstreams", "/workers", "/actions", "/actions.csv", "/tokens"]
+)
+def test_no_page_is_shown_to_strangers(registry: Registry, artifact: Artifact, page: str) -> None:
+    found = registry.final(accepted(registry, artifact()[0]))
+    pages = [page, f"/plugins/{found['pluginId']}", f"/registrations/{found['id']}"] if page == "/" else [page]
+    for each in pages:
+        text = requests.get(registry.address + each, timeout=PATIENCE_S).text
+        assert "Token of scope" in text, each
+        assert found["name"] not in text, each
+
+
 def test_an_open_catalogue_is_read_by_anybody_and_nothing_else_is(tmp_path: Path) -> None:
     with running_registry(tmp_path / "state", env={"REGISTRY_CATALOGUE_OPEN": "true"}) as open_one:
         for page, shown in (("/", True), ("/registrations", False), ("/operations", False), ("/actions.csv", False)):
@@ -248,6 +266,8 @@ def test_a_token_is_made_shown_once_and_revoked_on_the_page(browser: Browser, re
     assert "It is revoked" in send(browser, "/tokens", f"revoke:{token_id}").text
     assert registry.get("/api/v1/plugins", token=text).status_code == 401
     assert f"create-token {token_id}" in browser.look("/actions?what=create-token").text
+    forged = browser.session.post(f"{registry.address}/tokens", data=fields | {"form": "0" * 64}, timeout=PATIENCE_S)
+    assert (forged.status_code, "prg_" in forged.text) == (403, False)
     fields["label"] = ""
     refused = browser.session.post(f"{registry.address}/tokens", data=fields, timeout=PATIENCE_S)
     assert (refused.status_code, "Correct label" in refused.text) == (422, True)

@@ -26,7 +26,7 @@ UNGUARDED = {
     "postgresql": (
         "CREATE TABLE copied (LIKE {table})",
         "INSERT INTO copied SELECT * FROM {table}",
-        "DROP TABLE {table}",
+        "DROP TABLE {table} CASCADE",
         "ALTER TABLE copied RENAME TO {table}",
     ),
 }

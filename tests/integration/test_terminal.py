@@ -269,7 +269,7 @@ def test_what_is_watched_is_shown_and_not_obeyed(hostile: HostileServer) -> None
 @pytest.mark.parametrize("hostile", ["success"], indirect=True)
 def test_what_is_watched_has_a_screen_of_its_own_that_is_left_again(hostile: HostileServer) -> None:
     env = {"REGISTRY_URL": hostile.url, "REGISTRY_TOKEN": "prg_x", "COLUMNS": "60", "LINES": "12"}
-    text = written_to_a_terminal([*COMMAND, "queue", "--watch"], env, until_it_says="more lines")
+    text = written_to_a_terminal(lambda terminal: begin(["queue", "--watch"], env, terminal), "more lines")
     assert text.startswith(OWN_SCREEN)
     assert text.endswith(USUAL_SCREEN), "though it was ended by a signal"
     frames = text.removeprefix(OWN_SCREEN).removesuffix(USUAL_SCREEN).split(TOP_LEFT)[1:]

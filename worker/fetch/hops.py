@@ -110,7 +110,7 @@ class Fetcher:
             answer.close()
             wants_cookie = wants_cookie or bool(answer.head.values("set-cookie"))
             url, target = self._follow(url, target, answer.head.values("location"))
-            attempt.hops.append(scrub(url.partition("?")[0])[:MAX_HOP_CHARACTERS])
+            attempt.hops.append(scrub(url)[:MAX_HOP_CHARACTERS])
             if url in asked and answer.header("Retry-After"):
                 raise UpstreamBusy(
                     f"The artifact's host answered {answer.status}: later, at the same place.",
