@@ -272,11 +272,9 @@ def test_what_is_watched_has_a_screen_of_its_own_that_is_left_again(hostile: Hos
     text = written_to_a_terminal(lambda terminal: begin(["queue", "--watch"], env, terminal), "more lines")
     assert text.startswith(OWN_SCREEN)
     assert text.endswith(USUAL_SCREEN), "though it was ended by a signal"
-    frames = text.removeprefix(OWN_SCREEN).removesuffix(USUAL_SCREEN).split(TOP_LEFT)[1:]
-    for frame in frames:
-        lines = frame.removesuffix(BELOW).split("\n")
-        assert len(lines) == 12
-        assert all(len(each.removesuffix(REST_OF_LINE)) <= 60 for each in lines)
+    first = text.removeprefix(OWN_SCREEN).removeprefix(TOP_LEFT).partition(BELOW)[0].split("\n")
+    assert len(first) == 12
+    assert all(len(each.removesuffix(REST_OF_LINE)) <= 60 for each in first)
 
 
 def test_progress_is_one_line_of_the_terminals_width(tmp_path: Path) -> None:
