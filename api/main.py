@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -32,10 +32,11 @@ from api.http.access_log import AccessLog
 from api.http.body import invalid_query
 from api.http.counts import RequestCounts
 from api.http.limits import Throttle
+from api.http.methods import Head, methods_at
 from api.http.openapi import openapi_document
 from api.http.places import Caps, Held
 from api.http.plain import PlainRequests
-from api.http.prefix import Prefix
+from api.http.prefix import Prefix, route_of
 from api.http.problems import Problem, answer_to, problem_of, problem_response
 from api.http.protocol import Gate, over_our_wire
 from api.http.proxies import Proxies
@@ -183,32 +184,16 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     app = FastAPIOffline(
         title="Plugin registry",
         version=version("plugin-registry"),
-        description="A registry of monitoring-agent plugins that lists nothing it has not checked itself.",
         redoc_url=None,
         redirect_slashes=False,  # such a redirect would lead wherever the client's Host says
         lifespan=lifespan,
     )
     app.state.services = services
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]  # as FastAPI documents it
-    rooms = (
-        register,
-        plugins,
-        registrations,
-        snapshot,
-        operations,
-        upstreams,
-        alerts,
-        tokens,
-        metrics,
-        health,
-        problem_pages,
-    )
-    for router in (*(each.router for each in rooms), *ROUTERS):
-        app.include_router(router)
-    _add_error_handlers(app)
+    _add_routes(app)
     short = Shortcut(app, "POST", "/api/v1/plugins", register.register_plugin, answer_to)
     # The log outside everything else, so that a surprise is logged as the 500 it is.
-    return Prefix(AccessLog(PlainRequests(Held(short)), counts, told=told), settings.root_path)
+    return Prefix(AccessLog(PlainRequests(Head(Held(short))), counts, told=told), settings.root_path)
 
 
 @cache
@@ -259,7 +244,18 @@ def _when_told_to_stop(leave: Callable[[], None]) -> None:
         signal.signal(number, stop)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def _add_routes(app: FastAPI) -> None:
+    rooms = (
+        *(register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens),
+        *(metrics, health, problem_pages),
+    )
+    routers = (*(each.router for each in rooms), *ROUTERS)
+    for router in routers:
+        app.include_router(router)
+    _add_error_handlers(app, routers)
+
+
+def _add_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
         return problem_page(request, error) or answer_to(error)
@@ -273,9 +269,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         return problem_response(invalid_query(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> Response:
+    async def refused(request: Request, error: HTTPException) -> Response:
         code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed-request")
-        return problem_response(Problem(code, f"{error.detail}.", headers=error.headers))
+        headers = dict(error.headers or {})
+        if code == "method-not-allowed" and (methods := methods_at(route_of(request.scope), routers)):
+            headers["Allow"] = ", ".join(methods)
+        return problem_response(Problem(code, f"{error.detail}.", headers=headers))
 
     @app.exception_handler(Exception)
     async def surprise(_request: Request, error: Exception) -> Response:

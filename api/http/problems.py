@@ -178,13 +178,15 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for problems with these *codes*, one for each status."""
     by_status: dict[int | str, dict[str, Any]] = {}
     for code in codes:
-        status, title = KINDS[code].status, KINDS[code].title
-        document = Problem(code, f"{title}.").document
+        kind = KINDS[code]
+        status, title = kind.status, kind.title
+        document = Problem(code, f"{title}.", fault=kind.faults[0], retryable=kind.retryable).document
         entry = by_status.setdefault(
             status,
             {
                 "model": ProblemDocument,
                 "description": "",
+                "headers": _HEADERS_OF.get(status, {}),
                 "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}},
             },
         )
@@ -193,4 +195,11 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
+_SECONDS = {"schema": {"type": "integer"}, "description": "Seconds to wait before the same is sent again"}
+_HEADERS_OF: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "RFC 6750"}},
+    403: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Which scope is missing (RFC 6750)"}},
+    429: {"Retry-After": _SECONDS},
+    503: {"Retry-After": _SECONDS},
+}
 _SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}

@@ -12,13 +12,23 @@ from shared.store.database import SchemaMismatch
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Whether the process lives")
+@router.get(
+    "/healthz",
+    operation_id="GetHealth",
+    summary="Whether the process lives",
+    responses=documented("head-too-large", "too-many-requests"),
+)
 async def healthz() -> dict[str, str]:
     """Ask nobody else."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Whether submissions can be taken", responses=documented("store-unavailable"))
+@router.get(
+    "/readyz",
+    operation_id="GetReadiness",
+    summary="Whether submissions can be taken",
+    responses=documented("head-too-large", "too-many-requests", "store-unavailable"),
+)
 async def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
     """Ask the store whether it is there, and of this version."""
     try:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.prefix import at
-from api.http.problems import KINDS, Problem
+from api.http.problems import KINDS, Problem, documented
 from shared.errors import RegistryError
 from shared.explained import CODES_WITH_A_STATUS, Explained, causes_of, codes, explained
 
@@ -29,7 +29,13 @@ _FAULTS = {
 }
 
 
-@router.get("/problems", operation_id="ListProblems", summary="Every kind of problem", response_class=Response)
+@router.get(
+    "/problems",
+    operation_id="ListProblems",
+    summary="Every kind of problem",
+    response_class=Response,
+    responses=documented("head-too-large", "too-many-requests"),
+)
 async def list_problems(request: Request) -> Response:
     """All codes, each with its causes."""
     found = [each for code in codes() if (each := explained(code)) is not None]
@@ -43,6 +49,7 @@ async def list_problems(request: Request) -> Response:
     operation_id="ExplainProblem",
     summary="One code, or cause, explained",
     response_class=Response,
+    responses=documented("not-found", "head-too-large", "too-many-requests"),
 )
 async def explain_problem(word: str, request: Request) -> Response:
     """What happened, whose fault it is, what to do, and an example: HTML for a browser, else text."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response
 
 from api.http.auth import allowed, following
@@ -34,6 +34,13 @@ from shared.store.tokens import Token
 router = APIRouter(tags=["registrations"])
 
 
+ProblemOrNone = Annotated[
+    dict[str, Any] | None,
+    WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/ProblemDocument"}, {"type": "null"}]}),
+]
+"""A problem as it is sent, whose members the document names."""
+
+
 class RegistrationView(View):
     """A registration as clients see it: what was submitted, and how far it has come."""
 
@@ -48,7 +55,7 @@ class RegistrationView(View):
     plugin_id: str | None = Field(description="The plugin it became")
     retry_of: str | None = Field(description="The registration that this one tries again")
     retried_as: str | None = Field(description="The newest registration that tries this one again")
-    problem: dict[str, Any] | None = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
+    problem: ProblemOrNone = Field(description="Why it ended, or why its last attempt failed (RFC 9457)")
     ahead: int | None = Field(None, description="Of one that is queued and due: how many were submitted before it")
     estimated_wait_s: float | None = Field(
         None,
@@ -179,7 +186,7 @@ class AttemptView(View):
     worker: str | None
     bytes_downloaded: int
     hops: list[str] = Field(description="Where redirects led, without queries")
-    problem: dict[str, Any] | None = Field(description="Why it failed (RFC 9457); null of what registered it")
+    problem: ProblemOrNone = Field(description="Why it failed (RFC 9457); null of what registered it")
 
     @classmethod
     def of(cls, attempt: Attempted, registration_id: RegistrationId) -> "AttemptView":
