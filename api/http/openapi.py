@@ -14,9 +14,9 @@ TAGS = {
     "problems": "What each code and cause means, and what to do.",
 }
 DESCRIPTION = (
-    "A registry of monitoring-agent plugins that lists nothing it has not checked itself: it downloads each artifact, "
-    "hashes it as it streams, and lists the plugin if that is what was declared. A failure is a problem "
-    "document (RFC 9457): its `code` decides what follows, and its `type` leads to a page that explains it."
+    "A registry of monitoring-agent plugins that lists nothing it has not checked itself: it downloads each artifact "
+    "and hashes it as it streams, and lists the plugin if that is what was declared. Failures are problem documents "
+    "(RFC 9457): `code` decides what follows, and `type` leads to a page that explains it."
 )
 _STREAM = {
     "type": "string",
