@@ -8,7 +8,7 @@ from typing import Any
 import click
 import requests
 
-from cli.refusal import CANCELED, CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, USAGE, Refusal
+from cli.refusal import CANCELED, CONFLICT, NOT_AUTHORISED, REFUSED, UNREACHABLE, UPSTREAM_FAILED, USAGE, Refusal
 from cli.state import StateFolder
 from shared.explained import explained
 from shared.settings import BadSettings, read_settings
@@ -28,6 +28,7 @@ class Client:
     """Talks to the registry at *url* with *token*."""
 
     def __init__(self, url: str, token: str) -> None:
+        token = token.strip()  # what a file or a CI variable leaves around it
         if not (token.isascii() and token.isprintable()):
             raise Refusal("REGISTRY_TOKEN holds characters that no token has.", NOT_AUTHORISED)
         self.url = url.rstrip("/")
@@ -167,4 +168,6 @@ def exit_status(answer: Answer) -> int:
         return CONFLICT
     if answer.status in {429, 500, 503}:
         return UNREACHABLE
-    return REFUSED if answer.status in {422, 502} and code != "invalid-fields" else USAGE
+    if answer.status == 502:
+        return UNREACHABLE if answer.document.get("fault") == "registry" else UPSTREAM_FAILED
+    return REFUSED if answer.status == 422 and code != "invalid-fields" else USAGE

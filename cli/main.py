@@ -10,6 +10,7 @@ _COMMANDS = {
     "demo": "cli.demo:demo",
     "register": "cli.register:register",
     "status": "cli.register:status",
+    "wait": "cli.register:wait",
     "list": "cli.register:list_plugins",
     "queue": "cli.queue:queue",
     "failures": "cli.operate:failures",

@@ -16,6 +16,7 @@ CONFLICT = 6
 UNREACHABLE = 7
 ALERTS = 8
 CANCELED = 9
+UPSTREAM_FAILED = 10
 
 
 class Refusal(click.ClickException):

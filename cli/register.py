@@ -1,7 +1,6 @@
 """`register`, `status` and `list`: the registry from a shell or a CI job."""
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,14 +8,11 @@ from urllib.parse import quote
 import click
 
 from cli.client import Answer, Client, client_from_environment, refusal_of
+from cli.follow import Teller, follow
 from cli.precheck import look_at_file, look_at_url
-from cli.refusal import STILL_RUNNING, UNREACHABLE, USAGE, Refusal
-from cli.terminal import say, say_again, say_json
-from shared.errors import REGISTERED_MEANWHILE
+from cli.refusal import STILL_RUNNING, USAGE, Refusal
+from cli.terminal import say, say_json
 
-POLL_S = 0.25
-SILENT_S = 5.0
-"""After so long without news the registry is asked."""
 _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
 
 
@@ -43,6 +39,7 @@ _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "co
 @click.option(
     "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0), help="How long to wait, in seconds."
 )
+@click.option("--quiet", is_flag=True, help="Say nothing while it is verified; only how it ended.")
 @click.option("--dry-run", is_flag=True, help="Check token, fields, egress and conflict; change nothing.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
 def register(  # noqa: PLR0917  # one for each option
@@ -57,13 +54,15 @@ def register(  # noqa: PLR0917  # one for each option
     config_schema: str,
     wait: bool,
     timeout: float,
+    quiet: bool,
     dry_run: bool,
     json_wanted: bool,
 ) -> None:
     """Register a plugin: the registry downloads URL and compares it with the checksum.
 
     Exit status: 0 registered, 2 usage, 3 refused by verification, 4 not authorised, 5 still running
-    when --timeout ran out, 6 conflict, 7 server unreachable, 9 canceled by an operator.
+    when --timeout ran out, 6 conflict, 7 server unreachable or in trouble, 9 canceled by an operator,
+    10 the artifact's host kept failing. Stopped by a signal, it says how to go on.
     """
     submission = {
         "name": name,
@@ -81,7 +80,11 @@ def register(  # noqa: PLR0917  # one for each option
         look_at_url(url, artifact)
     answer = client.submit(submission, dry_run=dry_run)
     if answer.status == 204:
-        say("Nothing stands in the way of this registration; nothing was changed.", err=True)
+        said = "Nothing stands in the way of this registration; nothing was changed."
+        if json_wanted:
+            say_json({"outcome": "dry-run", "detail": said})
+        else:
+            say(said, err=True)
         return
     if answer.status == 202:
         if not wait:
@@ -90,16 +93,40 @@ def register(  # noqa: PLR0917  # one for each option
             else:
                 say(str(answer.document["id"]))
             return
-        answer = follow(client, answer.document, timeout_s=timeout)
-        if answer.status == 202:
-            if json_wanted:
-                say_json(answer.document)
-            raise Refusal(
-                f"Still {answer.document['status']} after {timeout:g} s: "
-                f"ask `plugin-registry status {answer.document['id']}`.",
-                STILL_RUNNING,
-            )
+        _wait(client, answer.document, timeout, quiet=quiet, json_wanted=json_wanted)
+        return
     _conclude(answer, json_wanted=json_wanted)
+
+
+@click.command()
+@click.argument("registration_id")
+@click.option(
+    "--timeout", default=300.0, show_default=True, type=click.FloatRange(min=0), help="How long to wait, in seconds."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing while it is verified; only how it ended.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+def wait(registration_id: str, timeout: float, quiet: bool, json_wanted: bool) -> None:
+    """Wait for a registration that was submitted before, and end as `register` does."""
+    client = client_from_environment()
+    answer = client.get(f"/api/v1/registrations/{quote(registration_id, safe='')}")
+    if answer.status != 200:
+        raise refusal_of(answer)
+    _wait(client, answer.document, timeout, quiet=quiet, json_wanted=json_wanted)
+
+
+def _wait(client: Client, registration: dict[str, Any], timeout_s: float, *, quiet: bool, json_wanted: bool) -> None:
+    """Follow *registration*, and say how it ended, or that it has not."""
+    answer = follow(client, registration, timeout_s=timeout_s, teller=Teller(quiet=quiet))
+    if answer.status != 202:
+        _conclude(answer, json_wanted=json_wanted)
+        return
+    if json_wanted:
+        say_json(answer.document)
+    raise Refusal(
+        f"Still {answer.document['status']} after {timeout_s:g} s: "
+        f"`plugin-registry wait {answer.document['id']}` goes on waiting.",
+        STILL_RUNNING,
+    )
 
 
 @click.command()
@@ -152,79 +179,6 @@ def list_plugins(
         say(f"{plugin['name']} {plugin['version']}  {plugin['pluginType']}  {plugin['checksum']}")
     if answer.document["nextCursor"]:
         say(f"There are more than {limit}: raise --limit or filter.", err=True)
-
-
-def follow(client: Client, registration: dict[str, Any], *, timeout_s: float) -> Answer:
-    """Return the plugin, or the problem, that *registration* comes to; show its progress on a terminal.
-
-    A registry that is away for a while is waited for like a registration that takes its time.
-
-    Returns:
-        after *timeout_s* the registration as it was last seen, as a 202.
-    """
-    give_up = time.monotonic() + timeout_s
-    try:
-        while registration["status"] in {"queued", "verifying"}:
-            if time.monotonic() > give_up:
-                return Answer(202, registration)
-            path = f"/api/v1/registrations/{registration['id']}/events"
-            silent_s = max(POLL_S, min(SILENT_S, give_up - time.monotonic()))
-            for news in client.events(path, silent_s=silent_s):
-                registration = news
-                say_again(_progress(registration))
-                if time.monotonic() > give_up:
-                    break
-            if registration["status"] not in {"queued", "verifying"}:
-                break
-            time.sleep(POLL_S)
-            answer = _patient_get(client, f"/api/v1/registrations/{registration['id']}", give_up)
-            if answer.status != 200:
-                return Answer(202, registration) if _busy(answer) else answer
-            registration = answer.document
-            say_again(_progress(registration))
-    finally:
-        say_again("")
-    if registration["status"] == "registered":
-        return _patient_get(client, f"/api/v1/plugins/{registration['pluginId']}", give_up)
-    problem = registration["problem"]
-    if problem.get("cause") == REGISTERED_MEANWHILE:
-        return _patient_get(client, f"/api/v1/plugins/{quote(str(problem['pluginId']), safe='')}", give_up)
-    return Answer(problem["status"], problem)
-
-
-def _patient_get(client: Client, path: str, give_up: float) -> Answer:
-    """Return the answer to a GET; while there is none, or the registry is not well, ask again until *give_up*."""
-    while True:
-        try:
-            answer = client.get(path)
-            if not _busy(answer):
-                return answer
-        except Refusal as error:
-            if error.exit_code != UNREACHABLE:
-                raise
-            answer = Answer(503, {})
-        if time.monotonic() > give_up:
-            return answer
-        time.sleep(POLL_S)
-
-
-def _busy(answer: Answer) -> bool:
-    """Whether the registry is not well, or has no place for this token at the moment."""
-    return answer.status >= 500 or answer.status == 429
-
-
-def _progress(registration: dict[str, Any]) -> str:
-    """Return a bar of how far *registration* has come."""
-    done, total = registration["bytesDownloaded"], registration["artifactBytes"]
-    mib = f"{done / 2**20:.1f}" + (f" of {total / 2**20:.1f}" if total else "") + " MiB"
-    filled = int(30 * done / total) if total else 0
-    state = registration["status"]
-    if state == "queued" and registration["attempts"]:
-        state = f"trying again ({registration['attempts']} so far)"
-    elif registration.get("ahead") is not None:
-        wait = registration["estimatedWaitS"]
-        state = f"queued, {registration['ahead']} ahead" + (f", about {wait:.0f} s" if wait is not None else "")
-    return f"{registration['name']} {registration['version']}  [{'#' * filled:<30}]  {mib}  {state}"
 
 
 def _conclude(answer: Answer, *, json_wanted: bool) -> None:

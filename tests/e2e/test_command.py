@@ -1,6 +1,9 @@
 """The command line as a person and a CI job use it, against the running registry."""
 
 import json
+import re
+import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +12,7 @@ import requests
 
 from tests.conftest import a_submission
 from tests.origin import Served
-from tests.running import Registry, run, until
+from tests.running import COMMAND, PATIENCE_S, Registry, clean_environment, run, until
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
@@ -26,7 +29,10 @@ def test_registering_prints_the_record_and_ends_with_0(registry: Registry, artif
     assert done.returncode == 0
     assert submission["checksum"] in done.stdout
     assert "Registered" in done.stdout
-    assert done.stderr == "", "no bar where there is no terminal"
+    said = done.stderr.splitlines()
+    assert said[0].startswith(f"{submission['name']} 1.0.0 is accepted as registration-"), "no bar, but sentences"
+    assert said[-1] == f"{submission['name']} 1.0.0 is registered."
+    assert len(said) <= 3
     listed = registry.cli("list", "--name", submission["name"])
     assert submission["checksum"] in listed.stdout
 
@@ -198,7 +204,7 @@ def test_what_is_in_order_gives_no_warning(registry: Registry, artifact: Artifac
     submission, served = artifact()
     copy = tmp_path / "copy"
     copy.write_bytes(served.body)
-    done = registry.cli("register", *options(submission)[:-2], "--file", str(copy), "--check-url")
+    done = registry.cli("register", "--quiet", *options(submission)[:-2], "--file", str(copy), "--check-url")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -213,3 +219,41 @@ def test_a_url_that_was_signed_anew_is_registered_already(registry: Registry, ar
     other = registry.cli("register", *options(submission | {"artifactUrl": elsewhere["artifactUrl"]}))
     assert other.returncode == 6
     assert "from another URL" in other.stderr
+
+
+def test_who_was_stopped_is_told_how_to_go_on_and_does(
+    registry: Registry, artifact: Artifact, gate: threading.Event
+) -> None:
+    submission, _ = artifact(body=b"x" * 400_000, gate=gate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        command = [*COMMAND, "register", *options(submission)]
+        env = clean_environment({"REGISTRY_URL": registry.address, "REGISTRY_TOKEN": f" {registry.token}\n"})
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 128 + number
+        (registration_id,) = re.findall(r"registration-[0-9a-f-]{36}", first)
+        assert f"`plugin-registry wait {registration_id}`" in rest
+        assert "Traceback" not in rest
+    gate.set()
+    waited = registry.cli("wait", registration_id)
+    assert waited.returncode == 0
+    assert "Registered" in waited.stdout
+    again = registry.cli("wait", "--json", registration_id)
+    assert json.loads(again.stdout)["checksum"] == submission["checksum"]
+
+
+def test_a_host_that_kept_failing_is_told_from_an_artifact_that_is_wrong(
+    registry: Registry, artifact: Artifact
+) -> None:
+    failing = registry.cli("register", *options(artifact(status=503)[0]))
+    assert failing.returncode == 10
+    assert "failed (status-503)" in failing.stderr, "each attempt that failed is told"
+    assert registry.cli("register", *options(artifact(status=404)[0])).returncode == 3
+
+
+def test_a_dry_run_has_a_document_too(registry: Registry, artifact: Artifact) -> None:
+    done = registry.cli("register", "--dry-run", "--json", *options(artifact()[0]))
+    assert json.loads(done.stdout)["outcome"] == "dry-run"

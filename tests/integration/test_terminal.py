@@ -47,6 +47,7 @@ CALLS = [
     f"register {SUBMISSION} --no-wait",
     f"register {SUBMISSION} --dry-run",
     f"status {REGISTRATION}",
+    f"wait {REGISTRATION} --timeout 10",
     "list",
     "queue",
     "failures",
