@@ -125,8 +125,8 @@ def empty_store(kind: str, folder: Path, maintenance_url: str) -> Iterator[Datab
 def newer_release(folder: Path, upgrade: str, *, oldest_code: str | None = None) -> Iterator[str]:
     """Have `migrate` be that of a release with one migration more, and yield its version.
 
-    It does *upgrade*, SQL, and lets code live from *oldest_code* on, or says nothing of that. Processes that run are
-    of the release before.
+    It does *upgrade*, SQL in sentences with "; " between them, and lets code live from *oldest_code* on, or says
+    nothing of that. Processes that run are of the release before.
     """
     before = max(path.name[:4] for path in (schema.MIGRATIONS / "versions").glob("*.py"))
     version = f"{int(before) + 1:04}"
@@ -136,7 +136,7 @@ def newer_release(folder: Path, upgrade: str, *, oldest_code: str | None = None)
     (scripts / "versions" / f"{version}_next.py").write_text(
         "from alembic import op\n"
         f"revision, down_revision = {version!r}, {before!r}\n{said}\n"
-        f"def upgrade():\n    op.execute({upgrade!r})\n"
+        f"def upgrade():\n    for sentence in {upgrade.split('; ')!r}:\n        op.execute(sentence)\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", scripts)

@@ -16,16 +16,27 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Table
 
 from shared.registration import Submission
 from shared.store.database import NOW_SQL
-from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED
+from shared.store.tables import IN_FLIGHT_SQL, SUBMITTED, plugins, registrations
 
 _SUBMITTED = ", ".join(SUBMITTED)
 _OF_A_CLAIM = ", ".join(("id", "epoch", "attempts", "trace", "submitted_by", *Submission.model_fields))
 QUEUED = (*SUBMITTED, "id", "submitted_by", "retry_of", "trace", "host")
 """The columns of a row that is queued: what was submitted, its fingerprint first, by which rows are in one order."""
+
+
+def _of(table: Table) -> str:
+    """Return the names of its columns, for a result of what this code knows.
+
+    With ``*`` instead PostgreSQL would refuse a statement, on each connection that has prepared it, from the moment
+    that a later release's migration adds a column.
+    """
+    return ", ".join(f"{table.name}.{each.name}" for each in table.columns)
+
+
 _IN_FLIGHT = IN_FLIGHT_SQL.replace("status", "(status || '')")
 _TYPES = {"text": "text", "int": "bigint"}
 
@@ -87,7 +98,7 @@ _HOT = {
     "standing": _Hot(
         {"of_key": "text", "of_version": "text"},
         "name_key = of_key AND version = of_version",
-        "SELECT plugins.* FROM {found}",
+        f"SELECT {_of(plugins)} FROM {{found}}",
         table="plugins",
     ),
     "waiting": _Hot(
@@ -98,7 +109,7 @@ _HOT = {
     "settled": _Hot(
         {"of_id": "text"},
         f"id = of_id AND NOT {_IN_FLIGHT}",
-        "SELECT registrations.*, (SELECT registered_at FROM plugins WHERE plugins.id = registrations.plugin_id)"
+        f"SELECT {_of(registrations)}, (SELECT registered_at FROM plugins WHERE plugins.id = registrations.plugin_id)"
         " AS registered_at FROM {found}",
     ),
     # Who holds the lock on one is claiming, canceling or about to ring for it: there is nothing to wait for.

@@ -1,6 +1,8 @@
 """Code and store need not be of one version, on either store: each side says whom it lets live (decision 0028)."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import inspect
 from sqlmodel import SQLModel
 
-from shared.registration import Status
-from shared.store.database import Database, SchemaMismatch
+from shared.registration import AlreadyRegistered, Status
+from shared.store.database import Database, SchemaMismatch, open_database
 from shared.store.registrations import Store
 from shared.store.schema import MIGRATIONS, check_schema, migrate
 from shared.store.tables import OLDEST_STORE, SCHEMA_VERSION
@@ -21,6 +23,8 @@ from tests.stores import a_store, empty_store, newer_release
 
 ADDS = "ALTER TABLE registrations ADD COLUMN later VARCHAR"
 FIRST_TO_SAY = "0006"
+PREPARED_BY_THEN = 8
+"""psycopg prepares what a connection has run five times."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -66,6 +70,30 @@ def test_code_serves_a_newer_store_that_lets_it_live(database: Database, tmp_pat
     migrate(database)  # as the job of an old release does that is run again
     _assert_it_works(database)
     assert "later" in {each["name"] for each in _columns(database, "registrations")}, "and nothing was undone"
+
+
+def test_what_a_connection_prepared_before_a_column_was_added_it_runs_after(
+    database: Database, tmp_path: Path
+) -> None:
+    """PostgreSQL refuses a prepared statement whose columns become others: so the hot ones name theirs."""
+
+    def work() -> None:
+        store = Store(database)
+        submission = a_parsed_submission(name=f"plugin-{next(numbers)}")
+        accepted = submit(store, submission)
+        assert register(store, claim(store, accepted)) is Status.REGISTERED
+        assert [each.registration.id for each in store.settled([accepted.id])] == [accepted.id]
+        assert isinstance(store.submit([(submission, "one")])[0], AlreadyRegistered)
+
+    numbers = count()
+    for _ in range(PREPARED_BY_THEN):
+        work()
+    adds = "; ".join(f"ALTER TABLE {each.name} ADD COLUMN later VARCHAR" for each in SQLModel.metadata.sorted_tables)
+    url = database.engine.url.render_as_string(hide_password=False)
+    with newer_release(tmp_path, adds, oldest_code=SCHEMA_VERSION), closing(open_database(url)) as another:
+        migrate(another)  # the driver forgets what it prepared where it sees that somebody altered something
+    for _ in range(PREPARED_BY_THEN):
+        work()
 
 
 @pytest.mark.parametrize("said", ["it names itself", "it says nothing"])
