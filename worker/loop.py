@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import uvloop
@@ -35,6 +36,7 @@ class LoopThread:
         self.loop = uvloop.new_event_loop()
         self._seen_at = time.monotonic()
         self._closed = threading.Event()
+        self._calling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
         threading.Thread(target=self._monitor, name=f"{name} monitor", daemon=True).start()
@@ -44,8 +46,13 @@ class LoopThread:
 
         Raises:
             TimeoutError: it takes longer than *within_s*; it was told to stop.
+            CancelledError: the loop is closed, or was before it was done.
         """
-        running = asyncio.run_coroutine_threadsafe(work, self.loop)
+        with self._calling:  # what comes after `close` would never run, and its caller wait for ever
+            if self._closed.is_set():
+                work.close()
+                raise CancelledError
+            running = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return running.result(within_s)
         except TimeoutError:
@@ -59,10 +66,12 @@ class LoopThread:
 
     def close(self) -> None:
         """Stop the loop, and what still runs in it."""
-        if not self._closed.is_set():
+        with self._calling:
+            if self._closed.is_set():
+                return
             self._closed.set()
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -1,8 +1,10 @@
 """The loop on its thread: it answers others, says what holds it up, and leaves nothing behind."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
@@ -87,3 +89,23 @@ def test_what_still_runs_is_ended_with_the_loop(told: list[dict[str, Any]]) -> N
     thread.close()
     assert ended == [True]
     assert thread.loop.is_closed()
+
+
+def test_nobody_waits_for_a_loop_that_was_closed_meanwhile() -> None:
+    """As a bell does that is answered while its worker leaves: Celery waits for its thread, and would never end."""
+
+    def call_on(thread: LoopThread) -> None:
+        with suppress(CancelledError):
+            while True:
+                thread.call(answer(5))
+
+    for _ in range(20):
+        thread = LoopThread()
+        callers = [threading.Thread(target=call_on, args=(thread,), daemon=True) for _ in range(8)]
+        for each in callers:
+            each.start()
+        time.sleep(0.01)
+        thread.close()
+        for each in callers:
+            each.join(10)
+        assert not any(each.is_alive() for each in callers)
