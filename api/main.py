@@ -83,8 +83,8 @@ from shared.store.upstreams import Upstreams
 from shared.tracing import TracingNotInstalled, start_tracing
 
 STORE_THREADS = 3
-STORE_CONNECTIONS = 10
-"""One for each thread that asks: those, the monitor's, and of submissions, tokens, outcomes, followers, readiness."""
+STORE_CONNECTIONS = 11
+"""One for each thread that asks: three, one for strangers, and of monitor, submissions, tokens and so on."""
 LEAVING_S = 3.0
 """How long a process that was told to stop waits for the store; who is cut off then is still told so."""
 
@@ -150,6 +150,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         catalogue=Catalogue(database),
         acknowledgements=acknowledgements,
         ask=ask,
+        ask_for_strangers=Threads(1, name="strangers", within_s=ASKED_WITHIN_S),
         ask_health=Threads(1, name="health", within_s=READY_WITHIN_S),
         parse=Threads(1, name="parsing"),
         check_store=lambda: check_schema(database),

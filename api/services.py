@@ -48,6 +48,8 @@ class Services:
     acknowledgements: Acknowledgements
     ask: Threads
     """Calls of the store, for what is asked for seldom."""
+    ask_for_strangers: Threads
+    """The same, one at a time, for those without a token: however many they are, they hold nobody else up."""
     ask_health: Threads
     """Looks whether the store is there: whoever asks that waits for nobody's list."""
     parse: Threads
@@ -65,7 +67,7 @@ class Services:
         """End the threads. Those that take in submissions and tokens are waited for, a second at most."""
         for each in (self.submissions, self.token_lookup, self.outcomes, self.following):
             each.close()
-        for threads in (self.ask, self.ask_health, self.parse):
+        for threads in (self.ask, self.ask_for_strangers, self.ask_health, self.parse):
             threads.close()
 
 

@@ -147,9 +147,14 @@ class Submission(_Value):
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
+_PORTS = {"https": ":443", "http": ":80"}
+
+
 def host_of(url: str) -> str:
-    """Return the host and port in *url*, as operators read them."""
-    return urlsplit(url).netloc.lower()
+    """Return the host and port in *url*, as operators read them: however a URL spells one, it is one."""
+    parts = urlsplit(url)
+    host, port = parts.netloc.lower(), _PORTS.get(parts.scheme, "")
+    return host.removesuffix(port).removesuffix(".") if port else host
 
 
 class Plugin(_Value):

@@ -35,6 +35,7 @@ from shared.registration import (
     Taken,
     Terms,
     Trip,
+    host_of,
 )
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
@@ -1009,6 +1010,32 @@ class OperatorContract:
             for each in Actions(store.database).list(limit=9)
         ]
         assert found == [("resume", host, None, None), ("pause", host, "it is on fire", None)]
+
+    def test_what_waits_for_a_paused_host_takes_nobodys_place_in_the_sweep(self, store: Store) -> None:
+        paused = "https://broken.example.com/a"
+        store.submit([(a_parsed_submission(artifactUrl=paused), "tests") for _ in range(20)])
+        Upstreams(store.database).pause("broken.example.com", OPERATOR, "")
+        other = submit(store, a_parsed_submission())
+        with store.database.write() as connection:
+            connection.execute(update(registrations).values(ring_at=0))
+        assert store.ring_due(1) == [other.id]
+        with store.database.read() as connection:
+            waits = connection.execute(select(registrations.c.ring_at, registrations.c.created_at)).all()
+        assert sum(row.ring_at > row.created_at + 3_000_000 for row in waits) == 20, "not looked at for an hour"
+
+    def test_the_sweep_notes_hosts_that_an_older_release_did_not(self, store: Store) -> None:
+        old = [submit(store, a_parsed_submission(artifactUrl=f"https://h{n}.example.com/")) for n in range(3)]
+        with store.database.write() as connection:
+            connection.execute(update(registrations).values(host=None))
+        assert [store.note_hosts(2) for _ in range(3)] == [2, 1, 0]
+        for n, each in enumerate(old):
+            assert [it.id for it in store.registrations(limit=3, filters={"host": f"h{n}.example.com"})] == [each.id]
+
+    @pytest.mark.parametrize(
+        "url", ["https://a.example:443/x", "https://A.example./x", "https://a.example.:443/", "https://a.example"]
+    )
+    def test_one_host_has_one_name_however_a_url_spells_it(self, url: str) -> None:
+        assert host_of(url) == "a.example"
 
     def test_an_alert_is_acknowledged_for_a_while(self, store: Store) -> None:
         acknowledgements = Acknowledgements(store.database)

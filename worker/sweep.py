@@ -11,6 +11,7 @@ from shared.registration import RegistrationId
 from shared.store.registrations import Store
 
 PRUNED_AT_ONCE = 1000
+NOTED_AT_ONCE = 500
 MAX_WAITING = 64
 """The sweep adds no bell where this many wait already."""
 
@@ -24,10 +25,11 @@ def sweep(
     ring: Callable[[Sequence[RegistrationId]], None],
     max_attempts: int,
 ) -> None:
-    """Fail what has used up its attempts, then ring for what is due and was not claimed."""
+    """Fail what has used up its attempts, note hosts that are not, then ring for what is due and was not claimed."""
     used_up = store.fail_used_up(max_attempts)
     if used_up:
         log.warning("attempts used up", registrations=used_up)
+    store.note_hosts(NOTED_AT_ONCE)
     room = MAX_WAITING - waiting()
     due = store.ring_due(room * IDS_PER_BELL)
     if due:

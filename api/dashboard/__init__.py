@@ -1,1 +1,1 @@
-"""The operations page, for browsers."""
+"""The pages, for browsers."""

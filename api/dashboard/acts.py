@@ -113,9 +113,8 @@ async def _do(services: Services, who: Visitor, what: str, which: str, sent: For
             return await _retry_all(services, who, {what.removeprefix("retry-"): which})
         case "cancel-many":
             for each in _ticked(sent):
-                registration = await known_registration(services, each, token)
-                with suppress(Problem):  # it has ended meanwhile
-                    await cancel(services, registration, token)
+                with suppress(Problem):  # it has ended meanwhile, or is gone
+                    await cancel(services, await known_registration(services, each, token), token)
         case _:
             await _do_to_no_registration(services, who, what, which, sent)
     return what

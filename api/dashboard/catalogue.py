@@ -1,5 +1,6 @@
 """The catalogue: the plugins that are registered, and each of them with how to have and check it."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import get_args
@@ -12,6 +13,7 @@ from api.dashboard.session import here_of, sign_in_page
 from api.dashboard.visitor import Here, Someone
 from api.http.paging import known_id
 from api.http.problems import Problem
+from shared.fields import normalised
 from shared.registration import Plugin, PluginType
 from shared.store.catalogue import Order
 
@@ -19,6 +21,7 @@ router = APIRouter(include_in_schema=False)
 
 SHOWN = 50
 VERSIONS_SHOWN = 100
+_HARMLESS_ENDING = re.compile(r"\.(?:tar\.[a-z0-9]{1,4}|[a-z0-9]{1,6})\Z", re.ASCII)
 PLUGIN_TYPES = get_args(PluginType)
 
 
@@ -32,11 +35,13 @@ class ByHand:
     @classmethod
     def of(cls, plugin: Plugin, url: str) -> "ByHand":
         """Return those of *plugin*, whose artifact is at *url*."""
-        file = shlex.quote(url.partition("?")[0].rpartition("/")[2] or "artifact")
-        digest = plugin.checksum.removeprefix("sha256:")
+        # Called as we call it: the end of a URL is the submitter's, who must not choose what is overwritten.
+        ending = _HARMLESS_ENDING.search(url.partition("?")[0])
+        file = f"{normalised(plugin.name)}-{plugin.version}{ending[0] if ending else ''}"
+        line = f"{plugin.checksum.removeprefix('sha256:')}  {file}"
         return cls(
-            f"curl --fail --location --output {file} {shlex.quote(url)}",
-            f"echo {shlex.quote(f'{digest}  {shlex.split(file)[0]}')} | sha256sum --check",
+            f"curl --fail --globoff --location --output {shlex.quote(file)} {shlex.quote(url)} &&",
+            f"echo {shlex.quote(line)} | sha256sum --check",
         )
 
 
@@ -56,7 +61,8 @@ async def catalogue(
     part, plugin_type = q.replace("\0", "")[:100], type if type in PLUGIN_TYPES else ""
     by: Order = "name" if order == "name" else "newest"
     behind = known_id(after) if after else None
-    found = await services.ask(
+    ask = services.ask if who is not None else services.ask_for_strangers
+    found = await ask(
         lambda: services.catalogue.page(limit=SHOWN + 1, part=part, plugin_type=plugin_type, order=by, after=behind)
     )
     shown = found[:SHOWN]
@@ -65,7 +71,7 @@ async def catalogue(
         who,
         here_of(request),
         plugins=shown,
-        number=await services.ask(services.catalogue.number),
+        number=await ask(services.catalogue.number),
         asked={"q": part, "type": plugin_type, "order": by},
         more=shown[-1].id if len(found) > SHOWN else "",
         begun=not after,

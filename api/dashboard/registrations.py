@@ -20,6 +20,7 @@ from api.http.paging import a_page
 from api.http.prefix import at
 from api.routes.registrations import RegistrationQuery, known_registration
 from api.services import Services
+from shared.errors import StoreUnavailable
 from shared.registration import ID, Registration, Status
 from shared.store.sessions import name_of
 
@@ -105,10 +106,15 @@ async def live(
 ) -> AsyncIterable[ServerSentEvent]:
     """What changes of it, as it happens, until it is final."""
     registration, who = found
-    async for each in services.following.changes(registration):
-        if name_of(who.secret) not in await services.ask(services.sessions.good):
-            return  # signed out, or the token was revoked meanwhile
-        yield ServerSentEvent(raw_data=await _live(services, each, who), event="live")
+    try:
+        async for each in services.following.changes(registration):
+            if name_of(who.secret) not in await services.ask(services.sessions.good):
+                return  # signed out, or the token was revoked meanwhile
+            yield ServerSentEvent(raw_data=await _live(services, each, who), event="live")
+            if each.status.final:
+                yield ServerSentEvent(raw_data="", event="over")
+    except StoreUnavailable:
+        return  # which the store tells; the browser asks again
 
 
 async def _live(services: Services, found: Registration, who: Visitor) -> str:

@@ -39,7 +39,7 @@ async def sign_in(request: Request, services: Here, sent: Form) -> Response:
         path=at("/"),
         secure=services.proxies.over_tls(request.scope),
         httponly=True,
-        samesite="strict",
+        samesite="lax",  # a link in a ticket is to open the page; what changes something is sent with its own proof
     )
     return answer
 

@@ -1,5 +1,7 @@
 """The tokens: who may do what, for whoever has scope admin; made here, and shown this once."""
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -15,17 +17,19 @@ from shared.store.tokens import SCOPES, NewToken
 
 router = APIRouter(include_in_schema=False)
 
+SHOWN = 200
+"""The newest; the command line lists all."""
 DAY_S = 86_400
 DAYS = (1, 7, 30, 90, 365)
 
 
 @router.get("/tokens")
-async def tokens(request: Request, services: Here, who: Someone, done: str = "") -> Response:
-    """All tokens, and a form to make another."""
+async def tokens(request: Request, services: Here, who: Someone, done: str = "", over: str = "") -> Response:
+    """The newest tokens, those that are *over* if they are asked for, and a form to make another."""
     if who is None:
         return sign_in_page(request)
     _require_admin(who)
-    return await _page(services, who, said=SAID.get(done, ""))
+    return await _page(services, who, said=SAID.get(done, ""), over=bool(over))
 
 
 @router.post("/tokens")
@@ -57,11 +61,30 @@ def _wanted(sent: Form) -> TokenWanted:
 
 
 async def _page(
-    services: Services, who: Visitor, *, said: str = "", status: int = 200, made: NewToken | None = None
+    services: Services,
+    who: Visitor,
+    *,
+    said: str = "",
+    status: int = 200,
+    made: NewToken | None = None,
+    over: bool = False,
 ) -> Response:
-    known = await services.ask(services.tokens.list)
+    known, now = await services.ask(services.tokens.list), datetime.now(UTC)
+    ended = {each.id for each in known if each.revoked_at or (each.expires_at and each.expires_at <= now)}
+    wanted = [each for each in reversed(known) if (each.id in ended) is over]
     return framed(
-        "tokens.html", who, "/tokens", said=said, status=status, tokens=known, made=made, scopes=SCOPES, days=DAYS
+        "tokens.html",
+        who,
+        "/tokens",
+        said=said,
+        status=status,
+        tokens=wanted[:SHOWN],
+        more=len(wanted) - SHOWN,
+        over=over,
+        ended=len(ended),
+        made=made,
+        scopes=SCOPES,
+        days=DAYS,
     )
 
 

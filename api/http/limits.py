@@ -31,6 +31,8 @@ class Throttle:
         self._elsewhere = elsewhere if requests_a_minute else None
         self._refused_until: dict[str, float] = {}
         """Of tokens that are used too often in all processes together, by the calendar."""
+        self._scarce: set[str] = set()
+        """Those that were refused elsewhere when that was last asked."""
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._bad_tokens = _limit(bad_tokens_a_minute)
         self._requests = _limit(requests_a_minute)
@@ -61,14 +63,21 @@ class Throttle:
             self._refused_until.pop(token_id, None)
         paid = self._paid.get(token_id, 0)
         if not paid:
-            self._hit(self._requests, token_id, _USED_TOO_OFTEN, cost=self._at_a_time)
-            paid = self._at_a_time
+            # What was refused elsewhere goes on one by one: a portion would pass before that is known again.
+            paid = 1 if token_id in self._scarce else self._at_a_time
+            self._hit(self._requests, token_id, _USED_TOO_OFTEN, cost=paid)
             if self._elsewhere is not None:
-                self._elsewhere(token_id, paid, partial(self._refuse, token_id))
+                self._elsewhere(token_id, paid, partial(self._told, token_id))
         self._paid[token_id] = paid - 1
 
-    def _refuse(self, token_id: str, for_s: float) -> None:
-        self._refused_until[token_id] = time() + for_s
+    def _told(self, token_id: str, wait_s: float) -> None:
+        """Refuse a token for *wait_s* from now on; 0 is said of one that may go on."""
+        if wait_s:
+            self._refused_until[token_id] = time() + wait_s
+            self._scarce.add(token_id)
+            self._paid.pop(token_id, None)
+        else:
+            self._scarce.discard(token_id)
 
     def _hit(self, limit: RateLimitItemPerMinute | None, who: str, sentence: str, *, cost: int = 1) -> None:
         if limit is None or self._limiter.hit(limit, who, cost=cost):

@@ -16,7 +16,7 @@ from api.http.body import invalid_fields
 from api.http.problems import Problem
 from shared.characters import NO_HIDDEN, refuse_hidden
 from shared.fields import CHECKSUM, MAX_NAME_CHARACTERS, NAME, SEMVER, parse_checksum, parse_name, parse_version
-from shared.registration import ID, REGISTRATION_ID
+from shared.registration import ID, REGISTRATION_ID, host_of
 
 _NO_COLUMNS = {"limit", "cursor", "since", "dry_run"}
 """What a query may hold that is no column with a value."""
@@ -70,6 +70,11 @@ def _or_nothing_matches(parse: Callable[[str], str], text: str) -> str:
         raise ValueError(f"matches nothing: {error}") from error
 
 
+def _one_host(host: str) -> str:
+    """Return *host* as registrations are found by it."""
+    return host_of(f"https://{host}")
+
+
 def _filter(pattern: str, *, at_most: int) -> Any:
     """Return what a filter that is held to *pattern* says of itself in the document."""
     return Field(max_length=at_most, json_schema_extra={"pattern": pattern})
@@ -80,7 +85,7 @@ Version = Annotated[Text, _filter(SEMVER, at_most=255), AfterValidator(_known_ve
 Checksum = Annotated[Text, _filter(CHECKSUM, at_most=200), AfterValidator(_known_checksum)]
 Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValidator(_known_cause)]
 Host = Annotated[
-    Text, AfterValidator(str.lower), Field(max_length=260, description="Host, and port where the URL has one")
+    Text, AfterValidator(_one_host), Field(max_length=260, description="Host, and port where the URL has one")
 ]
 Note = Annotated[Text, Field(max_length=200)]
 RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterValidator(_known_registration)]

@@ -75,6 +75,8 @@ class QueuePosition:
 
     ahead: int
     estimated_wait_s: float | None
+    paused: bool = False
+    """Whether an operator has its host left alone: then nobody knows how long."""
 
 
 class Monitor:
@@ -105,6 +107,8 @@ class Monitor:
         """The alerts that somebody has acknowledged, when the store last answered."""
         self._last: Snapshot | None = None
         self._fresh_until = 0.0
+        self._changed = 0
+        """How often somebody has changed what is seen."""
         self._looking = asyncio.Lock()
         self._asking: asyncio.Task[int | None] | None = None
         self._broker_away: Reason | None = None
@@ -130,8 +134,9 @@ class Monitor:
             return self._last
 
     def look_again(self) -> None:
-        """Have whoever asks next be shown what is so then: somebody has just changed it."""
+        """Have whoever asks next be shown what is so then: a look under way is older than what was changed."""
         self._fresh_until = 0.0
+        self._changed += 1
 
     async def _take(self) -> tuple[Snapshot | None, float]:
         """Return what is seen, None where the store does not say, and until when that will do.
@@ -140,9 +145,11 @@ class Monitor:
         """
         if self._seeing is None or self._seeing.done():
             self._seeing = asyncio.create_task(self._see())
+        changed = self._changed
         done, _pending = await asyncio.wait({self._seeing}, timeout=STORE_WITHIN_S)
         seen, took_s = self._seeing.result() if done else (None, 0.0)
-        return self._watched(seen), self._clock() + max(FRESH_S, SHARE * took_s)
+        fresh_s = max(FRESH_S, SHARE * took_s) if changed == self._changed else 0.0
+        return self._watched(seen), self._clock() + fresh_s
 
     def _watched(self, seen: Snapshot | None) -> Snapshot | None:
         """Return what is *seen*, with what is to be told of it."""
@@ -169,10 +176,15 @@ class Monitor:
 
     async def place_of(self, registration: Registration) -> QueuePosition | None:
         """Return where *registration* stands in the queue, if it is queued and due."""
-        if registration.status is not Status.QUEUED or registration.attempts:
+        if registration.status is not Status.QUEUED:
             return None
         try:
-            rate = (await self.now()).store.settled_a_second
+            store = (await self.now()).store
+            if paused := any(each.host == registration.host for each in store.paused):
+                return QueuePosition(0, None, paused)
+            if registration.attempts:
+                return None
+            rate = store.settled_a_second
             ahead = await in_time(self._ask_store(self._snapshots.ahead_of, registration), STORE_WITHIN_S)
         except StoreUnavailable:
             return None

@@ -41,15 +41,15 @@ class SharedLimit:
         self._outage = Outage(log, away="limits counted by each process alone", back="limits counted together again")
         self._telling: set[asyncio.Task[None]] = set()
 
-    def tell(self, token_id: str, number: int, refuse: Callable[[float], None]) -> None:
-        """Count *number* more uses of a token, and call *refuse* with the seconds to wait where that is too many."""
+    def tell(self, token_id: str, number: int, told: Callable[[float], None]) -> None:
+        """Count *number* more uses of a token; call *told* with the seconds to wait where that is too many, or 0."""
 
-        async def told() -> None:
+        async def asked() -> None:
             wait_s = await self._threads(self._hit, token_id, number)
             if wait_s is not None:
-                refuse(wait_s)
+                told(wait_s)
 
-        task = asyncio.get_running_loop().create_task(told())
+        task = asyncio.get_running_loop().create_task(asked())
         self._telling.add(task)  # the loop itself would forget it
         task.add_done_callback(self._telling.discard)
 
@@ -63,7 +63,7 @@ class SharedLimit:
         try:
             limiter = self._limiter or self._open()
             if limiter.hit(self._limit, token_id, cost=number):
-                wait_s = None
+                wait_s = 0.0
             else:
                 wait_s = max(1, math.ceil(limiter.get_window_stats(self._limit, token_id).reset_time - time.time()))
         except Exception as error:  # noqa: BLE001  # whatever it is: each process counts for itself as well

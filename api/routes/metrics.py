@@ -126,6 +126,9 @@ def _metrics(seen: Snapshot) -> Iterator[Metric]:
         by_status.add_metric([status], number)
     yield by_status
     yield _gauge(
+        "paused_hosts", "Hosts from which nothing new is fetched until somebody resumes them.", len(snapshot.paused)
+    )
+    yield _gauge(
         "oldest_due_seconds",
         "How long the registration waits that could be claimed for the longest.",
         snapshot.oldest_due_s or 0,

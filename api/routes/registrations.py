@@ -61,6 +61,7 @@ class RegistrationView(View):
         None,
         description="How long these will take at the rate of the last minutes, in seconds; null where none is known",
     )
+    paused: bool = Field(False, description="Whether an operator has its host left alone: it waits until that ends")
     name: str
     version: str
     plugin_type: PluginType
@@ -85,7 +86,8 @@ class RegistrationView(View):
             plugin_id=registration.plugin_id,
             retry_of=registration.retry_of,
             retried_as=registration.retried_as,
-            ahead=place.ahead if place else None,
+            ahead=place.ahead if place and not place.paused else None,
+            paused=place.paused if place else False,
             estimated_wait_s=place.estimated_wait_s if place else None,
             problem=problem_of(failure, registration.id).document if failure else None,
             **vars(registration.submission),

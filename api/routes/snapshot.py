@@ -50,6 +50,15 @@ class MinuteView(View):
     failed: int
 
 
+class PausedView(View):
+    """That nothing new is fetched from a host."""
+
+    host: str
+    at: Timestamp
+    by: str = Field(description="The label of the token")
+    note: str
+
+
 class AcknowledgedView(View):
     """That somebody knows of an alert."""
 
@@ -83,6 +92,7 @@ class SnapshotView(View):
     swept_s_ago: float | None = Field(description="How long ago the sweep ran")
     alerts: list[AlertView] = Field(description="What is worth being woken for, the worst first")
     notes: list[str] = Field(description="What is good to know and wakes nobody, in sentences")
+    paused: list[PausedView] = Field(description="The hosts that are left alone, the one for the longest first")
     workers: list[WorkerView]
     upstreams: list[UpstreamView] = Field(description="The ten worst")
     minutes: list[MinuteView]
@@ -104,6 +114,7 @@ class SnapshotView(View):
             swept_s_ago=snapshot.swept_s_ago,
             alerts=[AlertView.model_validate(each) for each in seen.alerts],
             notes=seen.notes,
+            paused=[PausedView.model_validate(each) for each in snapshot.paused],
             workers=[WorkerView(**asdict(each)) for each in snapshot.workers],
             upstreams=[UpstreamView(**asdict(each)) for each in snapshot.upstreams],
             minutes=[MinuteView(**asdict(each)) for each in snapshot.minutes],

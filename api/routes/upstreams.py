@@ -10,6 +10,7 @@ from api.http.auth import allowed, require_every_name
 from api.http.paging import Note, refuse_repeats
 from api.http.problems import Problem, documented
 from api.routes.registrations import RegistrationView
+from api.routes.snapshot import PausedView
 from api.routes.views import View, as_json
 from api.services import Services, services_of
 from shared.registration import Operator, Timestamp
@@ -21,15 +22,6 @@ router = APIRouter(tags=["operations"])
 MAX_HOST_CHARACTERS = 260
 _REFUSALS = ("malformed-request", "unauthorized", "forbidden", "too-many-requests")
 _SURPRISES = ("store-unavailable", "internal-error")
-
-
-class PausedView(View):
-    """That nothing new is fetched from a host."""
-
-    host: str
-    at: Timestamp
-    by: str = Field(description="The label of the token")
-    note: str
 
 
 class HourView(View):
@@ -109,7 +101,8 @@ async def pause_upstream(
     """What is under way goes on to its end; what waits keeps its attempts. To pause it twice does no harm."""
     refuse_repeats(request)
     require_every_name(token)
-    return as_json(UpstreamDetail.of(await pause(services, host, token, query.note)))
+    await pause(services, host, token, query.note)
+    return as_json(UpstreamDetail.of(await known_upstream(services, host)))
 
 
 @router.post(
@@ -126,7 +119,8 @@ async def resume_upstream(
 ) -> Response:
     """What waited for it has its turn within seconds. To resume what is not paused does no harm."""
     require_every_name(token)
-    return as_json(UpstreamDetail.of(await resume(services, host, token)))
+    await resume(services, host, token)
+    return as_json(UpstreamDetail.of(await known_upstream(services, host)))
 
 
 async def known_upstream(services: Services, host: str) -> UpstreamSeen:
@@ -135,26 +129,28 @@ async def known_upstream(services: Services, host: str) -> UpstreamSeen:
     Raises:
         Problem: 404, no registration names it.
     """
+    return await services.ask(services.upstreams.seen, await _known(services, host))
+
+
+async def pause(services: Services, host: str, token: Token, note: str) -> None:
+    """Have nothing new fetched from *host*, which some registration names."""
+    known = await _known(services, host)
+    await services.ask(services.upstreams.pause, known, Operator(token.label, token.id), note)
+    services.monitor.look_again()
+
+
+async def resume(services: Services, host: str, token: Token) -> None:
+    """Have *host* fetched from again."""
+    known = await _known(services, host)
+    await services.ask(services.upstreams.resume, known, Operator(token.label, token.id))
+    services.monitor.look_again()
+
+
+async def _known(services: Services, host: str) -> str:
     host = host.lower()
-    seen = await services.ask(services.upstreams.seen, host) if len(host) <= MAX_HOST_CHARACTERS else None
-    if seen is None or not seen.known:
+    readable = len(host) <= MAX_HOST_CHARACTERS and host.isprintable()
+    if not readable or not await services.ask(services.upstreams.known, host):
         raise Problem(
             "not-found", "No registration that is kept names this host: give it as in a URL, with its port."
         )
-    return seen
-
-
-async def pause(services: Services, host: str, token: Token, note: str) -> UpstreamSeen:
-    """Have nothing new fetched from *host*, which some registration names; return how it is then."""
-    seen = await known_upstream(services, host)
-    await services.ask(services.upstreams.pause, seen.host, Operator(token.label, token.id), note)
-    services.monitor.look_again()
-    return await known_upstream(services, seen.host)
-
-
-async def resume(services: Services, host: str, token: Token) -> UpstreamSeen:
-    """Have *host* fetched from again; return how it is then."""
-    seen = await known_upstream(services, host)
-    await services.ask(services.upstreams.resume, seen.host, Operator(token.label, token.id))
-    services.monitor.look_again()
-    return await known_upstream(services, seen.host)
+    return host

@@ -12,14 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     Select,
+    Update,
+    bindparam,
     delete,
     literal_column,
+    not_,
     select,
     update,
 )
@@ -69,10 +73,12 @@ from shared.store.statements import (
     registrations_of,
 )
 from shared.store.tables import (
+    WITHOUT_HOST_SQL,
     attempted_of,
     attempts,
     failure_columns,
     moment,
+    paused_hosts,
     plugin_of,
     plugins,
     registration_of,
@@ -84,6 +90,10 @@ from shared.store.tables import (
 
 MAX_LEASES_LOST = 2
 """A registration that two workers were lost with may be why."""
+
+PUT_OFF_MS = 3_600_000
+"""So long what waits for a paused host is not looked at by the sweep; who resumes it has it looked at at once."""
+PUT_OFF_AT_ONCE = 5000
 
 MAX_VERSIONS = 200
 """How many versions of a plugin are told, the newest first."""
@@ -430,15 +440,30 @@ class Store:
         """
         if limit <= 0:
             return []
-        overdue = self._overdue.order_by(literal_column("ring_at")).limit(limit)
+        overdue = self._overdue.order_by(literal_column("ring_at"))
         with self.database.write() as connection:
-            rows = connection.execute(
-                update(registrations)
-                .where(_r.id.in_(overdue.with_for_update(skip_locked=True)))
-                .values(ring_at=_NOW + self._ring_again_ms)
-                .returning(_r.id, NOT_PAUSED.label("may_be_claimed"))
-            ).all()
-        return [row.id for row in rows if row.may_be_claimed]
+            if connection.execute(select(paused_hosts.c.host).limit(1)).first() is not None:
+                put_off = overdue.where(not_(NOT_PAUSED)).limit(PUT_OFF_AT_ONCE)
+                connection.execute(_rung_at(put_off, PUT_OFF_MS))
+                overdue = overdue.where(NOT_PAUSED)
+            rung = _rung_at(overdue.limit(limit), self._ring_again_ms)
+            rows = connection.execute(rung.returning(_r.id)).all()
+        return [row.id for row in rows]
+
+    def note_hosts(self, limit: int) -> int:
+        """Note the host of up to *limit* registrations that a release submitted which did not; return how many.
+
+        Until then nobody can pause what they wait for, nor find them by it.
+        """
+        unknown = select(_r.id, _r.artifact_url).where(sql(WITHOUT_HOST_SQL)).order_by(_r.id.desc()).limit(limit)
+        with self.database.read() as connection:
+            rows = connection.execute(unknown).all()
+        if rows:
+            noting = update(registrations).where(_r.id == bindparam("of_id")).values(host=bindparam("its_host"))
+            hosts = [{"of_id": row.id, "its_host": host_of(row.artifact_url)} for row in rows]
+            with self.database.write() as connection:
+                connection.execute(noting, sorted(hosts, key=itemgetter("of_id")))
+        return len(rows)
 
     def fail_used_up(self, max_attempts: int) -> list[RegistrationId]:
         """Settle as failed what is due and can never be claimed again: no attempts are left, or workers were lost."""
@@ -619,6 +644,13 @@ class _Wanted:
             retry_of=self._retry_of,
             submitted_by=self.by,
         )
+
+
+def _rung_at(which: Select[tuple[Any]], in_ms: int) -> Update:
+    """Return what has the sweep look at these again after *in_ms*."""
+    return (
+        update(registrations).where(_r.id.in_(which.with_for_update(skip_locked=True))).values(ring_at=_NOW + in_ms)
+    )
 
 
 def _beyond(connection: Connection, quota: int, new: Sequence[_Wanted]) -> set[str]:

@@ -23,6 +23,8 @@ OLDEST_STORE = "0007"
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
 UNCOUNTED_SQL = "status NOT IN ('queued', 'verifying') AND NOT counted"
+WITHOUT_HOST_SQL = "host IS NULL AND status <> 'registered'"
+"""Submitted by a release that did not note it; the sweep does."""
 _MILLISECONDS = BigInteger
 
 
@@ -63,6 +65,7 @@ class RegistrationRow(_Submitted, table=True):
         Index("registrations_by_cause", "cause", "id", **_where("cause IS NOT NULL")),
         Index("registrations_to_count", "id", **_where(UNCOUNTED_SQL)),
         Index("registrations_by_host", "host", "id", **_where("host IS NOT NULL")),
+        Index("registrations_without_host", "id", **_where(WITHOUT_HOST_SQL)),
         Index("registrations_by_retry", "retry_of", "id", **_where("retry_of IS NOT NULL")),
     )
     __table__: ClassVar[Table]

@@ -15,6 +15,8 @@ from shared.store.tables import moment, paused_hosts, periods, registrations
 
 HOURS_SHOWN = 24
 REGISTRATIONS_SHOWN = 20
+COUNTED = 5000
+"""Of a host's registrations, so many of the newest are counted by their causes."""
 
 _r = registrations.c
 _p = periods.c
@@ -51,7 +53,7 @@ class UpstreamSeen:
     hours: tuple[Hour, ...]
     """The newest first, without those in which nothing settled."""
     causes: dict[str, int]
-    """How many of those that are kept failed for what."""
+    """How many of the newest failed for what."""
     in_flight: int
     newest: tuple[Registration, ...]
 
@@ -67,6 +69,14 @@ class Upstreams:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
+
+    def known(self, host: str) -> bool:
+        """Return whether anything that is kept names *host*."""
+        asked = select(_r.id).where(_r.host == host).limit(1)
+        settled = select(_p.label).where(_p.kind == HOSTS, _p.label == host).limit(1)
+        paused = select(paused_hosts.c.host).where(paused_hosts.c.host == host)
+        with self._database.read() as connection:
+            return any(connection.execute(each).first() is not None for each in (asked, paused, settled))
 
     def paused(self, host: str) -> Paused | None:
         """Return who has *host* left alone, if somebody has."""
@@ -91,7 +101,7 @@ class Upstreams:
         with self._database.write() as connection:
             was = connection.execute(delete(paused_hosts).where(paused_hosts.c.host == host)).rowcount > 0
             if was:
-                waits = (_r.host == host, in_flight(), _r.status == Status.QUEUED, _r.due_at <= _NOW)
+                waits = (_r.host == host, in_flight(), _r.due_at <= _NOW)
                 connection.execute(update(registrations).where(*waits).values(ring_at=_NOW))
                 record_other(connection, by, "resume", host)
         return was
@@ -107,11 +117,14 @@ class Upstreams:
                 .order_by(_p.begun_at.desc())
             )
             of_host = _r.host == host
+            newest_of_all = (
+                select(_r.cause, _r.status).where(of_host).order_by(_r.id.desc()).limit(COUNTED).subquery()
+            )
             causes = connection.execute(
-                select(_r.cause, func.count().label("number"))
-                .where(of_host, _r.status.in_([Status.FAILED, Status.REJECTED]))
-                .group_by(_r.cause)
-                .order_by(func.count().desc(), _r.cause)
+                select(newest_of_all.c.cause, func.count().label("number"))
+                .where(newest_of_all.c.status.in_([Status.FAILED, Status.REJECTED]))
+                .group_by(newest_of_all.c.cause)
+                .order_by(func.count().desc(), newest_of_all.c.cause)
             )
             flying = connection.execute(select(func.count()).where(of_host, in_flight())).scalar_one()
             newest = select(registrations).where(of_host).order_by(_r.id.desc()).limit(REGISTRATIONS_SHOWN)

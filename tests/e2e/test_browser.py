@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -115,15 +115,20 @@ def test_a_failure_appears_by_itself_and_is_retried(page: Chrome, registry: Regi
     assert f"again for {old['id']}" in str(_text(page, "found"))
 
 
-def test_focus_stays_where_it_was_while_the_page_changes(
+def test_focus_stays_where_it_was_while_rows_come_and_go(
     page: Chrome, registry: Registry, artifact: Artifact, gate: threading.Event
 ) -> None:
-    registration_id = accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
-    button = f"downloads-cancel-{registration_id}"
+    def download() -> str:
+        return accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
+
+    above, focused = download(), download()
+    button = f"downloads-cancel-{focused}"
     until(lambda: _text(page, button), what="the button")
     page.execute_script("document.getElementById(arguments[0]).focus()", button)
-    other = accepted(registry, artifact(body=b"y" * 400_000, gate=gate)[0])
-    until(lambda: other in str(_text(page, "downloads")), what="another download")
+    below = download()
+    until(lambda: below in str(_text(page, "downloads")), what="another download")
+    registry.request("POST", f"/api/v1/registrations/{above}/cancel")
+    until(lambda: above not in str(_text(page, "downloads")), what="the end of the one above")
     assert page.execute_script("return document.activeElement.id") == button
 
 
@@ -219,7 +224,9 @@ def test_what_is_read_and_chosen_stays_where_it_is_while_the_page_changes(
     old = registry.final(accepted(registry, artifact(status=404)[0]))
     row = f"failures-{old['id']}"
     until(lambda: _text(page, row), what="the failure")
-    page.execute_script("document.getElementById(arguments[0]).scrollIntoView()", row)
+    page.set_window_size(1280, 500)  # there is more of the page than of the window
+    page.execute_script("document.getElementById(arguments[0]).scrollIntoView({block: 'center'})", row)
+    ActionChains(page).move_to_element(page.find_element(By.ID, row)).perform()  # what is under the pointer is read
     where = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
     before = page.execute_script(where, row)
     newer = registry.final(accepted(registry, artifact(status=404)[0]))
@@ -257,6 +264,7 @@ def test_a_registration_is_seen_to_end_on_its_page(
     gate.set()
     until(lambda: "registered" in str(_text(page, "outcome")), what="its end, by itself")
     until(lambda: "registered" in str(_text(page, "attempts")), what="the attempt")
+    until(lambda: _text(page, "connection") == "It has ended.", what="that there is no more to come")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,16 +1,21 @@
 """Every page, without a browser: what it shows, to whom, what its buttons ask first, and where they lead back."""
 
 import csv
+import html
 import re
+import subprocess
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
 
+from api.dashboard.catalogue import ByHand
 from api.dashboard.session import back_of
+from shared.registration import Plugin, PluginId
 from tests.e2e.test_operations import accepted, make_token
 from tests.e2e.test_page import Browser, rejected
 from tests.origin import Served
@@ -50,18 +55,50 @@ def test_the_catalogue_finds_plugins_by_a_part_of_their_name_and_by_type(
 
 
 def test_a_plugins_page_says_how_to_have_and_check_it_by_hand(
-    browser: Browser, registry: Registry, artifact: Artifact
+    browser: Browser, registry: Registry, artifact: Artifact, tmp_path: Path
 ) -> None:
     submission, _ = artifact(b"what is checked by hand")
     plugin_id = registry.final(accepted(registry, submission))["pluginId"]
     page = browser.look(f"/plugins/{plugin_id}").text
     for value in registry.get(f"/api/v1/plugins/{plugin_id}").json().values():
         assert value[:19].replace("T", " ") in page or value in page.replace("&#34;", '"'), value
-    lines = re.findall(r'data-copy="(curl[^"]*)"', page)
-    assert len(lines) == 1
-    assert submission["checksum"].removeprefix("sha256:") in lines[0]
+    (copied,) = re.findall(r'data-copy="(curl[^"]*)"', page)
+    lines = html.unescape(copied)
+    done = subprocess.run(
+        ["bash", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{submission['name'].replace(' ', '-')}-1.0.0.tar.gz: OK\n"
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"what is checked by hand"]
     assert "attempt 1" in page
     assert "submitted by made with the state folder" in page
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("https://a.example/x/.bashrc", "my-plugin-1.0.0.bashrc"),
+        ("https://a.example/-", "my-plugin-1.0.0"),
+        ("https://a.example/a.tar.gz?x=.sh", "my-plugin-1.0.0.tar.gz"),
+        ("https://a.example/a.$(id)", "my-plugin-1.0.0"),
+        ("https://a.example/", "my-plugin-1.0.0"),
+    ],
+)
+def test_no_submitter_chooses_which_file_is_overwritten(url: str, file: str) -> None:
+    plugin = Plugin.model_construct(
+        id=PluginId("plugin-1"),
+        name="My Plugin",
+        version="1.0.0",
+        plugin_type="log",
+        artifact_url=url,
+        checksum="sha256:" + "0" * 64,
+        config_schema="{}",
+        plugin_runtime="",
+        registered_at=datetime.now(UTC),
+    )
+    by_hand = ByHand.of(plugin, url)
+    assert f" --output {file} " in by_hand.fetch
+    assert by_hand.verify.endswith(f"  {file}' | sha256sum --check")
 
 
 def test_a_registrations_page_shows_both_digests_and_each_attempt(
@@ -134,8 +171,8 @@ def test_many_are_asked_about_with_their_number_before_anything_is_done(
 
 def test_many_are_canceled(browser: Browser, registry: Registry, artifact: Artifact, gate: threading.Event) -> None:
     held = [accepted(registry, artifact(body=b"x" * 100_000, gate=gate)[0]) for _ in range(2)]
-    ticked = " ".join(held)
-    assert "2 registrations will be canceled" in send(browser, "/registrations", "ask-cancel-many:", id=ticked).text
+    ticked = " ".join([held[0], "registration-01a22c8e-b220-7388-bf9a-e8d8b3caba28", held[1]])
+    assert "3 registrations will be canceled" in send(browser, "/registrations", "ask-cancel-many:", id=ticked).text
     assert "They are canceled" in send(browser, "/registrations", "cancel-many:", id=ticked).text
     assert {registry.get(f"/api/v1/registrations/{each}").json()["status"] for each in held} == {"canceled"}
 
@@ -152,6 +189,9 @@ def test_a_host_is_paused_with_a_word_and_resumed(browser: Browser, registry: Re
         assert "on &lt;fire&gt;" in paused.text
         waiting = accepted(registry, artifact()[0])
         assert "It waits until somebody resumes it" in browser.look(f"/registrations/{waiting}").text
+        seen = registry.get(f"/api/v1/registrations/{waiting}").json()
+        assert (seen["paused"], seen["ahead"], seen["estimatedWaitS"]) == (True, None, None)
+        assert [each["host"] for each in registry.get("/api/v1/snapshot").json()["paused"]] == [host]
     finally:
         resumed = send(browser, page, f"resume:{host}")
     assert "It is fetched from again" in resumed.text
@@ -208,7 +248,8 @@ def test_workers_and_upstreams_are_shown(browser: Browser, registry: Registry, a
     registry.final(accepted(registry, submission))
     host = urlsplit(submission["artifactUrl"]).netloc
     until(lambda: host in browser.look("/upstreams").text, what="the host")
-    assert browser.look("/upstreams/never-seen.example.com").status_code == 404
+    for unknown in ("never-seen.example.com", "exam%00ple", "x" * 300):
+        assert browser.look(f"/upstreams/{unknown}").status_code == 404
     missing = browser.look("/registrations/registration-01a22c8e-b220-7388-bf9a-e8d8b3caba28")
     assert (missing.status_code, missing.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
 
@@ -265,6 +306,8 @@ def test_a_token_is_made_shown_once_and_revoked_on_the_page(browser: Browser, re
     assert f"The token {token_id} will be revoked" in send(browser, "/tokens", f"ask-revoke:{token_id}").text
     assert "It is revoked" in send(browser, "/tokens", f"revoke:{token_id}").text
     assert registry.get("/api/v1/plugins", token=text).status_code == 401
+    assert token_id not in browser.look("/tokens").text
+    assert token_id in browser.look("/tokens?over=1").text
     assert f"create-token {token_id}" in browser.look("/actions?what=create-token").text
     forged = browser.session.post(f"{registry.address}/tokens", data=fields | {"form": "0" * 64}, timeout=PATIENCE_S)
     assert (forged.status_code, "prg_" in forged.text) == (403, False)

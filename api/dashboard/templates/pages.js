@@ -39,10 +39,21 @@ function patch(old, fresh) {
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
+  const staying = new Set([...fresh.children].map((each) => each.id).filter(Boolean));
+  for (const each of [...old.children]) {
+    if (each.id && !staying.has(each.id)) each.remove(); // first: what stays and is moved would lose the focus
+  }
   let next = old.firstChild;
   for (const child of [...fresh.childNodes]) {
     const known = child.id ? [...old.children].find((each) => each.id === child.id) : null;
-    if (known && known !== next) old.insertBefore(known, next);
+    if (known) { // what is between goes, so that what is known is moved only if others that stay have changed places
+      while (next && next !== known && !staying.has(next.id ?? "")) {
+        const gone = next;
+        next = next.nextSibling;
+        gone.remove();
+      }
+      if (known !== next) old.insertBefore(known, next);
+    }
     const at = known ?? next;
     if (at && at.nodeType === child.nodeType && at.nodeName === child.nodeName && (at.id ?? "") === (child.id ?? "")) {
       if (child.nodeType === Node.ELEMENT_NODE) { if (!at.isEqualNode(child)) patch(at, child); }
@@ -98,8 +109,18 @@ if (document.currentScript.dataset.live) {
     addEventListener(over, () => setTimeout(() => { pressed = false; late(); }, 0));
   }
   document.addEventListener("selectionchange", late);
-  const source = new EventSource(document.currentScript.dataset.live);
-  source.addEventListener("open", () => { connection.textContent = "Live"; });
-  source.addEventListener("error", () => { connection.textContent = "Not connected: these figures are old. Sign in again if this stays."; });
-  source.addEventListener("live", (event) => show(event.data));
+  const url = document.currentScript.dataset.live;
+  let source = null;
+  let over = false;
+  const watch = () => {
+    source?.close();
+    if (document.hidden || over) return; // a browser has few connections for all its tabs
+    source = new EventSource(url);
+    source.addEventListener("open", () => { connection.textContent = "Live"; });
+    source.addEventListener("error", () => { connection.textContent = "Not connected: these figures are old. Sign in again if this stays."; });
+    source.addEventListener("live", (event) => show(event.data));
+    source.addEventListener("over", () => { over = true; source.close(); connection.textContent = "It has ended."; });
+  };
+  document.addEventListener("visibilitychange", watch);
+  watch();
 }

@@ -3,17 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
-from shared.registration import host_of
-
 revision = "0007"
 down_revision = "0006"
 OLDEST_CODE = "0006"  # all of it is new beside what that reads and writes
 
-_AT_ONCE = 1000
-
 
 def upgrade() -> None:
-    """Add them; of what has not become a plugin the host is noted afterwards."""
+    """Add them. No row is written: the sweep notes hosts, a few at a time (`Store.note_hosts`)."""
     op.add_column("registrations", sa.Column("host", sa.String()))
     op.add_column("registrations", sa.Column("hops", sa.Text()))
     op.create_index(
@@ -22,6 +18,14 @@ def upgrade() -> None:
         ["host", "id"],
         sqlite_where=sa.text("host IS NOT NULL"),
         postgresql_where=sa.text("host IS NOT NULL"),
+    )
+    without_host = sa.text("host IS NULL AND status <> 'registered'")
+    op.create_index(
+        "registrations_without_host",
+        "registrations",
+        ["id"],
+        sqlite_where=without_host,
+        postgresql_where=without_host,
     )
     op.create_index(
         "registrations_by_retry",
@@ -60,15 +64,3 @@ def upgrade() -> None:
         sa.Column("by", sa.String(), nullable=False),
         sa.Column("note", sa.String(), nullable=False),
     )
-    _note_hosts(op.get_bind())
-
-
-def _note_hosts(connection: sa.Connection) -> None:
-    registrations = sa.table("registrations", *(sa.column(name) for name in ("id", "host", "artifact_url", "status")))
-    r = registrations.c
-    unknown = sa.select(r.id, r.artifact_url).where(r.status != "registered").order_by(r.id).limit(_AT_ONCE)
-    setting = sa.update(registrations).where(r.id == sa.bindparam("of_id")).values(host=sa.bindparam("its_host"))
-    rows = connection.execute(unknown).all()
-    while rows:
-        connection.execute(setting, [{"of_id": row.id, "its_host": host_of(row.artifact_url)} for row in rows])
-        rows = connection.execute(unknown.where(r.id > rows[-1].id)).all()
