@@ -186,6 +186,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         title="Plugin registry",
         version=version("plugin-registry"),
         redoc_url=None,
+        root_path_in_servers=False,  # the document says it
         redirect_slashes=False,  # such a redirect would lead wherever the client's Host says
         lifespan=lifespan,
     )

@@ -70,7 +70,7 @@ def sign_in_page(request: Request) -> Response:
 
 def here_of(request: Request) -> str:
     """Return where *request* asks, without the prefix that all our paths have, as `back_of` takes it."""
-    query = request.url.query
+    query = request.scope["query_string"].decode("latin-1")  # whatever it is: it leads back only if it is one of ours
     return quote(route_of(request.scope), safe="/:@") + (f"?{query}" if query else "")
 
 

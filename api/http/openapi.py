@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.http.prefix import at
+
 TAGS = {
     "plugins": "Registering plugins, and reading those that are registered.",
     "registrations": "Where a submission stands, how each attempt at it went, and why it ended.",
@@ -32,7 +34,6 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             description=DESCRIPTION,
             routes=app.routes,
-            servers=[{"url": "/"}],  # relative: wherever this document was had; FastAPI adds a path prefix
             tags=[{"name": name, "description": said} for name, said in TAGS.items()],
             contact={"name": "Whoever operates this registry"},
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -47,7 +48,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
         app.openapi_schema = document
-    return app.openapi_schema
+    return {**app.openapi_schema, "servers": [{"url": at("") or "/"}]}  # relative: wherever this document was had
 
 
 def _put_right(response: dict[str, Any], *, problem: bool) -> None:

@@ -34,6 +34,7 @@ REGISTRATION_FIELDS = NINE - {"registeredAt"} | {
     "pluginId",
     "retryOf",
     "retriedAs",
+    "paused",
     "ahead",
     "estimatedWaitS",
     "problem",

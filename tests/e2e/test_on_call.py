@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -48,19 +49,29 @@ class Telephone:
         """Tap what says *what*, or the element of that id."""
         said = f"//{kind}[normalize-space(text())='{what}'][self::a or self::button]"
         by, value = (By.ID, what[1:]) if what.startswith("#") else (By.XPATH, said)
-        found = until(lambda: self.chrome.find_elements(by, value), what=what)
-        box = found[0].rect
-        assert 0 <= box["x"] <= box["x"] + box["width"] <= TELEPHONE["width"], f"{what} is beside the screen"
-        self.chrome.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
-        found[0].click()
+        until(lambda: self._tapped(by, value), what=what)
         self.actions += 1
+
+    def _tapped(self, by: str, value: str) -> bool:
+        """Tap what is there, if it is; the page may put another in its place at any moment."""
+        try:
+            for found in self.chrome.find_elements(by, value)[:1]:
+                box = found.rect
+                assert 0 <= box["x"] <= box["x"] + box["width"] <= TELEPHONE["width"], f"{value} is beside the screen"
+                self.chrome.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+                found.click()
+                return True
+        except StaleElementReferenceException:
+            pass
+        return False
 
     def type(self, field: str, word: str) -> None:
         self.chrome.find_element(By.ID, field).send_keys(word)
         self.actions += 1
 
     def sees(self, text: str) -> None:
-        until(lambda: text in self.chrome.find_element(By.TAG_NAME, "body").text, what=text)
+        shown = "return document.body ? document.body.innerText : ''"
+        until(lambda: text in self.chrome.execute_script(shown), what=text)
 
     @property
     def quick(self) -> bool:
@@ -128,15 +139,18 @@ def test_an_upstream_is_on_fire_and_well_again(telephone: Telephone, registry: R
     found = final(registry, artifact(status=503)[0])
     host = urlsplit(found["artifactUrl"]).netloc
     telephone.begin(f"/registrations/{found['id']}")
-    telephone.tap(host)
-    telephone.tap("Pause")
-    telephone.type("note", "on fire")
-    telephone.tap(f"Pause {host}")
-    telephone.sees("Nothing new is fetched from there")
-    assert telephone.quick
-    telephone.begin()
-    telephone.tap(f"#note-resume-{host}")
-    telephone.sees("It is fetched from again")
+    try:
+        telephone.tap(host)
+        telephone.tap("Pause")
+        telephone.type("note", "on fire")
+        telephone.tap(f"Pause {host}")
+        telephone.sees("Nothing new is fetched from there")
+        assert telephone.quick
+        telephone.begin()
+        telephone.tap(f"#note-resume-{host}")
+        telephone.sees("It is fetched from again")
+    finally:
+        registry.request("POST", f"/api/v1/upstreams/{host}/resume")  # others fetch from there
 
 
 def test_a_download_has_stalled(
@@ -153,6 +167,9 @@ def test_many_were_submitted_by_mistake(
     telephone: Telephone, registry: Registry, artifact: Artifact, gate: threading.Event
 ) -> None:
     held = [accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0]) for _ in range(2)]
+    for each in held:
+        where = f"/api/v1/registrations/{each}"
+        until(lambda: registry.get(where).json()["status"] == "verifying", what="that it is verified")  # noqa: B023
     telephone.begin("/registrations?status=verifying")
     for each in held:
         telephone.chrome.find_element(By.CSS_SELECTOR, f"input[value='{each}']").click()
