@@ -71,8 +71,11 @@ def _or_nothing_matches(parse: Callable[[str], str], text: str) -> str:
 
 
 def _one_host(host: str) -> str:
-    """Return *host* as registrations are found by it."""
-    return host_of(f"https://{host}")
+    """Return *host* as registrations are found by it; by what is none nothing is found."""
+    try:
+        return host_of(f"https://{host}")
+    except ValueError:
+        return host.lower()
 
 
 def _filter(pattern: str, *, at_most: int) -> Any:
