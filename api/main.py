@@ -85,6 +85,11 @@ from shared.tracing import TracingNotInstalled, start_tracing
 STORE_THREADS = 3
 STORE_CONNECTIONS = 11
 """One for each thread that asks: three, one for strangers, and of monitor, submissions, tokens and so on."""
+ROOMS = (
+    *(register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens),
+    *(metrics, health, problem_pages),
+)
+"""What the API consists of."""
 LEAVING_S = 3.0
 """How long a process that was told to stop waits for the store; who is cut off then is still told so."""
 
@@ -247,11 +252,7 @@ def _when_told_to_stop(leave: Callable[[], None]) -> None:
 
 
 def _add_routes(app: FastAPI) -> None:
-    rooms = (
-        *(register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens),
-        *(metrics, health, problem_pages),
-    )
-    routers = (*(each.router for each in rooms), *ROUTERS)
+    routers = (*(each.router for each in ROOMS), *ROUTERS)
     for router in routers:
         app.include_router(router)
     _add_error_handlers(app, routers)

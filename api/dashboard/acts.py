@@ -32,7 +32,7 @@ PAGES_RETRIED = 20
 RETRIED_OVER = timedelta(hours=24)
 """What failed before that is for the command line, which takes a time."""
 MAX_NOTE_CHARACTERS = 200
-HOURS = {"1": 1, "4": 4, "12": 12, "24": 24}
+HOURS = ("1", "4", "12", "24")
 
 SAID = {
     "retry": "It is tried again, as a new registration.",
@@ -127,8 +127,8 @@ async def _do_to_no_registration(services: Services, who: Visitor, what: str, wh
         case "resume":
             await resume(services, which, who.token)
         case "acknowledge":
-            hours = sent.get("hours", "")
-            await acknowledge(services, which, who.token, _note(sent), for_s=HOUR_S * HOURS.get(hours, 1))
+            hours = int(sent["hours"]) if sent.get("hours") in HOURS else 1
+            await acknowledge(services, which, who.token, _note(sent), for_s=HOUR_S * hours)
         case "withdraw":
             await withdraw(services, which, who.token)
         case "revoke":

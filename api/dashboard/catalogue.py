@@ -99,6 +99,7 @@ async def plugin(request: Request, services: Here, who: Someone, plugin_id: str)
         url=url,
         by_hand=ByHand.of(found, url),
         versions=versions,
+        most=VERSIONS_SHOWN,
         registration=registration,
         attempts=attempts,
     )

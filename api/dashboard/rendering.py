@@ -13,7 +13,7 @@ from api.dashboard.chart import chart
 from api.dashboard.visitor import Visitor
 from api.http.prefix import at
 from api.live.monitor import Snapshot
-from shared.registration import Registration, host_of, rfc3339
+from shared.registration import Registration, rfc3339
 from shared.store.sessions import form_token
 from shared.store.snapshot import StoreSnapshot
 
@@ -44,7 +44,6 @@ def _templates() -> "Environment":
     made.globals |= {
         "at": at,
         "chart": chart,
-        "host_of": host_of,
         "path": lambda text: quote(text, safe=""),
         "query": urlencode,
         "size": size,

@@ -7,7 +7,7 @@ from uuid_utils import uuid7
 
 from shared.registration import Action, Operator
 from shared.store.database import Database, NowMs
-from shared.store.statements import named_like
+from shared.store.statements import named_like, page
 from shared.store.tables import actions, moment, registrations
 
 _a = actions.c
@@ -35,16 +35,12 @@ class Actions:
         epoch. With *names*, patterns as
         a token has them, only what was done to registrations of such names, and not pruned.
         """
-        found = select(actions).order_by(_a.id.desc()).limit(limit)
+        found = page(actions, limit, before, filters)
         if names:
             of_these = select(registrations.c.id).where(registrations.c.id == _a.registration_id, named_like(names))
             found = found.where(of_these.exists())
-        if before is not None:
-            found = found.where(_a.id < before)
         if since_ms is not None:
             found = found.where(_a.at >= since_ms)
-        for column, value in (filters or {}).items():
-            found = found.where(_a[column] == value)
         with self._database.read() as connection:
             rows = connection.execute(found).all()
         return [

@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any
@@ -237,7 +236,8 @@ def test_what_is_read_and_chosen_stays_where_it_is_while_the_page_changes(
     chosen = page.execute_script("return getSelection().toString()")
     assert old["id"] in chosen
     third = registry.final(accepted(registry, artifact(status=404)[0]))
-    time.sleep(2.5)  # two looks go by
+    held = "return waiting !== null && waiting.includes(arguments[0])"
+    until(lambda: page.execute_script(held, third["id"]), what="that the page knows of it")
     assert page.execute_script("return getSelection().toString()") == chosen
     assert _text(page, f"failures-{third['id']}") is None, "nothing is moved under what somebody has chosen"
     page.execute_script("getSelection().removeAllRanges()")

@@ -12,40 +12,15 @@ from fastapi import FastAPI
 
 from api.http.openapi import TAGS, openapi_document
 from api.http.problems import KINDS
-from api.routes import (
-    alerts,
-    health,
-    metrics,
-    operations,
-    plugins,
-    problem_pages,
-    register,
-    registrations,
-    snapshot,
-    tokens,
-    upstreams,
-)
+from api.main import ROOMS
 
-ROUTES = (
-    alerts,
-    health,
-    metrics,
-    operations,
-    plugins,
-    problem_pages,
-    register,
-    registrations,
-    snapshot,
-    tokens,
-    upstreams,
-)
 WITHOUT_A_TOKEN = {"/healthz", "/readyz", "/problems", "/problems/{word}"}
 
 
 @cache
 def document() -> dict[str, Any]:
     app = FastAPI(title="Plugin registry", version="1")
-    for each in ROUTES:
+    for each in ROOMS:
         app.include_router(each.router)
     return openapi_document(app)
 
