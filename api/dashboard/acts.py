@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dashboard.rendering import HEADERS, framed
 from api.dashboard.session import back_of
 from api.dashboard.visitor import Form, Here, Someone, Visitor, require_ours
+from api.http.paging import MAX_NOTE_CHARACTERS
 from api.http.prefix import at
 from api.http.problems import Problem
 from api.routes.alerts import HOUR_S, acknowledge, withdraw
@@ -31,7 +32,6 @@ RETRIED_AT_ONCE = 200
 PAGES_RETRIED = 20
 RETRIED_OVER = timedelta(hours=24)
 """What failed before that is for the command line, which takes a time."""
-MAX_NOTE_CHARACTERS = 200
 HOURS = ("1", "4", "12", "24")
 
 SAID = {

@@ -20,6 +20,8 @@ from shared.registration import ID, REGISTRATION_ID, host_of
 
 _NO_COLUMNS = {"limit", "cursor", "since", "dry_run"}
 """What a query may hold that is no column with a value."""
+MAX_HOST_CHARACTERS = 260
+MAX_NOTE_CHARACTERS = 200
 _CAUSE = re.compile(r"[a-z0-9-]+")
 
 
@@ -88,9 +90,11 @@ Version = Annotated[Text, _filter(SEMVER, at_most=255), AfterValidator(_known_ve
 Checksum = Annotated[Text, _filter(CHECKSUM, at_most=200), AfterValidator(_known_checksum)]
 Cause = Annotated[Text, _filter(f"^{_CAUSE.pattern}$", at_most=100), AfterValidator(_known_cause)]
 Host = Annotated[
-    Text, AfterValidator(_one_host), Field(max_length=260, description="Host, and port where the URL has one")
+    Text,
+    AfterValidator(_one_host),
+    Field(max_length=MAX_HOST_CHARACTERS, description="Host, and port where the URL has one"),
 ]
-Note = Annotated[Text, Field(max_length=200)]
+Note = Annotated[Text, Field(max_length=MAX_NOTE_CHARACTERS)]
 RegistrationRef = Annotated[Text, _filter(REGISTRATION_ID, at_most=100), AfterValidator(_known_registration)]
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.http.auth import allowed
 from api.http.paging import (
+    MAX_HOST_CHARACTERS,
     Cause,
     Host,
     Name,
@@ -225,7 +226,9 @@ class ActionQuery(PageQuery):
         RegistrationRef | None, Field(alias="registration", description="Only of this registration")
     ] = None
     what: Annotated[What | None, Field(description="Only of this kind")] = None
-    subject: Annotated[Text | None, Field(max_length=260, description="Only of this host, alert or token")] = None
+    subject: Annotated[
+        Text | None, Field(max_length=MAX_HOST_CHARACTERS, description="Only of this host, alert or token")
+    ] = None
     by: Annotated[Text | None, Field(max_length=200, description="Only by the token of this label")] = None
     since: Since | None = None
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from api.http.auth import allowed, require_every_name
-from api.http.paging import Note, refuse_repeats
+from api.http.paging import MAX_HOST_CHARACTERS, Note, refuse_repeats
 from api.http.problems import Problem, documented
 from api.routes.registrations import RegistrationView
 from api.routes.snapshot import PausedView
@@ -19,7 +19,6 @@ from shared.store.upstreams import UpstreamSeen
 
 router = APIRouter(tags=["operations"])
 
-MAX_HOST_CHARACTERS = 260
 _REFUSALS = ("malformed-request", "unauthorized", "forbidden", "too-many-requests")
 _SURPRISES = ("store-unavailable", "internal-error")
 

@@ -57,11 +57,6 @@ class UpstreamSeen:
     in_flight: int
     newest: tuple[Registration, ...]
 
-    @property
-    def known(self) -> bool:
-        """Whether this registry has ever been asked for anything there."""
-        return bool(self.paused or self.hours or self.causes or self.in_flight or self.newest)
-
 
 class Upstreams:
     """The hosts in the store. Every method is one transaction and may raise `StoreUnavailable`."""
