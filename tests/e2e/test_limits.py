@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -408,6 +409,7 @@ def test_bad_tokens_are_limited_whatever_their_sender_says_of_its_address(
     tmp_path: Path, served_by: tuple[str, ...]
 ) -> None:
     with running_api(tmp_path / "state", served_by=served_by, env={"REGISTRY_BAD_TOKENS_A_MINUTE": "10"}) as api:
+        began = time.monotonic()
         statuses = [
             status
             for forwarded in (
@@ -420,9 +422,9 @@ def test_bad_tokens_are_limited_whatever_their_sender_says_of_its_address(
             )
             for status in bad_tokens(api, forwarded)
         ]
+        grown = 1 + int((time.monotonic() - began) * 10 / 60)
         assert set(statuses[:8]) == {401}
-        assert statuses.count(401) <= 40, "there are two names they may count under, the address and none"
-        assert statuses[-1] == 429
+        assert statuses.count(401) <= 2 * (10 + grown), "two names they may count under, the address and none"
 
 
 def test_bad_tokens_are_counted_by_whom_a_trusted_proxy_names(tmp_path: Path) -> None:
