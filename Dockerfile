@@ -36,7 +36,8 @@ COPY shared shared
 COPY api api
 COPY worker worker
 COPY cli cli
-RUN python3 -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-index --target /opt/registry . && \
+COPY client client
+RUN python3 -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-index --target /opt/registry ./client . && \
     python3 -m pip --python /opt/venv/bin/python check
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -31,14 +31,15 @@ endif
 
 setup: .venv/.dev
 
-# The project itself is linked, not copied.
-.venv/.runtime: requirements.lock requirements-build.lock pyproject.toml
+# The project itself is linked, not copied; the client after the registry, which had the command's script once.
+.venv/.runtime: requirements.lock requirements-build.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "plugin-registry needs Python 3.11 or later; set PYTHON=")'
 	@$(call venv,.venv)
 	@echo "installing the runtime packages into .venv"
 	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements.lock
 	@$(call pip,.venv,install) -q --no-deps --require-hashes -r requirements-build.lock
 	@$(call pip,.venv,install) -q --no-deps --no-build-isolation -e .
+	@$(call pip,.venv,install) -q --no-deps --no-build-isolation -e ./client
 	@$(call check,.venv)
 	@touch $@
 
@@ -119,7 +120,7 @@ lock: $(BIN)/uv
 	$(COMPILE) -c requirements.lock --extra otel pyproject.toml -o requirements-otel.lock
 	$(COMPILE) -c requirements.lock bench/requirements.in -o bench/requirements.lock
 
-COMPILE = $(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate $(LOCK)
+COMPILE = $(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --no-header --no-annotate --no-emit-package plugin-registry-client $(LOCK)
 
 # Only where it is missing: a package that is new in pyproject.toml has no place in the lock yet, and so fails a set-up.
 $(BIN)/uv:

@@ -96,7 +96,7 @@ def embedded(stand: Stand, folder: Path, *, workers: int, **settings: str) -> It
     environment = stand.environment(
         REGISTRY_REQUESTS_A_MINUTE="10000000", REGISTRY_IN_FLIGHT_PER_TOKEN="0", **settings
     )
-    command = (sys.executable, "-m", "cli.main", "up", "--port", "0", "--state", str(state))
+    command = (sys.executable, "-m", "plugin_registry_client", "up", "--port", "0", "--state", str(state))
     with process("up", (*command, "--workers", str(workers)), environment, folder) as up:
         until(lambda: _address(state), within_s=60, what="the registry")
         address = _address(state)

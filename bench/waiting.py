@@ -169,7 +169,7 @@ def _starts(section: Section, it: Registry) -> None:
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
-                [sys.executable, "-m", "cli.main", command, *arguments],
+                [sys.executable, "-m", "plugin_registry_client", command, *arguments],
                 env=environment,
                 cwd=PROJECT,
                 check=True,

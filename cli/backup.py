@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from plugin_registry_client.command.asked import json_option
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.errors import ALERTS, USAGE
 
-from cli.refusal import ALERTS, USAGE, Refusal
 from cli.state import StateFolder
-from cli.terminal import say, say_json
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store import file
@@ -72,7 +74,7 @@ def restore(path: Path, state: Path | None) -> None:
 
 @click.command("check-store")
 @_STATE
-@click.option("--json", "json_wanted", is_flag=True, help="Print what is wrong as JSON, on stdout.")
+@json_option
 def check_store(state: Path | None, json_wanted: bool) -> None:
     """Look at all of the store, embedded or not: whether it holds together.
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say
+from plugin_registry_client.errors import REFUSED
 
 from cli.embedded import embedded_registry, end_on_sigterm
-from cli.refusal import REFUSED, REGISTERED, Refusal
-from cli.terminal import say
 
 ARTIFACT_BYTES = 64 * 2**20
 SERVED_BYTES_PER_S = 24 * 2**20
@@ -42,8 +43,8 @@ def demo() -> None:
             say("", "2. The tampered copy, under the digest of the real one.", "")
             second = _register(environment, "nginx-log-collector-2", f"{origin}/{tampered.name}", good)
             say("", "Stopping everything ...")
-    if (first, second) != (REGISTERED, REFUSED):
-        raise Refusal(f"The demo should end with {REGISTERED} and {REFUSED}, but ended with {first} and {second}.")
+    if (first, second) != (0, REFUSED):
+        raise Refusal(f"The demo should end with 0 and {REFUSED}, but ended with {first} and {second}.")
     say("Both ended as they should: what matches is listed, what does not is not.")
 
 
@@ -104,5 +105,5 @@ def _register(environment: dict[str, str], name: str, url: str, declared: Path) 
     with declared.open("rb") as file:
         checksum = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     fields = ["--name", name, "--version", "2.1.0", "--type", "log", "--runtime", "go", "--url", url]
-    command = [sys.executable, "-m", "cli.main", "register", *fields, "--checksum", checksum]
+    command = [sys.executable, "-m", "plugin_registry_client", "register", *fields, "--checksum", checksum]
     return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603  # our own command

@@ -18,10 +18,11 @@ from typing import Literal
 
 import certifi
 import click
+from plugin_registry_client.command.asked import json_option
+from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.errors import ALERTS
 
-from cli.refusal import ALERTS
 from cli.state import StateFolder
-from cli.terminal import say, say_json
 from shared.broker import BROKER_ERRORS, reason_of
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
@@ -64,7 +65,7 @@ class NotLookedAt(Exception):
 @click.command()
 @click.option("--url", help="Fetch the head of this URL, as a worker would.")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder (default: REGISTRY_STATE_DIR).")
-@click.option("--json", "json_wanted", is_flag=True, help="Print what was found as JSON, on stdout.")
+@json_option
 def doctor(url: str | None, state: Path | None, json_wanted: bool) -> None:
     """Look at settings, store, clock, broker, open files, disk, certificates and egress, as services here see them.
 

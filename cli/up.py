@@ -4,10 +4,11 @@ import shlex
 from pathlib import Path
 
 import click
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say
+from plugin_registry_client.errors import USAGE
 
 from cli.embedded import curl_example, embedded_registry, end_on_sigterm, run_until_told
-from cli.refusal import USAGE, Refusal
-from cli.terminal import say
 from shared.settings import BadSettings, read_settings
 
 

@@ -23,9 +23,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.egress import Egress, Network, parse_networks, parse_ports
-from shared.urls import Broker, parse_broker_url, parse_database_url, parse_http_url, parse_proxy_url, sqlite_url
+from shared.urls import Broker, parse_broker_url, parse_database_url, parse_proxy_url, sqlite_url
 
-SECRETS = ("database_url", "database_password", "broker_url", "broker_password", "egress_proxy", "token")
+SECRETS = ("database_url", "database_password", "broker_url", "broker_password", "egress_proxy")
 """What may stand in a file as well, which REGISTRY_…_FILE names."""
 MAX_SECRET_BYTES = 65_536
 
@@ -218,10 +218,6 @@ class Settings(BaseSettings):
     """For a worker or beat: what it touches while it lives."""
     supervisor_fd: int | None = None
     """For a worker: the pipe by which `plugin-registry up` hears that it lives."""
-    url: Annotated[str, AfterValidator(parse_http_url)] | None = None
-    """For the command line as a client: the registry's address."""
-    token: SecretStr | None = None
-    """For the command line as a client."""
 
     @classmethod
     def settings_customise_sources(

@@ -130,22 +130,6 @@ def _broker(text: str, password: str | None) -> Broker:
     )
 
 
-def parse_http_url(text: str) -> str:
-    """Return *text* if it is the address of a service on HTTP, which holds no user, query or fragment.
-
-    Raises:
-        ValueError: why it is none.
-    """
-    if _scheme(text) not in {"http", "https"}:
-        raise ValueError("must begin with http:// or https://")
-    parts = _split(text)
-    if parts.username is not None:
-        raise ValueError("may not hold a user or a password")
-    if not parts.hostname or parts.query:
-        raise ValueError("must be an address such as https://HOST:PORT, without '?'")
-    return text
-
-
 def parse_proxy_url(text: str) -> str:
     """Return *text* if it is http://HOST:PORT, with a user and a password or without.
 

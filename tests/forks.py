@@ -27,10 +27,11 @@ from typing import Any
 
 _STORE = ("alembic.command", "shared.store.postgresql", "sqlalchemy.dialects.sqlite")
 _API = ("api.main", "kombu.transport.pyamqp", "kombu.transport.redis", "uvloop", *_STORE)
+_VERBS = ("main", "register", "declared", "many", "login", "queue", "operate", "on_call")
 _LOADED = {
-    "cli.main": (
-        *("cli.up", "cli.demo", "cli.register", "cli.queue", "cli.operate", "cli.tokens", "cli.migrate"),
-        *("cli.backup", "cli.doctor", *_STORE),
+    "plugin_registry_client": (
+        *("cli.up", "cli.demo", "cli.tokens", "cli.migrate", "cli.backup", "cli.doctor", *_STORE),
+        *(f"plugin_registry_client.command.{each}" for each in _VERBS),
     ),
     "api.main": _API,
     "uvicorn": _API,

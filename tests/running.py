@@ -21,7 +21,7 @@ from shared.store.database import open_database
 from shared.store.tokens import Tokens
 from tests import forks
 
-PROGRAM = "cli.main"
+PROGRAM = "plugin_registry_client"
 COMMAND = [sys.executable, "-m", PROGRAM]
 PROJECT = Path(__file__).parent.parent
 PATIENCE_S = 120.0

@@ -12,7 +12,7 @@ REGISTRY, CLUSTER = "one registry", "one cluster"
 _TOGETHER = {
     REGISTRY: (
         *("browser", "command", "contract", "costly_submissions", "documentation", "edge", "host", "limited_tokens"),
-        *("methods", "on_call", "operations", "page", "pages", "schema", "token_routes"),
+        *("many", "methods", "on_call", "operations", "page", "pages", "python_client", "schema", "token_routes"),
     ),
     CLUSTER: (
         *("backlog", "broker", "hanging_store", "hosts", "monitor", "pgbouncer", "refusals", "roles", "rolling"),

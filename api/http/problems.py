@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from api.http.prefix import at
 from shared.errors import Failure, Fault, RegistryError
+from shared.explained import explained
 from shared.logs import get_logger
 from shared.registration import RegistrationId
 
@@ -106,7 +107,14 @@ class Problem(Exception):
             "fault": fault,
             "retryable": retryable,
             **(members or {}),
+            **_explained(str((members or {}).get("cause", "")), code),
         }
+
+
+def _explained(*words: str) -> dict[str, str]:
+    """Return what to do about a problem, and the page that says more: its cause's, or its code's."""
+    found = next((each for each in map(explained, words) if each and each.code == words[-1]), None)
+    return {} if found is None else {"toDo": found.to_do, "help": at(f"/problems/{found.word}")}
 
 
 def problem_of(
@@ -166,6 +174,8 @@ class ProblemDocument(BaseModel):
     cause: str | None = Field(None, description="One stable word for what probably happened to an artifact")
     fault: Fault
     retryable: bool = Field(description="Whether the same submission may succeed later")
+    to_do: str | None = Field(None, description="What to do about it, in a sentence")
+    help: str | None = Field(None, description="The page of this registry that explains its cause, or its code")
     instance: str | None = Field(None, description="The registration this befell")
     declared: str | None = Field(None, description="The digest the client declared")
     computed: str | None = Field(None, description="The digest of the bytes that were served")

@@ -158,6 +158,18 @@ async def list_tokens(
     return as_json(TokenList(items=[TokenView.model_validate(each) for each in found]))
 
 
+@router.get(
+    "/api/v1/tokens/current",
+    operation_id="GetCurrentToken",
+    summary="The token that asks",
+    response_model=TokenView,
+    responses=documented(*_REFUSALS, *_SURPRISES),
+)
+async def current_token(token: Annotated[Token, Depends(allowed(*SCOPES))]) -> Response:
+    """What it allows, and until when: any valid token may ask this of itself."""
+    return as_json(TokenView.model_validate(token))
+
+
 @router.post(
     "/api/v1/tokens/{token_id}/revoke",
     operation_id="RevokeToken",

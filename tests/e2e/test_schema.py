@@ -33,6 +33,7 @@ OPERATIONS = [
     "WithdrawAcknowledgement",
     "CreateToken",
     "ListTokens",
+    "GetCurrentToken",
     "RevokeToken",
 ]
 

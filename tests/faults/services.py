@@ -22,7 +22,7 @@ COMMANDS = {
     "beat": (*CELERY, "worker.clock", "beat"),
     "beat of the worker's app": (*CELERY, "worker.main", "beat"),
     "api": (sys.executable, "-m", "api.main", "--port", "0"),
-    "migrate": (sys.executable, "-m", "cli.main", "migrate"),
+    "migrate": (sys.executable, "-m", "plugin_registry_client", "migrate"),
 }
 
 

@@ -23,10 +23,10 @@ import pytest
 from celery import Celery
 from celery.bin.beat import beat
 from celery.bin.worker import worker
+from plugin_registry_client.command.main import main
 from ruamel.yaml import YAML
 
 from api.main import where_to_listen
-from cli.main import main
 from shared.alive import LATELY_S
 from shared.egress import parse_networks
 from shared.settings import SECRETS, Settings

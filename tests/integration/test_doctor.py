@@ -16,9 +16,9 @@ import redis
 import structlog
 import trustme
 from click.testing import CliRunner
+from plugin_registry_client.command.main import main
 
 from cli.doctor import doctor
-from cli.main import main
 from shared.settings import Settings
 from tests.hostile_server import Behaviour, HostileServer, Wire
 from tests.integration.test_queue import valkey

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_registry_client.command.precheck import look_at_file, look_at_url
 
-from cli.precheck import look_at_file, look_at_url
 from tests.origin import Served
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]

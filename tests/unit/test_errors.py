@@ -21,6 +21,7 @@ from shared.errors import (
     Unavailable,
     UpstreamBusy,
 )
+from shared.explained import explained
 from shared.registration import RegistrationId
 
 ALL = [each for each in vars(shared.errors).values() if isinstance(each, type) and issubclass(each, RegistryError)]
@@ -93,8 +94,24 @@ def test_every_failure_has_a_problem_document(kind: type[RegistryError]) -> None
         "retryable": kind.retryable,
         "instance": "/api/v1/registrations/registration-1",
         "computed": "b",
+        "toDo": problem.document["toDo"],
+        "help": f"/problems/{kind.code}",
     }
     assert problem.document["title"]
+    known = explained(kind.code)
+    assert known is not None
+    assert problem.document["toDo"] == known.to_do
+
+
+def test_a_cause_that_has_a_page_is_explained_by_that_and_a_foreign_one_by_its_code() -> None:
+    def told(cause: str) -> tuple[str, str]:
+        found = problem_of(Failure("digest-mismatch", "It differs.", "submitter", False, {}, cause)).document
+        return found["help"], found["toDo"]
+
+    assert told("html-page")[0] == "/problems/html-page"
+    assert "Use the URL of the file itself" in told("html-page")[1]
+    assert told("status-404") == told("nobody-knows") == told("digest-mismatch")
+    assert told("nobody-knows")[0] == "/problems/digest-mismatch"
 
 
 @pytest.mark.parametrize("kind", NAMED)

@@ -53,9 +53,11 @@ TRIED = {
     "api/http/strict_json.py _SURROGATE": Tried((), ("a", "\uffff")),
     "api/dashboard/catalogue.py _HARMLESS_ENDING": Tried((".", ".tar."), (".", "a", ".tar.", ".a")),
     "api/dashboard/session.py _OURS": Tried(("/plugins", "/?"), ("/", "a", "?", "/plugins")),
-    "cli/on_call.py _DURATION": Tried(("1",), ("1", "h", "0")),
-    "cli/operate.py _AGO": Tried(("1",), ("1", "s")),
-    "cli/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),
+    "client/plugin_registry_client/command/on_call.py _DURATION": Tried(("1",), ("1", "h", "0")),
+    "client/plugin_registry_client/command/operate.py _AGO": Tried(("1",), ("1", "s")),
+    "client/plugin_registry_client/command/tokens.py _DURATION": Tried(("1",), ("1", "s", "0")),
+    "client/plugin_registry_client/command/login.py _NAME": Tried(("a",), ("a", ".", "-")),
+    "client/plugin_registry_client/command/visible.py _SEEN_BY_NOBODY": Tried((), ("a", "\ufe00")),
     "shared/broker.py _WORD": Tried(("A", "AA", "AAA"), ("A", "_", "a")),
     "shared/egress.py _AUTHORITY": Tried(("[", "[:", "a:", "[:]"), ("a", ":", ".", "1", "]", "[")),
     "shared/egress.py _LABEL": Tried((), ("a", "-", "_")),
@@ -122,7 +124,7 @@ TRIED = {
 
 def sources() -> Iterator[Path]:
     """Return the files of the product."""
-    for package in ("api", "cli", "shared", "worker"):
+    for package in ("api", "cli", "client", "shared", "worker"):
         yield from sorted((ROOT / package).rglob("*.py"))
 
 

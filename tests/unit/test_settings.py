@@ -76,8 +76,6 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "sweep_interval_s": 2,
         "alive_file": None,
         "supervisor_fd": None,
-        "url": None,
-        "token": None,
     }
     assert it.egress == Egress()
     assert it.embedded_store
@@ -94,7 +92,6 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         REGISTRY_TRUSTED_PROXIES="10.0.0.1, fd00::/64",
         REGISTRY_LEASE_S="4.5",
         REGISTRY_MAX_ATTEMPTS="7",
-        REGISTRY_TOKEN="hunter2",
     )
     assert it.egress == Egress(
         frozenset({"http", "https"}),
@@ -195,8 +192,6 @@ def test_an_argument_stands_in_for_the_environment(monkeypatch: pytest.MonkeyPat
         ("REGISTRY_EGRESS_PROXY", "http://me:hun#ter2@proxy:3128"),
         ("REGISTRY_EGRESS_PROXY", "http://proxy:99999"),
         ("REGISTRY_BROKER_CA_FILE", __file__),
-        ("REGISTRY_URL", "registry.example"),
-        ("REGISTRY_URL", "https://me:hunter2@registry.example"),
     ],
 )
 def test_a_value_that_could_never_work_is_refused_at_the_start(
@@ -227,7 +222,6 @@ SECRETS = {
     "REGISTRY_DATABASE_URL": "postgresql://u:hunter2@db/registry",
     "REGISTRY_BROKER_URL": "redis://:hunter2@broker:6379/0",
     "REGISTRY_EGRESS_PROXY": "http://me:hunter2@proxy:3128",
-    "REGISTRY_TOKEN": "hunter2",
 }
 
 
@@ -270,15 +264,15 @@ def test_a_file_without_a_secret_is_told(
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(BadSettings, match=f"^REGISTRY_TOKEN_FILE: {told}"):
-        _read(monkeypatch, REGISTRY_TOKEN_FILE=str(file))
+    with pytest.raises(BadSettings, match=f"^REGISTRY_BROKER_PASSWORD_FILE: {told}"):
+        _read(monkeypatch, REGISTRY_BROKER_PASSWORD_FILE=str(file))
 
 
 def test_a_secret_stands_in_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("hunter2")
-    with pytest.raises(BadSettings, match=r"^REGISTRY_TOKEN_FILE: REGISTRY_TOKEN is set as well"):
-        _read(monkeypatch, REGISTRY_TOKEN_FILE=str(file), REGISTRY_TOKEN="hunter2")
+    with pytest.raises(BadSettings, match=r"^REGISTRY_BROKER_PASSWORD_FILE: REGISTRY_BROKER_PASSWORD is set as well"):
+        _read(monkeypatch, REGISTRY_BROKER_PASSWORD_FILE=str(file), REGISTRY_BROKER_PASSWORD="hunter2")
 
 
 def test_who_has_no_home_and_needs_no_folder_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:

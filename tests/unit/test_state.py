@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from plugin_registry_client.command.refusal import Refusal
 
-from cli.refusal import Refusal
 from cli.state import MAX_SOCKET_PATH, StateFolder
 
 

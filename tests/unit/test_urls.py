@@ -5,7 +5,7 @@ from kombu.utils.url import parse_url
 from psycopg import pq
 from sqlalchemy import make_url
 
-from shared.urls import LIBPQ_OPTIONS, parse_broker_url, parse_database_url, parse_http_url, parse_proxy_url
+from shared.urls import LIBPQ_OPTIONS, parse_broker_url, parse_database_url, parse_proxy_url
 
 
 @pytest.mark.parametrize(
@@ -137,15 +137,6 @@ def test_a_password_that_holds_what_urls_are_made_of_arrives_as_it_is() -> None:
     assert make_url(parse_database_url("postgresql://u@h/db", password)).password == password
     assert parse_url(parse_broker_url("redis://h/0", password).url)["password"] == password
     assert parse_url(parse_broker_url("amqp://u@h//", password).url)["password"] == password
-
-
-@pytest.mark.parametrize(
-    "text", ["ftp://h", "h:8080", "http://u:p@h", "http://", "http://h?x=1", "http://h#x", "http://h:bad"]
-)
-def test_an_address_on_http_is_one(text: str) -> None:
-    assert parse_http_url("https://registry.example:8443/prefix")
-    with pytest.raises(ValueError, match=r"must|may not|port|'#'"):
-        parse_http_url(text)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from cli.client import Answer, Client, client_from_environment, refusal_of
-from cli.queue import failure_line
-from cli.refusal import USAGE, Refusal
-from cli.terminal import say, say_json
+from plugin_registry_client.client import Client, registration_path
+from plugin_registry_client.command.asked import connected, json_option
+from plugin_registry_client.command.queue import failure_line
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.errors import USAGE
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -22,17 +23,14 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 @click.option("--cause", help="Only those that failed for this cause.")
 @click.option("--since", help="Only those submitted since: 30m, 2h, 1d, or a moment such as 2026-01-15T08:00:00Z.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 200), help="At most this many.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def failures(cause: str | None, since: str | None, limit: int, json_wanted: bool) -> None:
     """List what failed or was rejected, newest first, with its cause and whose fault it is."""
-    client = client_from_environment()
+    client = connected()
     query = {"cause": cause, "since": _moment(since) if since else None, "limit": limit}
     found: list[dict[str, Any]] = []
     for status in ("failed", "rejected"):
-        answer = client.get("/api/v1/registrations", status=status, **query)
-        if answer.status != 200:
-            raise refusal_of(answer)
-        found += answer.document["items"]
+        found += client.connection.get("/api/v1/registrations", status=status, **query).document["items"]
     found = sorted(found, key=lambda each: str(each["id"]), reverse=True)[:limit]
     if json_wanted:
         say_json({"items": found})
@@ -51,7 +49,7 @@ def failures(cause: str | None, since: str | None, limit: int, json_wanted: bool
 @click.option("--since", default="24h", show_default=True, help="Only those submitted since: 30m, 2h, 90d, a moment.")
 @click.option("--dry-run", is_flag=True, help="Say how many, and try none again.")
 @click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before many are tried again.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def retry(
     registration_id: str | None,
     cause: str | None,
@@ -66,13 +64,11 @@ def retry(
     many = {key: value for key, value in (("cause", cause), ("host", host), ("name", name)) if value is not None}
     if (registration_id is None) == (not many) or (registration_id is not None and dry_run):
         raise Refusal("Give either a registration's id, or --cause, --host or --name.", USAGE)
-    client = client_from_environment()
+    client = connected()
     if many:
         _retry_all(client, many | {"since": _moment(since)}, dry_run=dry_run, ask=not yes, json_wanted=json_wanted)
         return
-    answer = client.post(f"{_path(str(registration_id))}/retry")
-    if answer.status not in {200, 202}:
-        raise refusal_of(answer)
+    answer = client.connection.post(f"{registration_path(str(registration_id))}/retry")
     if json_wanted:
         say_json(answer.document)
     elif answer.status == 200:
@@ -110,12 +106,10 @@ def _each_page(client: Client, which: Mapping[str, str], *, dry_run: bool) -> di
     cursor = None
     while True:
         query = {**which, "limit": 200, "cursor": cursor, "dryRun": "true" if dry_run else None}
-        answer = client.post("/api/v1/registrations/retry", **query)
-        if answer.status != 200:
-            raise refusal_of(answer)
+        page = client.connection.post("/api/v1/registrations/retry", **query).document
         for key in total:
-            total[key] += answer.document[key]
-        cursor = answer.document["nextCursor"]
+            total[key] += page[key]
+        cursor = page["nextCursor"]
         if cursor is None:
             return total
         if not dry_run:
@@ -124,21 +118,14 @@ def _each_page(client: Client, which: Mapping[str, str], *, dry_run: bool) -> di
 
 @click.command()
 @click.argument("registration_id")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def cancel(registration_id: str, json_wanted: bool) -> None:
     """Cancel a registration that is queued or being verified; its download stops within about a second."""
-    answer: Answer = client_from_environment().post(f"{_path(registration_id)}/cancel")
-    if answer.status != 200:
-        raise refusal_of(answer)
-    found = answer.document
+    found = connected().cancel(registration_id).document
     if json_wanted:
         say_json(found)
     else:
         say(f"{found['name']} {found['version']} is {found['status']}.")
-
-
-def _path(registration_id: str) -> str:
-    return f"/api/v1/registrations/{quote(registration_id, safe='')}"
 
 
 def _moment(since: str) -> str:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
-from cli.client import Client, client_from_environment, refusal_of
-from cli.refusal import ALERTS, UNREACHABLE, Refusal
-from cli.terminal import say, say_json, screen
-from shared.registration import host_of
+from plugin_registry_client.client import Client
+from plugin_registry_client.command.asked import connected, json_option
+from plugin_registry_client.command.terminal import say, say_json, screen
+from plugin_registry_client.errors import ALERTS, RegistryInTrouble, Unreachable
 
 EVERY_S = 1.0
 DOWNLOADS_SHOWN = 10
@@ -18,13 +19,13 @@ FAILURES_SHOWN = 5
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Show it on the whole screen, every second anew, until Ctrl-C.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def queue(watch: bool, json_wanted: bool) -> None:
     """Show whether work flows, what waits, what fails and whose fault it is, and which workers live.
 
     Exit status: 0 all is well, 8 something is wrong, 4 not authorised, 7 server unreachable.
     """
-    client = client_from_environment()
+    client = connected()
     if watch:
         _watch(client, json_wanted=json_wanted)
         return
@@ -56,21 +57,16 @@ def _seen(client: Client, show: Callable[[Sequence[str]], None] | None = None) -
     """Return the snapshot; None where the registry is not there for the moment, which is said."""
     try:
         return _snapshot(client)
-    except Refusal as error:
-        if error.exit_code != UNREACHABLE:
-            raise
+    except (Unreachable, RegistryInTrouble) as error:
         if show is None:
-            error.show()
+            say(f"plugin-registry: {error}", err=True)
         else:
-            show([error.message])
+            show([str(error)])
         return None
 
 
 def _snapshot(client: Client) -> dict[str, Any]:
-    answer = client.get("/api/v1/snapshot")
-    if answer.status != 200:
-        raise refusal_of(answer)
-    return answer.document
+    return client.connection.get("/api/v1/snapshot").document
 
 
 def _lines(seen: dict[str, Any]) -> list[str]:
@@ -121,7 +117,7 @@ def _worker(worker: dict[str, Any]) -> str:
 def _download(download: dict[str, Any]) -> str:
     done, total = download["bytesDownloaded"] / 2**20, download["artifactBytes"]
     size = f"{done:.1f} of {total / 2**20:.1f} MiB" if total else f"{done:.1f} MiB"
-    host = host_of(download["artifactUrl"])
+    host = urlsplit(download["artifactUrl"]).netloc
     return f"{download['name']} {download['version']}  {size}  {host}  {download['id']}"
 
 

@@ -1,14 +1,16 @@
 """`pause`, `resume`, `acknowledge`: what somebody on call does who knows what is wrong."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from cli.client import Answer, client_from_environment, refusal_of
-from cli.refusal import USAGE, Refusal
-from cli.terminal import say, say_json
+from plugin_registry_client.command.asked import connected, json_option
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.errors import USAGE
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -17,18 +19,19 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 @click.command()
 @click.argument("host")
 @click.option("--note", default="", help="Why, in your words: shown to all who operate.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def pause(host: str, note: str, json_wanted: bool) -> None:
     """Fetch nothing new from HOST until it is resumed; what is under way there goes on to its end."""
-    _tell(client_from_environment().post(f"{_upstream(host)}/pause", note=note or None), json_wanted=json_wanted)
+    answer = connected().connection.post(f"{_upstream(host)}/pause", note=note or None)
+    _tell(answer.document, json_wanted=json_wanted)
 
 
 @click.command()
 @click.argument("host")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def resume(host: str, json_wanted: bool) -> None:
     """Fetch from HOST again, which was paused."""
-    _tell(client_from_environment().post(f"{_upstream(host)}/resume"), json_wanted=json_wanted)
+    _tell(connected().connection.post(f"{_upstream(host)}/resume").document, json_wanted=json_wanted)
 
 
 @click.command()
@@ -36,16 +39,14 @@ def resume(host: str, json_wanted: bool) -> None:
 @click.option("--for", "lasting", default="1h", show_default=True, help="For how long: 30m, 2h, 3d.")
 @click.option("--note", default="", help="What you know of it: shown to all who operate.")
 @click.option("--withdraw", is_flag=True, help="Have it wake people again.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print the answer alone, as JSON, on stdout.")
+@json_option
 def acknowledge(alert: str, lasting: str, note: str, withdraw: bool, json_wanted: bool) -> None:
     """Have ALERT, by its name as `queue` shows it, wake nobody for a while."""
     path = f"/api/v1/alerts/{quote(alert, safe='')}"
     if withdraw:
-        answer = client_from_environment().post(f"{path}/withdraw")
+        answer = connected().connection.post(f"{path}/withdraw")
     else:
-        answer = client_from_environment().post(f"{path}/acknowledge", forS=_seconds(lasting), note=note or None)
-    if answer.status != 200:
-        raise refusal_of(answer)
+        answer = connected().connection.post(f"{path}/acknowledge", forS=_seconds(lasting), note=note or None)
     known = answer.document["acknowledged"]
     if json_wanted:
         say_json(answer.document)
@@ -55,13 +56,10 @@ def acknowledge(alert: str, lasting: str, note: str, withdraw: bool, json_wanted
         say(f"{answer.document['alert']} wakes nobody until {known['until']}.")
 
 
-def _tell(answer: Answer, *, json_wanted: bool) -> None:
-    if answer.status != 200:
-        raise refusal_of(answer)
+def _tell(found: Mapping[str, Any], *, json_wanted: bool) -> None:
     if json_wanted:
-        say_json(answer.document)
+        say_json(found)
         return
-    found: dict[str, Any] = answer.document
     paused = found["paused"]
     said = f"is paused, by {paused['by']}" if paused else "is not paused"
     say(f"{found['host']} {said}; {found['inFlight']} of its registrations are in flight.")

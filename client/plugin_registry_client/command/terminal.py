@@ -16,12 +16,13 @@ from types import FrameType
 
 import click
 
-from shared.characters import visible
+from plugin_registry_client.command.visible import visible
 
 MAX_LINE_CHARACTERS = 4000
 """Of a longer line the rest is left out; JSON has it."""
 # What terminals since xterm understand: another screen without a cursor, and back; where to begin; what to empty.
 OWN_SCREEN, USUAL_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+UP = "\x1b[{}A"
 TOP_LEFT, REST_OF_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
@@ -44,6 +45,24 @@ def say_again(line: str) -> None:
     if sys.stderr.isatty():
         columns = shutil.get_terminal_size().columns
         click.echo(f"\r\x1b[K{visible(line[:columns])[: columns - 1]}", nl=False, err=True)
+
+
+class Block:
+    """Lines on stderr that are shown again in their own place, as long as that is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Put *lines* in place of those before; no more than fit."""
+        if not sys.stderr.isatty():
+            return
+        columns, rows = shutil.get_terminal_size()
+        fitting = [visible(each[:columns])[: columns - 1] for each in lines[: max(1, rows - 2)]]
+        up = UP.format(self._shown) if self._shown else ""
+        text = up + "".join(f"{each}{REST_OF_LINE}\n" for each in fitting) + BELOW
+        click.echo(text, nl=False, err=True)
+        self._shown = len(fitting)
 
 
 @contextmanager

@@ -5,14 +5,14 @@ Nothing here decides: it warns, on stderr. The registry checks for itself, from 
 
 import time
 from http.cookiejar import DefaultCookiePolicy
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from cli.terminal import say
-from shared.settings import read_settings
+from plugin_registry_client.command.terminal import say
 
 TIMEOUT_S = 10
 MAX_REDIRECTS = 10
@@ -41,7 +41,8 @@ def look_at_url(url: str, artifact: Path | None) -> None:
     session = requests.Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update({"User-Agent": read_settings().user_agent, "Accept": "*/*", "Accept-Encoding": "identity"})
+    agent = f"plugin-registry-client/{version('plugin-registry-client')}"
+    session.headers.update({"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"})
     until = time.monotonic() + TIMEOUT_S
     try:
         for _hop in range(MAX_REDIRECTS + 1):
@@ -77,9 +78,7 @@ def _judge(answer: requests.Response, beginning: bytes, artifact: Path | None) -
 
 
 def _is_page(beginning: bytes) -> bool:
-    from worker.digest.diagnose import is_page  # noqa: PLC0415  # needed by few
-
-    return is_page(beginning)
+    return beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _warn(sentence: str) -> None:

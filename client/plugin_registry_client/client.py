@@ -1,0 +1,246 @@
+"""A registry from Python: submit, wait, look up. `asynchronous.py` has the same to be awaited."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from plugin_registry_client.connection import Answer, Connection
+from plugin_registry_client.errors import RegistryInTrouble, StillRunning, Unreachable, error_of
+from plugin_registry_client.results import Plugin, Registration, Token
+from plugin_registry_client.settings import find_registry, said_over
+
+PAGE = 200
+POLL_S = 0.25
+SILENT_S = 5.0
+"""After so long without news the registry is asked."""
+REGISTERED_MEANWHILE = "registered-meanwhile"
+"""The cause of a registration that ended because the same was registered by another."""
+
+
+class Client:
+    """The registry at *url*, with *token*; without them the one that the command `plugin-registry` would mean.
+
+    It may be used by several threads. *registry* is a name that `plugin-registry login` gave; *ca_file* holds
+    certificates in PEM form that are trusted besides those of this machine.
+
+    Raises:
+        BadSettings, NoToken: no registry can be told.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        registry: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        file = None if ca_file is None else str(ca_file)
+        given = {"REGISTRY_URL": url, "REGISTRY_TOKEN": token, "REGISTRY_CA_FILE": file}
+        said = {key: value for key, value in given.items() if value is not None}
+        meant = find_registry(registry, said_over(os.environ, said))
+        self.connection = Connection(meant.url, meant.token, ca_file=meant.ca_file)
+
+    @property
+    def url(self) -> str:
+        """Where the registry is."""
+        return self.connection.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open. A client that is used again opens it again."""
+        self.connection.close()
+
+    def register(
+        self,
+        *,
+        name: str,
+        version: str,
+        plugin_type: str,
+        artifact_url: str,
+        checksum: str,
+        config_schema: str = "{}",
+        plugin_runtime: str = "",
+        timeout_s: float = 300,
+    ) -> Plugin:
+        """Have a plugin verified and listed, and return it. To call it again with the same is safe.
+
+        Raises:
+            Refused, UpstreamFailed, Conflict, Canceled: it is not listed; the error says why and whose fault it is.
+            StillRunning: it had not ended after *timeout_s*; `wait` goes on.
+            BadRequest, NotAuthorised, RegistryInTrouble, Unreachable: it was not taken.
+        """
+        submitted = self.submit(
+            submission(name, version, plugin_type, artifact_url, checksum, config_schema, plugin_runtime)
+        )
+        return submitted if isinstance(submitted, Plugin) else self.wait(submitted, timeout_s=timeout_s)
+
+    def submit(self, document: Mapping[str, str]) -> Registration | Plugin:
+        """Submit *document*, the body of RegisterPlugin; return its registration, or the plugin that stands already.
+
+        Raises:
+            BadRequest, Refused, Conflict, NotAuthorised, RegistryInTrouble, Unreachable: it was not taken.
+        """
+        answer = self._submit(document, {})
+        return Plugin(answer.document) if answer.status == 200 else Registration(answer.document)
+
+    def dry_run(self, document: Mapping[str, str]) -> Plugin | None:
+        """Check all of *document* that can be checked without a download, and change nothing.
+
+        Returns:
+            the plugin where the same is registered already; None where nothing stands in the way.
+
+        Raises:
+            BadRequest, Refused, Conflict, NotAuthorised, RegistryInTrouble, Unreachable: as submitting it would.
+        """
+        answer = self._submit(document, {"dryRun": "true"})
+        return None if answer.status == 204 else Plugin(answer.document)
+
+    def _submit(self, document: Mapping[str, str], query: Mapping[str, str]) -> Answer:
+        headers = {"Prefer": "respond-async"}
+        return self.connection.ask("POST", "/api/v1/plugins", query=query, document=document, headers=headers)
+
+    def wait(self, registration: Registration | str, *, timeout_s: float = 300) -> Plugin:
+        """Return the plugin that *registration*, or the one of that id, becomes.
+
+        Raises:
+            Refused, UpstreamFailed, Conflict, Canceled: why it became none.
+            StillRunning: it had not ended after *timeout_s*; it goes on.
+        """
+        give_up = time.monotonic() + timeout_s
+        if isinstance(registration, str):
+            registration = self.registration(registration)
+        for last in self.follow(registration, timeout_s=timeout_s):
+            registration = last
+        return self.outcome_of(registration, timeout_s=max(0.0, give_up - time.monotonic()), waited_s=timeout_s)
+
+    def follow(self, registration: Registration, *, timeout_s: float = 300) -> Iterator[Registration]:
+        """Yield *registration* as it is now and at each news of it, until it has ended or *timeout_s* are over.
+
+        A registry that is away for a while is waited for like a registration that takes its time.
+        """
+        give_up = time.monotonic() + timeout_s
+        yield registration
+        path = registration_path(registration.id)
+        while not registration.final and time.monotonic() <= give_up:
+            silent_s = max(POLL_S, min(SILENT_S, give_up - time.monotonic()))
+            for event in self.connection.events(f"{path}/events", silent_s=silent_s):
+                registration = Registration(event.document)
+                yield registration
+                if time.monotonic() > give_up:
+                    return
+            if registration.final:
+                return
+            time.sleep(POLL_S)
+            current = self._patient_get(path, give_up)
+            if current is None:
+                return
+            registration = Registration(current.document)
+            yield registration
+
+    def outcome_of(
+        self, registration: Registration, *, timeout_s: float = SILENT_S, waited_s: float | None = None
+    ) -> Plugin:
+        """Return the plugin that *registration* became, as `wait` does of one that has ended."""
+        if not registration.final:
+            raise StillRunning(registration.document, timeout_s if waited_s is None else waited_s)
+        problem = registration.document["problem"] or {}
+        if registration.status == "registered":
+            plugin_id = registration.plugin_id
+        elif problem.get("cause") == REGISTERED_MEANWHILE:
+            plugin_id = problem["pluginId"]
+        else:
+            raise error_of(problem, self.url)
+        path = f"/api/v1/plugins/{quote(str(plugin_id), safe='')}"
+        found = self._patient_get(path, time.monotonic() + timeout_s)
+        return self.plugin(str(plugin_id)) if found is None else Plugin(found.document)
+
+    def registration(self, registration_id: str) -> Registration:
+        """Return a registration as it is now.
+
+        Raises:
+            BadRequest: there is none of that id that this token may see.
+        """
+        return Registration(self.connection.get(registration_path(registration_id)).document)
+
+    def registrations(self, **filters: str) -> Iterator[Registration]:
+        """Yield registrations, newest first: by `status`, `name`, `version`, `cause`, `host`, `since`."""
+        yield from map(Registration, self._pages("/api/v1/registrations", filters))
+
+    def plugin(self, plugin_id: str) -> Plugin:
+        """Return a plugin.
+
+        Raises:
+            BadRequest: there is none of that id.
+        """
+        return Plugin(self.connection.get(f"/api/v1/plugins/{quote(plugin_id, safe='')}").document)
+
+    def plugins(self, **filters: str) -> Iterator[Plugin]:
+        """Yield plugins, newest first: by `name`, `version`, `pluginType`."""
+        yield from map(Plugin, self._pages("/api/v1/plugins", filters))
+
+    def cancel(self, registration_id: str) -> Registration:
+        """Cancel a registration that is queued or being verified; this needs scope operate."""
+        return Registration(self.connection.post(f"{registration_path(registration_id)}/cancel").document)
+
+    def retry(self, registration_id: str) -> Registration | Plugin:
+        """Try one that failed again, as a new registration; return the plugin where it is registered by now."""
+        answer = self.connection.post(f"{registration_path(registration_id)}/retry")
+        return Plugin(answer.document) if answer.status == 200 else Registration(answer.document)
+
+    def token(self) -> Token:
+        """Return what the registry knows of the token that is used here."""
+        return Token(self.connection.get("/api/v1/tokens/current").document)
+
+    def _pages(self, path: str, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        while True:
+            page = self.connection.get(path, **filters, limit=PAGE, cursor=cursor).document
+            yield from page["items"]
+            cursor = page["nextCursor"]
+            if cursor is None:
+                return
+
+    def _patient_get(self, path: str, give_up: float) -> Answer | None:
+        """Return the answer to a GET; while there is none, or the registry is not well, ask until *give_up*."""
+        while True:
+            try:
+                return self.connection.get(path)
+            except (Unreachable, RegistryInTrouble):
+                if time.monotonic() > give_up:
+                    return None
+            time.sleep(POLL_S)
+
+
+def registration_path(registration_id: str) -> str:
+    """Return where a registration is asked for; an id is never a path."""
+    return f"/api/v1/registrations/{quote(registration_id, safe='')}"
+
+
+def submission(
+    name: str,
+    version: str,
+    plugin_type: str,
+    artifact_url: str,
+    checksum: str,
+    config_schema: str = "{}",
+    plugin_runtime: str = "",
+) -> dict[str, str]:
+    """Return the body of RegisterPlugin."""
+    return {
+        "name": name,
+        "version": version,
+        "pluginType": plugin_type,
+        "artifactUrl": artifact_url,
+        "checksum": checksum,
+        "configSchema": config_schema,
+        "pluginRuntime": plugin_runtime,
+    }

@@ -1,0 +1,1 @@
+"""The command `plugin-registry`, as far as it is a client."""

@@ -1,0 +1,178 @@
+"""Files that declare plugins: YAML or JSON with a list, or JSON lines. `plugins.schema.json` is theirs, for editors.
+
+Every value is a text, as YAML has it before it guesses: version 1.10 is not the number 1.1.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from plugin_registry_client.command.refusal import Refusal
+from plugin_registry_client.errors import USAGE
+
+SUFFIXES = (".yaml", ".yml", ".json", ".jsonl")
+REQUIRED = ("name", "version", "pluginType", "artifactUrl")
+OPTIONAL = ("checksum", "file", "configSchema", "configSchemaFile", "pluginRuntime")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One plugin that a file declares: the body of RegisterPlugin, and where it stands."""
+
+    submission: dict[str, str]
+    file: Path
+    line: int
+
+    @property
+    def title(self) -> str:
+        """Its name and version."""
+        return f"{self.submission['name']} {self.submission['version']}"
+
+    @property
+    def where(self) -> str:
+        """The file and the line."""
+        return f"{self.file}:{self.line}"
+
+
+class _Wrong(Exception):
+    """What is wrong at a line of a file."""
+
+    def __init__(self, node: yaml.Node, what: str) -> None:
+        super().__init__(what)
+        self.line = node.start_mark.line + 1
+
+
+def read_declared(paths: Sequence[Path]) -> list[Declared]:
+    """Return all that *paths*, files or folders of them, declare.
+
+    Raises:
+        Refusal: with a line for each thing that is wrong, in all of them.
+    """
+    declared: list[Declared] = []
+    wrong: list[str] = []
+    for file in _files(paths):
+        for each in _declared_in(file):
+            if isinstance(each, Declared):
+                declared.append(each)
+            else:
+                wrong.append(each)
+    first: dict[tuple[str, str], Declared] = {}
+    for each in declared:
+        same = first.setdefault((each.submission["name"], each.submission["version"]), each)
+        if same is not each:
+            wrong.append(f"{each.where}: {each.title} is declared at {same.where} already")
+    if wrong:
+        raise Refusal("What is declared cannot be registered so; nothing was submitted.", USAGE, details=wrong)
+    if not declared:
+        raise Refusal("Nothing is declared there.", USAGE)
+    return declared
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and each.is_file())
+            if not found:
+                raise Refusal(f"{path} holds no file that ends in {', '.join(SUFFIXES)}.", USAGE)
+            yield from found
+        else:
+            yield path
+
+
+def _declared_in(file: Path) -> Iterator[Declared | str]:
+    """Yield what *file* declares, and what is wrong in it."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'it is no text in UTF-8'})"
+        return
+    lines = enumerate(text.splitlines()) if file.suffix == ".jsonl" else iter([(0, text)])
+    for offset, part in lines:
+        if not part.strip():
+            continue
+        try:
+            root = yaml.compose(part, Loader=yaml.SafeLoader)
+            nodes = [root] if root and file.suffix == ".jsonl" else _listed(root)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            yield f"{file}:{(mark.line if mark else 0) + offset + 1}: is no YAML: {error.problem}"
+            continue
+        except (yaml.YAMLError, RecursionError):
+            yield f"{file}:{offset + 1}: is no YAML"
+            continue
+        except _Wrong as error:
+            yield f"{file}:{error.line + offset}: {error}"
+            continue
+        for node in nodes:
+            try:
+                yield Declared(_submission(node, file), file, node.start_mark.line + offset + 1)
+            except _Wrong as error:
+                yield f"{file}:{error.line + offset}: {error}"
+
+
+def _listed(root: yaml.Node | None) -> list[yaml.Node]:
+    if root is None:
+        return []
+    top = _members(root, "the file", ("$schema", "plugins"))
+    listed = top.get("plugins")
+    if not isinstance(listed, yaml.SequenceNode):
+        raise _Wrong(root, "must hold a list called plugins")
+    return list(listed.value)
+
+
+def _submission(node: yaml.Node, file: Path) -> dict[str, str]:
+    members = _members(node, "a plugin", (*REQUIRED, *OPTIONAL))
+    given = {key: _text(key, value) for key, value in members.items()}
+    missing = [key for key in REQUIRED if key not in given]
+    if missing:
+        raise _Wrong(node, f"has no {', no '.join(missing)}")
+    if ("checksum" in given) == ("file" in given):
+        raise _Wrong(node, "must have either a checksum, or a file to compute it from")
+    if "configSchema" in given and "configSchemaFile" in given:
+        raise _Wrong(node, "has a configSchema and a configSchemaFile: leave one of them out")
+    submission = {key: given[key] for key in (*REQUIRED, "checksum", "configSchema", "pluginRuntime") if key in given}
+    try:
+        if "file" in given:
+            submission["checksum"] = checksum_of(file.parent / given["file"])
+        if "configSchemaFile" in given:
+            submission["configSchema"] = (file.parent / given["configSchemaFile"]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.filename if isinstance(error, OSError) else given["configSchemaFile"]
+        raise _Wrong(node, f"{what} cannot be read") from error
+    return submission
+
+
+def _members(node: yaml.Node, what: str, known: Sequence[str]) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _Wrong(node, f"{what} must have members, such as name: nginx-logs")
+    members: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value not in known:
+            word = str(key.value) if isinstance(key, yaml.ScalarNode) else "a list"
+            near = difflib.get_close_matches(word, known, 1)
+            hint = f"do you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise _Wrong(key, f"{what} has no {word}; {hint}")
+        if key.value in members:
+            raise _Wrong(key, f"{key.value} stands there twice")
+        members[key.value] = value
+    return members
+
+
+def _text(key: str, node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise _Wrong(node, f"{key} must be a text")
+    return str(node.value)
+
+
+def checksum_of(artifact: Path) -> str:
+    """Return the checksum of a file, as a submission has it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with artifact.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -1,0 +1,140 @@
+"""Many registrations at once, in one table: submitted a few at a time, looked at in turns, safe to run again."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plugin_registry_client.client import Client
+from plugin_registry_client.command.declared import Declared
+from plugin_registry_client.command.telling import Teller, bar, stoppable
+from plugin_registry_client.command.terminal import Block, say
+from plugin_registry_client.errors import RegistryError, RegistryInTrouble, StillRunning, Unreachable
+from plugin_registry_client.results import Plugin, Registration
+
+AT_ONCE = 32
+ROUND_S = 1.0
+
+
+@dataclass
+class Entry:
+    """One of many, and what has become of it so far."""
+
+    declared: Declared
+    teller: Teller
+    registration: Registration | None = None
+    plugin: Plugin | None = None
+    free: bool = False
+    """Of a dry run: nothing stands in its way."""
+    error: RegistryError | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.free or self.plugin is not None or self.error is not None
+
+    @property
+    def line(self) -> str:
+        """What the table shows of it."""
+        if self.over or self.registration is None:
+            return f"{self.declared.title}  {self.word if self.over else 'to be submitted'}"
+        return bar(self.registration.document)
+
+    @property
+    def word(self) -> str:
+        """How it ended, in a word or two."""
+        if self.error is not None:
+            return f"failed ({getattr(self.error, 'cause', None) or self.error.code})"
+        return "registered" if self.plugin else "free to be registered"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """How it ended, for a program."""
+        found: dict[str, Any] = {
+            "name": self.declared.submission["name"],
+            "version": self.declared.submission["version"],
+            "file": str(self.declared.file),
+            "line": self.declared.line,
+            "outcome": "failed" if self.error else "registered" if self.plugin else "dry-run",
+            "registrationId": self.registration.id if self.registration else None,
+        }
+        if self.plugin is not None:
+            found["plugin"] = self.plugin.document
+        if self.error is not None:
+            found |= {"exitStatus": self.error.exit_status, "problem": self.error.document}
+        return found
+
+
+def register_all(
+    client: Client, declared: Sequence[Declared], *, timeout_s: float, dry_run: bool, quiet: bool
+) -> list[Entry]:
+    """Register all that is *declared*; return how each ended, in their order.
+
+    What one of them meets ends none of the others. A registry that is away, or has no place for this token, is waited
+    for until *timeout_s* are over.
+
+    Raises:
+        Refusal: somebody stopped us; it says how to go on.
+    """
+    entries = [Entry(each, Teller(quiet=quiet or sys.stderr.isatty())) for each in declared]
+    give_up = time.monotonic() + timeout_s
+    block = Block()
+    with stoppable("what was submitted goes on: run the same again, which is safe, to follow it"):
+        while open_ones := [each for each in entries if not each.over]:
+            begun = [each for each in open_ones if each.registration is not None]
+            fresh = [each for each in open_ones if each.registration is None][: AT_ONCE - len(begun)]
+            for entry in [*begun, *fresh]:
+                _advance(client, entry, dry_run=dry_run, give_up=give_up, timeout_s=timeout_s)
+            if not quiet:
+                block.show(_table(entries))
+            if begun or not fresh or not any(each.over or each.registration for each in fresh):
+                time.sleep(ROUND_S)
+    return entries
+
+
+def _advance(client: Client, entry: Entry, *, dry_run: bool, give_up: float, timeout_s: float) -> None:
+    """Submit *entry*, or look at how far it is."""
+    try:
+        if dry_run:
+            entry.plugin = client.dry_run(entry.declared.submission)
+            entry.free = entry.plugin is None
+            return
+        if entry.registration is None:
+            found = client.submit(entry.declared.submission)
+        else:
+            found = client.registration(entry.registration.id)
+        if isinstance(found, Plugin):
+            entry.plugin = found
+            return
+        entry.registration = found
+        entry.teller.tell(found)
+        if found.final:
+            entry.plugin = client.outcome_of(found)
+        elif time.monotonic() > give_up:
+            entry.error = StillRunning(found.document, timeout_s)
+    except (Unreachable, RegistryInTrouble) as error:
+        if time.monotonic() > give_up:
+            entry.error = error
+    except RegistryError as error:
+        entry.error = error
+
+
+def _table(entries: Sequence[Entry]) -> list[str]:
+    """Return a line for each that has not ended, those that failed, and how many have."""
+    failed = [each for each in entries if each.error]
+    running = [each for each in entries if not each.over]
+    ended = f"{sum(each.over for each in entries)} of {len(entries)} have ended, {len(failed)} of them badly"
+    return [ended, *(each.line for each in failed), *(each.line for each in running)]
+
+
+def tell_all(entries: Sequence[Entry]) -> None:
+    """Say how each ended: a line on stdout; of those that failed, why, on stderr."""
+    for entry in entries:
+        plugin = f"  {entry.plugin.id}" if entry.plugin else ""
+        say(f"{entry.word}  {entry.declared.title}{plugin}")
+    for entry in entries:
+        if entry.error:
+            say(f"{entry.declared.where}: {entry.declared.title}: {entry.error}", err=True)
+            say(*(f"  {each}" for each in entry.error.details), err=True)
