@@ -37,6 +37,10 @@ class AsyncClient:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what is open. A client that is used again opens it again."""
         self._client.close()
 
     async def register(

@@ -6,6 +6,7 @@ is a tap, or a word that is typed. The faults are real ones of a running registr
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,16 @@ __all__ = ["chrome"]  # the fixture
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 ENOUGH = 5
 TELEPHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+
+
+@contextmanager
+def told(what: Callable[[], str]) -> Iterator[None]:
+    """Have who fails in here say *what* was there instead."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(what())
+        raise
 
 
 class Telephone:
@@ -66,12 +77,19 @@ class Telephone:
         return False
 
     def type(self, field: str, word: str) -> None:
-        self.chrome.find_element(By.ID, field).send_keys(word)
+        def typed() -> bool:
+            for found in self.chrome.find_elements(By.ID, field):
+                found.send_keys(word)
+                return True
+            return False
+
+        until(typed, what=f"the field {field}")
         self.actions += 1
 
     def sees(self, text: str) -> None:
         shown = "return document.body ? document.body.innerText : ''"
-        until(lambda: text in self.chrome.execute_script(shown), what=text)
+        with told(lambda: str(self.chrome.execute_script(shown))):
+            until(lambda: text in self.chrome.execute_script(shown), what=text)
 
     @property
     def quick(self) -> bool:

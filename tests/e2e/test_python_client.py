@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,8 +57,10 @@ async def _all(what: AsyncIterator[T]) -> list[T]:
 
 
 @pytest.fixture(params=[Client, Awaited], ids=["called", "awaited"])
-def client(request: pytest.FixtureRequest, registry: Registry) -> Any:
-    return request.param(registry.address, registry.token)
+def client(request: pytest.FixtureRequest, registry: Registry) -> Iterator[Any]:
+    client = request.param(registry.address, registry.token)
+    yield client
+    client.close()
 
 
 def described(submission: dict[str, str], **changes: str) -> dict[str, Any]:
@@ -114,8 +116,10 @@ def test_each_way_to_fail_has_its_class(client: Any, artifact: Artifact, registr
         client.registration("../../healthz")
     with pytest.raises(BadRequest):
         client.plugin("plugin-" + plugin.id.removeprefix("plugin-")[::-1])
+    stranger = type(client)(registry.address, "prg_no")
     with pytest.raises(NotAuthorised):
-        type(client)(registry.address, "prg_no").plugin(plugin.id)
+        stranger.plugin(plugin.id)
+    stranger.close()
 
 
 def test_a_registration_is_followed_to_its_end(client: Any, artifact: Artifact, gate: threading.Event) -> None:

@@ -527,7 +527,7 @@ def test_what_changes_often_is_a_layer_of_its_own() -> None:
         "COPY --from=packages /opt/venv /opt/venv",
         "COPY --from=code /opt/registry /opt/registry",
     ]
-    assert "--target /opt/registry ." in DOCKERFILE
+    assert "--target /opt/registry ./client ." in DOCKERFILE
     assert runtime.index("ARG REVISION") > runtime.index("CMD"), "a new commit builds no layer anew"
 
 
@@ -552,7 +552,7 @@ def test_the_image_holds_the_packages_and_nothing_else_is_sent_to_the_builder() 
         for source in line.split()
     }
     packages = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert set(packages["packages"]) == {each for each in copied if (PROJECT / each).is_dir()}
+    assert {*packages["packages"], "client"} == {each for each in copied if (PROJECT / each).is_dir()}
     everything, *rules = [
         line for line in (PROJECT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
     ]
