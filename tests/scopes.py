@@ -11,8 +11,29 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 REGISTRY, CLUSTER = "one registry", "one cluster"
 _TOGETHER = {
     REGISTRY: (
-        *("browser", "command", "contract", "costly_submissions", "documentation", "edge", "host", "limited_tokens"),
-        *("many", "methods", "on_call", "operations", "page", "pages", "python_client", "schema", "token_routes"),
+        *(
+            "browser",
+            "command",
+            "contract",
+            "costly_submissions",
+            "documentation",
+            "edge",
+            "guides",
+            "host",
+            "limited_tokens",
+        ),
+        *(
+            "many",
+            "mcp",
+            "methods",
+            "on_call",
+            "operations",
+            "page",
+            "pages",
+            "python_client",
+            "schema",
+            "token_routes",
+        ),
     ),
     CLUSTER: (
         *("backlog", "broker", "hanging_store", "hosts", "monitor", "pgbouncer", "refusals", "roles", "rolling"),

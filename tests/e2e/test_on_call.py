@@ -50,6 +50,7 @@ class Telephone:
         chrome.get(f"{registry.address}/operations")
         chrome.find_element(By.ID, "token").send_keys(registry.token)
         chrome.find_element(By.CSS_SELECTOR, "form button").click()
+        until(lambda: not chrome.find_elements(By.ID, "token"), what="that the session is open")
 
     def begin(self, place: str = "/operations") -> None:
         """Forget what was done, and be at *place*."""

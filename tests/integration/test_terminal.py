@@ -41,8 +41,8 @@ HOSTILE = HOSTILE_ID + "\ud800" + "long " * 20_000
 REGISTRATION = "registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"
 CHECKSUM = "sha256:" + "ab" * 32
 SUBMISSION = f"--name x --version 1.0.0 --type log --url https://a.example/x --checksum {CHECKSUM} --timeout 10"
-READS_A_TOKEN = {"login", "logout"}
-"""From stdin, or keeps it: `tests/e2e/test_many.py`."""
+ELSEWHERE = {"login", "logout", "mcp"}
+"""They read stdin: `tests/e2e/test_many.py`, `tests/e2e/test_mcp.py`."""
 CALLS = [
     f"register {SUBMISSION}",
     f"register {SUBMISSION} --no-wait",
@@ -214,7 +214,7 @@ def assert_harmless(text: str) -> None:
 
 
 def test_every_client_command_is_tried() -> None:
-    assert {call.split()[0] for call in CALLS} == set(VERBS) - READS_A_TOKEN
+    assert {call.split()[0] for call in CALLS} == set(VERBS) - ELSEWHERE
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -125,3 +125,9 @@ def test_both_have_one_version() -> None:
     ours, light_one = project(PROJECT), project(PROJECT / "client")
     assert ours["version"] == light_one["version"]
     assert f"plugin-registry-client=={light_one['version']}" in str(ours["dependencies"])
+
+
+def test_a_verb_whose_extra_is_missing_says_so(alone: Path) -> None:
+    done = _run(alone, "mcp")
+    assert done.returncode == 2
+    assert "pip install 'plugin-registry-client[mcp]'" in one_sentence(done.stderr)

@@ -23,6 +23,7 @@ VERBS = {
     "resume": "on_call:resume",
     "acknowledge": "on_call:acknowledge",
     "token": "tokens:token",
+    "mcp": "mcp_verb:mcp",
 }
 """A client's: modules of this folder."""
 OF_THE_REGISTRY = ("up", "demo", "migrate", "backup", "restore", "doctor", "check-store")
