@@ -23,8 +23,10 @@ from shared.registration import RegistrationId
 from shared.settings import BadSettings, Settings, read_settings
 from shared.store.counters import Counters
 from shared.store.database import Database, SchemaMismatch, open_database
+from shared.store.events import Events
 from shared.store.registrations import Store
 from shared.store.schema import check_schema
+from shared.store.webhooks import Webhooks
 from shared.store.workers import GONE_AFTER_S, Workers
 from shared.tracing import TracingNotInstalled, start_tracing
 from worker.consumer import Consumer
@@ -32,6 +34,7 @@ from worker.heartbeat import Heartbeat
 from worker.liveness import keep_telling
 from worker.open_files import fitting
 from worker.running import LEAVING_S, Running, a_store, worker_name
+from worker.sweep import forget_events
 from worker.tasks import add_tasks
 from worker.ticks import Ticks
 
@@ -75,9 +78,23 @@ class Worker:
         Raises:
             SchemaMismatch, StoreUnavailable: the store is not one to work with.
         """
+        if (running := self._built()) is not None:
+            running.offer(registration_ids)
+
+    def deliver(self) -> None:
+        """Have webhooks be told what is due, as `offer` does."""
+        if (running := self._built()) is not None:
+            running.deliver()
+
+    def forget_events(self) -> None:
+        """Delete the events and deliveries that are older than they are kept."""
+        forget_events(Events(self.database), Webhooks(self.database), older_than_s=self._settings.keep_events_s)
+
+    def _built(self) -> Running | None:
+        """Return what works here, built by whoever needs it first; None once this process leaves."""
         with self._building:
             if self._leaving:
-                return
+                return None
             if self._mismatch is not None:
                 raise self._mismatch
             if self._running is None:
@@ -85,7 +102,7 @@ class Worker:
                     raise StoreUnavailable("The store was away a moment ago.")
                 self._failed_at = time.monotonic()
                 self._running = Running(self._settings, self.database, downloads=self._downloads)
-        self._running.offer(registration_ids)
+            return self._running
 
     @property
     def lives(self) -> bool:
@@ -142,6 +159,8 @@ def create_app() -> Celery:
     add_tasks(
         celery,
         offer=worker.offer,
+        deliver=worker.deliver,
+        forget_events=worker.forget_events,
         store=lambda: worker.store,
         counters=lambda: Counters(worker.database),
         workers=lambda: Workers(worker.database),

@@ -9,9 +9,12 @@ from functools import cache
 from shared.logs import get_logger
 from shared.registration import RegistrationId, Terms
 from shared.settings import Settings
+from shared.signatures import new_key
 from shared.store.database import Database
+from shared.store.keys import SigningKeys
 from shared.store.registrations import Store
 from shared.store.schema import check_schema
+from shared.store.webhooks import Webhooks
 from worker.digest.explain import Diagnosis
 from worker.digest.lanes import Lanes
 from worker.engine import Engine
@@ -21,6 +24,7 @@ from worker.fetch.hops import Fetcher
 from worker.fetch.resolver import Resolve, Resolver
 from worker.keeper import StoreKeeper
 from worker.loop import LoopThread
+from worker.messenger import Messenger
 from worker.retry import RetryPolicy
 from worker.verify import Verifier
 
@@ -49,6 +53,7 @@ class Running:
         check_schema(database)
         self.store = a_store(settings, database)
         self._settings = settings
+        self._database = database
         self._resolve = resolve
         self._loop = LoopThread()
         self._closers = [self._loop.close]
@@ -61,6 +66,13 @@ class Running:
     def offer(self, registration_ids: Sequence[RegistrationId]) -> None:
         """Let these wait for their turn; return within seconds."""
         self._loop.call(self.engine.offer(registration_ids))
+
+    def deliver(self) -> None:
+        """Have webhooks be told what is due; return within seconds."""
+        self._loop.call(self._look_for_deliveries())
+
+    async def _look_for_deliveries(self) -> None:
+        self.messenger.look()
 
     def wait_for(self, registration_ids: Sequence[RegistrationId]) -> None:
         """Wait until nobody here is at any of these any more."""
@@ -76,6 +88,7 @@ class Running:
         waited: list[RegistrationId] = []
         try:
             waited = self._loop.call(self._begin_no_more(), within_s=LEAVING_S)
+            self._loop.call(self.messenger.leave(), within_s=LEAVING_S)
             self._loop.call(self.engine.leave(), within_s=LEAVING_S)
         except TimeoutError:
             log.warning("not all claims were put back", within_s=LEAVING_S)
@@ -104,6 +117,9 @@ class Running:
         self._closers.append(self._diagnosis.close)
         self._client = a_client(settings, self._lanes, resolve=self._resolve)
         self._closers.append(self._client.close)
+        keys = SigningKeys(self._database, new_key)
+        self.messenger = Messenger(Webhooks(self._database), keys, self._client, settings.egress)
+        self._closers.append(self.messenger.close)
         verifier = Verifier(
             keeper=self._keeper,
             fetch=Fetcher(self._client, settings.egress, max_bytes=settings.max_artifact_bytes),

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from shared.logs import get_logger
 from shared.queues import IDS_PER_BELL
 from shared.registration import RegistrationId
+from shared.store.events import Events
 from shared.store.registrations import Store
+from shared.store.webhooks import Webhooks
 
 PRUNED_AT_ONCE = 1000
 NOTED_AT_ONCE = 500
@@ -35,6 +37,13 @@ def sweep(
     if due:
         ring(due)
         log.info("swept", rung_for=len(due))
+
+
+def forget_events(events: Events, webhooks: Webhooks, *, older_than_s: float) -> None:
+    """Delete events, and deliveries, that are old, a bounded number in each transaction."""
+    for forget in (events.forget, webhooks.forget):
+        while forget(older_than_s=older_than_s, limit=PRUNED_AT_ONCE) == PRUNED_AT_ONCE:
+            pass
 
 
 def prune(store: Store, *, older_than_s: float) -> None:

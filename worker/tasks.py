@@ -25,6 +25,8 @@ def add_tasks(
     app: Celery,
     *,
     offer: Callable[[Sequence[RegistrationId]], None],
+    deliver: Callable[[], None],
+    forget_events: Callable[[], None],
     store: Callable[[], Store],
     counters: Callable[[], Counters],
     workers: Callable[[], Workers],
@@ -55,10 +57,12 @@ def add_tasks(
             with suppress(StoreUnavailable):  # of which the store tells; the next one does it
                 swept = sweep_once()
                 counters().count()
+                counters().tell_counted()
                 if swept:
                     counters().mark("sweep")
                 if lost := workers().count_lost(missed=missed_sweeps):
                     log.warning("workers lost", number=lost)
+                deliver()
         finally:
             sweeping.release()
 
@@ -82,5 +86,6 @@ def add_tasks(
     def prune_old() -> None:
         with suppress(StoreUnavailable):  # the next one does it
             prune(store(), older_than_s=keep_registrations_s)
+            forget_events()
             counters().forget()
             workers().forget()

@@ -16,7 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.registration import Status, host_of
 from shared.store.database import Database, NowMs
-from shared.store.tables import UNCOUNTED_SQL, counters, marks, periods, registrations
+from shared.store.events import publish
+from shared.store.tables import UNCOUNTED_SQL, UNTOLD_SQL, counters, marks, periods, registrations
 
 Key = tuple[str, tuple[str, ...]]
 """A counter's name and the values of its labels."""
@@ -42,15 +43,39 @@ class Counters:
         self._database = database
 
     def count(self, *, at_most: int = COUNTED_AT_ONCE) -> int:
-        """Count up to *at_most* registrations that became final since the last time; return how many there were."""
+        """Count, and tell in the feed, up to *at_most* registrations that became final since the last time.
+
+        Returns:
+            how many there were.
+        """
         uncounted = select(_r.id).where(sql(UNCOUNTED_SQL)).limit(at_most).with_for_update(skip_locked=True)
+        marking = update(registrations).where(_r.id.in_(uncounted)).values(counted=True, told=True)
         with self._database.write() as connection:
-            rows = connection.execute(
-                update(registrations).where(_r.id.in_(uncounted)).values(counted=True).returning(registrations)
-            ).all()
+            rows = connection.execute(marking.returning(registrations)).all()
+            publish(connection, rows)  # first, for whoever numbers events holds their lock before any counter's
             add_counts(connection, _counts_of(rows))
             _add_periods(connection, _periods_of(rows))
         return len(rows)
+
+    def tell_counted(self, *, at_most: int = COUNTED_AT_ONCE) -> int:
+        """Tell of what a release counted that tells nothing: in a rolling upgrade it lives beside this one.
+
+        Returns:
+            how many there were; what ended before there was a feed is not among them.
+        """
+        began = select(marks.c.at).where(marks.c.name == "feed").scalar_subquery()
+        untold = select(_r.id).where(sql(UNTOLD_SQL), _r.updated_at >= began).limit(at_most)
+        with self._database.write() as connection:
+            marking = update(registrations).where(_r.id.in_(untold.with_for_update(skip_locked=True)))
+            rows = connection.execute(marking.values(told=True).returning(registrations)).all()
+            publish(connection, rows)
+        return len(rows)
+
+    @property
+    def all_counted(self) -> bool:
+        """Whether nothing waits to be counted; to look costs nobody who writes anything."""
+        with self._database.read() as connection:
+            return connection.execute(select(_r.id).where(sql(UNCOUNTED_SQL)).limit(1)).first() is None
 
     def add(self, counted: Mapping[Key, int]) -> None:
         """Add *counted* to the counters."""

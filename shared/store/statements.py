@@ -58,12 +58,12 @@ def first_id_at(milliseconds: int) -> str:
     return f"registration-{time[:8]}-{time[8:]}-7000"
 
 
-def named_like(patterns: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a registration's name is like one of *patterns*.
+def named_like(patterns: Sequence[str], name_key: Any = _r.name_key) -> ColumnElement[bool]:
+    """Return the condition that a name, by default a registration's, is like one of *patterns*.
 
     It says in SQL what `Token.may_use_name` says, so that a page is full of what its reader may see.
     """
-    return or_(*(_r.name_key.like(normalised(each).translate(_LIKE), escape="\\") for each in patterns))
+    return or_(*(name_key.like(normalised(each).translate(_LIKE), escape="\\") for each in patterns))
 
 
 _LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "*": "%", "?": "_"})  # a pattern that is normalised holds no "_"

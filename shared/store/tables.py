@@ -16,15 +16,17 @@ from sqlmodel import Field, SQLModel
 from shared.errors import Failure
 from shared.registration import Attempted, Plugin, Registration, Settled, Status, Submission, Trip
 
-SCHEMA_VERSION = "0007"
+SCHEMA_VERSION = "0008"
 """The newest migration; a test holds it and the tables together with ``migrations/``."""
-OLDEST_STORE = "0007"
+OLDEST_STORE = "0008"
 """The oldest migration on whose tables this code works, all the same: a test looks for these tables there."""
 
 IN_FLIGHT_SQL = "status IN ('queued', 'verifying')"
 UNCOUNTED_SQL = "status NOT IN ('queued', 'verifying') AND NOT counted"
 WITHOUT_HOST_SQL = "host IS NULL AND status <> 'registered'"
 """Submitted by a release that did not note it; the sweep does."""
+UNTOLD_SQL = "counted AND NOT told"
+"""Final, and counted by a release that tells no events: in a rolling upgrade, or before there was a feed."""
 _MILLISECONDS = BigInteger
 
 
@@ -66,6 +68,7 @@ class RegistrationRow(_Submitted, table=True):
         Index("registrations_to_count", "id", **_where(UNCOUNTED_SQL)),
         Index("registrations_by_host", "host", "id", **_where("host IS NOT NULL")),
         Index("registrations_without_host", "id", **_where(WITHOUT_HOST_SQL)),
+        Index("registrations_to_tell", "updated_at", **_where(UNTOLD_SQL)),
         Index("registrations_by_retry", "retry_of", "id", **_where("retry_of IS NOT NULL")),
     )
     __table__: ClassVar[Table]
@@ -104,6 +107,8 @@ class RegistrationRow(_Submitted, table=True):
     """The failure's cause, once more: to find and count by."""
     counted: bool = Field(sa_column_kwargs={"server_default": text("false")})
     """Whether the counters hold it; only a final one ever is."""
+    told: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether the feed of events holds it."""
 
 
 class PluginRow(_Submitted, table=True):
@@ -258,6 +263,91 @@ class AcknowledgementRow(SQLModel, table=True):
     note: str
 
 
+class EventRow(SQLModel, table=True):
+    """What happened, told once: a line of the feed. It never changes."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("registration_id", name="one_event_a_registration"),)  # invariant 16
+    __table__: ClassVar[Table]
+
+    seq: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    """Its place in the feed, without gaps: who has read up to here has missed nothing."""
+    id: str
+    kind: str
+    at: int = Field(sa_type=_MILLISECONDS)
+    name_key: str
+    registration_id: str | None
+    document: str = Field(sa_type=Text)
+    """What readers and webhooks are sent, as JSON."""
+
+
+class WebhookRow(SQLModel, table=True):
+    """A URL that is told of events."""
+
+    __tablename__ = "webhooks"
+    __table__: ClassVar[Table]
+
+    id: str = Field(primary_key=True)
+    url: str
+    host: str
+    label: str
+    kinds: str
+    """Of the events it is told; one a line, none meaning all."""
+    names: str
+    """Patterns of the names it is told of; one a line, none meaning all."""
+    secret: str | None
+    """To sign with (`v1`); none where only the registry's own key is used (`v1a`)."""
+    old_secret: str | None
+    old_secret_until: int | None = Field(sa_type=_MILLISECONDS)
+    created_at: int = Field(sa_type=_MILLISECONDS)
+    created_by: str
+    failing_since: int | None = Field(sa_type=_MILLISECONDS)
+    disabled_at: int | None = Field(sa_type=_MILLISECONDS)
+    disabled_why: str | None
+
+
+class DeliveryRow(SQLModel, table=True):
+    """One event that one webhook is to be told, and how that goes."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("deliveries_due", "webhook_id", "due_at", **_where("due_at IS NOT NULL")),
+        Index("deliveries_by_webhook", "webhook_id", "id"),
+        Index("deliveries_by_age", "created_at"),
+    )
+    __table__: ClassVar[Table]
+
+    id: str = Field(primary_key=True)
+    webhook_id: str = Field(foreign_key="webhooks.id", ondelete="CASCADE")
+    event_id: str
+    kind: str
+    body: str = Field(sa_type=Text)
+    created_at: int = Field(sa_type=_MILLISECONDS)
+    due_at: int | None = Field(sa_type=_MILLISECONDS)
+    """When it is tried, or tried again by somebody else if who tries it now is lost; null when it is over."""
+    attempts: int
+    tried_at: int | None = Field(sa_type=_MILLISECONDS)
+    status: int | None
+    """What was answered last."""
+    error: str | None
+    """Why there was no answer, or what was wrong with it."""
+    delivered_at: int | None = Field(sa_type=_MILLISECONDS)
+
+
+class SigningKeyRow(SQLModel, table=True):
+    """A key of the registry's own, to sign what it sends with."""
+
+    __tablename__ = "signing_keys"
+    __table__: ClassVar[Table]
+
+    id: str = Field(primary_key=True)
+    use: str
+    private: str
+    public: str
+    created_at: int = Field(sa_type=_MILLISECONDS)
+    retired_at: int | None = Field(sa_type=_MILLISECONDS)
+
+
 class SessionRow(SQLModel, table=True):
     """A browser that signed in to the operations page; of its secret only a SHA-256 is kept."""
 
@@ -281,6 +371,10 @@ attempts = AttemptRow.__table__
 paused_hosts = PausedHostRow.__table__
 acknowledgements = AcknowledgementRow.__table__
 sessions = SessionRow.__table__
+events = EventRow.__table__
+webhooks = WebhookRow.__table__
+deliveries = DeliveryRow.__table__
+signing_keys = SigningKeyRow.__table__
 
 
 def submitted(submission: Submission) -> tuple[str, ...]:

@@ -62,12 +62,17 @@ class Token:
         return self.label or self.id
 
     def may_use_name(self, name: str) -> bool:
-        """Whether a plugin called *name* may be registered with this token, and its registrations be read.
+        """Whether a plugin called *name* may be registered with this token, and its registrations be read."""
+        return name_is_like(name, self.names)
 
-        ``*`` and ``?`` stand for others, every other character for itself; `named_like` says the same in SQL.
-        """
-        patterns = (normalised(pattern).replace("[", "[[]") for pattern in self.names)
-        return not self.names or any(fnmatchcase(normalised(name), pattern) for pattern in patterns)
+
+def name_is_like(name: str, patterns: Sequence[str]) -> bool:
+    """Whether *name* is like one of *patterns*, none of them meaning any name.
+
+    ``*`` and ``?`` stand for others, every other character for itself; `named_like` says the same in SQL.
+    """
+    alike = (normalised(pattern).replace("[", "[[]") for pattern in patterns)
+    return not patterns or any(fnmatchcase(normalised(name), pattern) for pattern in alike)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from shared.store.tokens import SCOPES, Tokens
 from tests.conftest import a_parsed_submission
 from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract, submit
 from tests.engines import fresh_database
+from tests.event_contracts import EventContract, WebhookContract
 from tests.pooler import pgbouncer
 from tests.stores import emptied_postgresql_store
 
@@ -40,7 +41,9 @@ def database(postgresql_url: str, through: Callable[[str], str]) -> Iterator[Dat
 
 
 @pytest.mark.faults_long  # .ci/run asks for it
-class TestThroughPgBouncer(StoreContract, OperatorContract, TokenContract, SessionContract):
+class TestThroughPgBouncer(
+    StoreContract, OperatorContract, TokenContract, SessionContract, EventContract, WebhookContract
+):
     """The contract, on PostgreSQL behind a pooler."""
 
 

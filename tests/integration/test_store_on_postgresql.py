@@ -32,6 +32,7 @@ from tests.contracts import (
     submit,
 )
 from tests.engines import fresh_database
+from tests.event_contracts import EventContract, WebhookContract
 from tests.running import until
 from tests.stores import emptied_postgresql_store, newer_release
 
@@ -42,7 +43,7 @@ def database(postgresql_url: str) -> Iterator[Database]:
         yield database
 
 
-class TestPostgreSQL(StoreContract, OperatorContract, TokenContract, SessionContract):
+class TestPostgreSQL(StoreContract, OperatorContract, TokenContract, SessionContract, EventContract, WebhookContract):
     """The contract, on PostgreSQL."""
 
 

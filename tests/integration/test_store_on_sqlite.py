@@ -19,10 +19,11 @@ from shared.store.tables import SCHEMA_VERSION
 from shared.store.workers import Workers
 from tests.conftest import a_parsed_submission
 from tests.contracts import OperatorContract, SessionContract, StoreContract, TokenContract
+from tests.event_contracts import EventContract, WebhookContract
 from tests.stores import newer_release
 
 
-class TestSQLite(StoreContract, OperatorContract, TokenContract, SessionContract):
+class TestSQLite(StoreContract, OperatorContract, TokenContract, SessionContract, EventContract, WebhookContract):
     """The contract, on SQLite."""
 
 

@@ -40,6 +40,9 @@ class Nothing:
     def count(self) -> None:
         pass
 
+    def tell_counted(self) -> None:
+        pass
+
     def mark(self, _name: str) -> None:
         pass
 
@@ -52,6 +55,8 @@ def tasks(store: SlowStore, offer: Any = lambda _ids: None) -> Any:
     add_tasks(
         app,
         offer=offer,
+        deliver=lambda: None,
+        forget_events=lambda: None,
         store=lambda: cast("Store", store),
         counters=lambda: cast("Any", Nothing()),
         workers=lambda: cast("Any", Nothing()),

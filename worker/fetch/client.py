@@ -107,22 +107,41 @@ class Client:
                 if kept is None or not isinstance(error, _GONE):
                     raise
 
+    async def post(self, url: str, target: Target, headers: Mapping[str, str], body: bytes) -> int:
+        """Return the status that a POST of *body* to *url*, which leads to *target*, is answered with, and no more.
+
+        Raises:
+            ForbiddenAddress, HostNotFound, ConnectFailed: there is no connection to be had.
+            BadResponse, Truncated, OSError: the answer did not come, or is none.
+        """
+        with closing(await self._connected(target, target.host)) as connection:
+            resource, more = self._asked_for(url, connection)
+            length = {"Content-Length": str(len(body)), "Connection": "close"}
+            await connection.send("POST", resource, {**more, **length, "User-Agent": self.agent, **headers}, body)
+            head, _rest = await connection.receive()
+            return head.status
+
     def close(self) -> None:
         """Close the connections that are kept."""
         self._kept.close()
 
     async def _ask(self, connection: "_Connection", url: str, headers: Mapping[str, str], *, again: bool) -> "Answer":
+        resource, more = self._asked_for(url, connection)
+        await connection.send("GET", resource, {**more, **self._headers, **headers})
+        if again:  # after it was asked: to send is what makes a connection wait with its acknowledgements
+            connection.wire.acknowledge_at_once()
+        head, rest = await connection.receive()
+        return Answer(head, rest, connection, self._lanes, None if self._proxy else self._kept)
+
+    def _asked_for(self, url: str, connection: "_Connection") -> tuple[str, dict[str, str]]:
+        """Return what a request on *connection* names, and the headers that say where it is."""
         resource, more = _resource_of(url), {"Host": connection.authority}
         if self._proxy is not None:
             more["Connection"] = "close"
             if connection.target.scheme == "http":
                 resource = f"http://{connection.authority}{resource}"
                 more |= self._proxy.headers
-        await connection.send("GET", resource, {**more, **self._headers, **headers})
-        if again:  # after it was asked: to send is what makes a connection wait with its acknowledgements
-            connection.wire.acknowledge_at_once()
-        head, rest = await connection.receive()
-        return Answer(head, rest, connection, self._lanes, None if self._proxy else self._kept)
+        return resource, more
 
     async def _connected(self, target: Target, submitted_by: str) -> "_Connection":
         """Return a new connection to *target*, over which TLS has been agreed on if it is to be."""
@@ -208,10 +227,10 @@ class _Connection:
         usual_port = 443 if target.scheme == "https" else 80
         self.authority = self._host if target.port == usual_port else f"{self._host}:{target.port}"
 
-    async def send(self, method: str, resource: str, headers: Mapping[str, str]) -> None:
-        """Send a request without a body."""
+    async def send(self, method: str, resource: str, headers: Mapping[str, str], body: bytes = b"") -> None:
+        """Send a request; its length, where it has a *body*, is for *headers* to say."""
         lines = [f"{method} {resource} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        await self.wire.send("\r\n".join(lines).encode("latin-1"), self._timeout_s)
+        await self.wire.send("\r\n".join(lines).encode("latin-1") + body, self._timeout_s)
 
     async def receive(self) -> tuple[Head, bytes]:
         """Return the head of the answer, and what came with it of the body.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 MOST_LISTED = 50
 INSTRUCTIONS = (
     "A registry of monitoring-agent plugins. It downloads the artifact at a URL, hashes it, and lists the plugin "
-    "only if the SHA-256 is the one that was declared. Compute that from a copy you trust, never from the URL itself. "
+    "only if the SHA-256 is the one that was declared. Compute that from a copy you trust, not what the URL has. "
     "To submit the same again is always safe. When a tool fails it says whose fault it is and what to do: if the "
     "submitter's, correct what it names; if the artifact's host's or the registry's, try again later."
 )
