@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,8 @@ MAX_SOCKET_PATH = 100
 
 
 SOCKET = "valkey.sock"
+LOCKED_FOR_A_MOMENT_S = 0.5
+"""Who only looks whether somebody runs here holds the lock for so long at most."""
 _PREFIX = "plugin-registry-"
 
 
@@ -43,7 +46,7 @@ class StateFolder:
             self._lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise Refusal(f"The state folder {self.path} cannot be used: {error.strerror}.") from error
-        if not _locked(self._lock):
+        if not _locked(self._lock, patience_s=LOCKED_FOR_A_MOMENT_S):
             self._lock.close()
             where = self.address() or "an address it has not told yet"
             raise Refusal(f"Another plugin-registry runs on {self.path}, at {where}.")
@@ -70,7 +73,7 @@ class StateFolder:
 
     def running_address(self) -> str | None:
         """Return the address of the registry that runs on this folder now, and not one that a crash left behind."""
-        with suppress(OSError), (self.path / "lock").open("a+") as lock:
+        with suppress(OSError), (self.path / "lock").open("r+") as lock:
             return None if _locked(lock) else self.address()
         return None
 
@@ -177,10 +180,15 @@ def _short_folder() -> Path:
     )
 
 
-def _locked(file: IO[str]) -> bool:
+def _locked(file: IO[str], *, patience_s: float = 0.0) -> bool:
     """Lock *file*; return whether nobody else holds it. The lock goes when the file is closed, or we are killed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

@@ -13,6 +13,7 @@ from plugin_registry_client.command.asked import asked, connected
 from plugin_registry_client.command.refusal import Refusal
 from plugin_registry_client.command.tokens import Document, TokensOfARegistry, token_group
 from plugin_registry_client.errors import USAGE
+from plugin_registry_client.settings import Config
 
 from shared.errors import StoreUnavailable
 from shared.registration import rfc3339
@@ -49,7 +50,10 @@ class _TokensOfAStore:
 @contextmanager
 def _tokens(state: str | None) -> Iterator[client_tokens.Tokens]:
     """Yield the tokens of the registry that is meant: a *state* folder's, or where there is none, the settings'."""
-    if state is None and (os.environ.get("REGISTRY_URL") or asked().registry):
+    named = asked().registry
+    if state is not None and named is not None:
+        raise Refusal("--registry and --state both say whose tokens are meant: leave one out.", USAGE)
+    if state is None and (named or os.environ.get("REGISTRY_URL") or _logged_in()):
         yield TokensOfARegistry(connected())
         return
     try:
@@ -66,6 +70,12 @@ def _tokens(state: str | None) -> Iterator[client_tokens.Tokens]:
 
 
 token = token_group(_tokens, with_state=True)
+
+
+def _logged_in() -> bool:
+    """Whether `login` keeps a registry that every other verb means, and nothing here names a store."""
+    stores = ("REGISTRY_STATE_DIR", "REGISTRY_DATABASE_URL", "REGISTRY_DATABASE_URL_FILE")
+    return not any(os.environ.get(each) for each in stores) and Config.of(os.environ).default is not None
 
 
 def _place_of(settings: Settings) -> str:

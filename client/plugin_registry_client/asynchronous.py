@@ -1,21 +1,28 @@
-"""The same as `client.py`, to be awaited: each request runs in a thread, and no loop waits for one."""
+"""The same as `client.py`, to be awaited: each request runs in a thread of its client's, and no loop waits for it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
-from plugin_registry_client.client import Client, submission
+from plugin_registry_client.client import Client, pause_s, plugin_id_of, submission
+from plugin_registry_client.errors import RegistryInTrouble, Unreachable
 from plugin_registry_client.results import Plugin, Registration, Token
 
 T = TypeVar("T")
 _END = object()
+AT_ONCE = 8
+"""Threads, each of which holds one request."""
+LOOKS_AT_MOST_S = 2.0
 
 
 class AsyncClient:
     """The registry at *url*, with *token*: what `Client` is, method for method, with the same results and errors.
 
-    What is cancelled leaves at most one request behind, which ends by itself; a registration goes on in any case.
+    What is cancelled stops at once; a request that is under way then ends by itself, and a registration goes on.
     """
 
     def __init__(
@@ -27,6 +34,7 @@ class AsyncClient:
         ca_file: Path | None = None,
     ) -> None:
         self._client = Client(url, token, registry=registry, ca_file=ca_file)
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="plugin-registry")
 
     @property
     def url(self) -> str:
@@ -40,7 +48,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close what is open. A client that is used again opens it again."""
+        """Close what is open. A client that was closed cannot be used again."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     async def register(
@@ -63,55 +72,89 @@ class AsyncClient:
 
     async def submit(self, document: Mapping[str, str]) -> Registration | Plugin:
         """Submit a registration, as `Client.submit` does."""
-        return await asyncio.to_thread(self._client.submit, document)
+        return await self._asked(self._client.submit, document)
 
     async def dry_run(self, document: Mapping[str, str]) -> Plugin | None:
         """Check what can be checked without a download, as `Client.dry_run` does."""
-        return await asyncio.to_thread(self._client.dry_run, document)
+        return await self._asked(self._client.dry_run, document)
 
     async def wait(self, registration: Registration | str, *, timeout_s: float = 300) -> Plugin:
         """Return the plugin that a registration becomes, as `Client.wait` does."""
+        give_up = time.monotonic() + timeout_s
         if isinstance(registration, str):
-            registration = await self.registration(registration)
-        async for last in self.follow(registration, timeout_s=timeout_s):
+            registration_id = registration
+            registration = await self._patient(lambda: self._client.registration(registration_id), give_up)
+        async for last in self.follow(registration, timeout_s=max(0.0, give_up - time.monotonic())):
             registration = last
-        return await asyncio.to_thread(self._client.outcome_of, registration, waited_s=timeout_s)
+        plugin_id = plugin_id_of(registration, self.url, timeout_s)
+        return await self._patient(lambda: self._client.plugin(plugin_id), give_up)
 
-    def follow(self, registration: Registration, *, timeout_s: float = 300) -> AsyncIterator[Registration]:
-        """Yield a registration at each news of it, as `Client.follow` does."""
-        return _each(lambda: self._client.follow(registration, timeout_s=timeout_s))
+    async def follow(self, registration: Registration, *, timeout_s: float = 300) -> AsyncIterator[Registration]:
+        """Yield a registration as it is now and at each news of it, as `Client.follow` does.
+
+        It is looked at every second or two: however many are followed, each holds a thread for a moment only.
+        """
+        give_up = time.monotonic() + timeout_s
+        yield registration
+        quiet = 0
+        registration_id = registration.id
+        while not registration.final and time.monotonic() <= give_up:
+            await asyncio.sleep(min(LOOKS_AT_MOST_S, pause_s(quiet), max(0.0, give_up - time.monotonic())))
+            quiet += 1
+            with suppress(
+                Unreachable, RegistryInTrouble
+            ):  # it is waited for, like a registration that takes its time
+                current = await self.registration(registration_id)
+                if current != registration:
+                    registration, quiet = current, 0
+                    yield registration
 
     async def registration(self, registration_id: str) -> Registration:
         """Return a registration as it is now."""
-        return await asyncio.to_thread(self._client.registration, registration_id)
+        return await self._asked(self._client.registration, registration_id)
 
     def registrations(self, **filters: str) -> AsyncIterator[Registration]:
         """Yield registrations, newest first, as `Client.registrations` does."""
-        return _each(lambda: self._client.registrations(**filters))
+        return self._each(lambda: self._client.registrations(**filters))
 
     async def plugin(self, plugin_id: str) -> Plugin:
         """Return a plugin."""
-        return await asyncio.to_thread(self._client.plugin, plugin_id)
+        return await self._asked(self._client.plugin, plugin_id)
 
     def plugins(self, **filters: str) -> AsyncIterator[Plugin]:
         """Yield plugins, newest first, as `Client.plugins` does."""
-        return _each(lambda: self._client.plugins(**filters))
+        return self._each(lambda: self._client.plugins(**filters))
 
     async def cancel(self, registration_id: str) -> Registration:
         """Cancel a registration."""
-        return await asyncio.to_thread(self._client.cancel, registration_id)
+        return await self._asked(self._client.cancel, registration_id)
 
     async def retry(self, registration_id: str) -> Registration | Plugin:
         """Try one that failed again."""
-        return await asyncio.to_thread(self._client.retry, registration_id)
+        return await self._asked(self._client.retry, registration_id)
 
     async def token(self) -> Token:
         """Return what the registry knows of the token that is used here."""
-        return await asyncio.to_thread(self._client.token)
+        return await self._asked(self._client.token)
 
+    async def _patient(self, what: Callable[[], T], give_up: float) -> T:
+        """Return what is asked for; while the registry is away or not well, ask until *give_up*."""
+        failed = 0
+        while True:
+            try:
+                return await self._asked(what)
+            except (Unreachable, RegistryInTrouble):
+                failed += 1
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(min(pause_s(failed), max(0.0, give_up - time.monotonic())))
 
-async def _each(iterate: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-    """Yield what an iterator has, each taken in a thread."""
-    iterator = iterate()
-    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
-        yield item  # type: ignore[misc]  # the end is the only other thing there is
+    async def _asked(self, what: Callable[..., T], *arguments: object) -> T:
+        """Return what is asked in a thread of ours: the loop's own are for what it looks up by itself."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
+
+    async def _each(self, iterate: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+        """Yield what an iterator has, each taken in a thread."""
+        iterator = iterate()
+        while (item := await self._asked(next, iterator, _END)) is not _END:
+            yield item

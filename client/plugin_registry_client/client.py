@@ -1,14 +1,21 @@
 """A registry from Python: submit, wait, look up. `asynchronous.py` has the same to be awaited."""
 
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
-from plugin_registry_client.connection import Answer, Connection
-from plugin_registry_client.errors import RegistryInTrouble, StillRunning, Unreachable, error_of
+from plugin_registry_client.connection import MOMENT_S, Answer, Connection, segment
+from plugin_registry_client.errors import (
+    BadSettings,
+    NotARegistry,
+    RegistryInTrouble,
+    StillRunning,
+    Unreachable,
+    error_of,
+)
 from plugin_registry_client.results import Plugin, Registration, Token
 from plugin_registry_client.settings import find_registry, said_over
 
@@ -39,6 +46,8 @@ class Client:
         ca_file: Path | None = None,
     ) -> None:
         file = None if ca_file is None else str(ca_file)
+        if "" in {url, token}:
+            raise BadSettings("An empty text is no URL, and no token: was a variable not set?")
         given = {"REGISTRY_URL": url, "REGISTRY_TOKEN": token, "REGISTRY_CA_FILE": file}
         said = {key: value for key, value in given.items() if value is not None}
         meant = find_registry(registry, said_over(os.environ, said))
@@ -89,8 +98,7 @@ class Client:
         Raises:
             BadRequest, Refused, Conflict, NotAuthorised, RegistryInTrouble, Unreachable: it was not taken.
         """
-        answer = self._submit(document, {})
-        return Plugin(answer.document) if answer.status == 200 else Registration(answer.document)
+        return either_of(self._submit(document, {}))
 
     def dry_run(self, document: Mapping[str, str]) -> Plugin | None:
         """Check all of *document* that can be checked without a download, and change nothing.
@@ -102,7 +110,7 @@ class Client:
             BadRequest, Refused, Conflict, NotAuthorised, RegistryInTrouble, Unreachable: as submitting it would.
         """
         answer = self._submit(document, {"dryRun": "true"})
-        return None if answer.status == 204 else Plugin(answer.document)
+        return None if answer.status == 204 else Plugin.of(answer.document)
 
     def _submit(self, document: Mapping[str, str], query: Mapping[str, str]) -> Answer:
         headers = {"Prefer": "respond-async"}
@@ -117,8 +125,8 @@ class Client:
         """
         give_up = time.monotonic() + timeout_s
         if isinstance(registration, str):
-            registration = self.registration(registration)
-        for last in self.follow(registration, timeout_s=timeout_s):
+            registration = self.found(registration, timeout_s=timeout_s)
+        for last in self.follow(registration, timeout_s=max(0.0, give_up - time.monotonic())):
             registration = last
         return self.outcome_of(registration, timeout_s=max(0.0, give_up - time.monotonic()), waited_s=timeout_s)
 
@@ -127,41 +135,45 @@ class Client:
 
         A registry that is away for a while is waited for like a registration that takes its time.
         """
+        last = None
+        for each in self.looks(registration, timeout_s=timeout_s):
+            if each != last:
+                last = each
+                yield each
+
+    def looks(self, registration: Registration, *, timeout_s: float = 300) -> Iterator[Registration]:
+        """Yield *registration* at each look at it, every few seconds, whether or not there is any news."""
         give_up = time.monotonic() + timeout_s
         yield registration
-        path = registration_path(registration.id)
+        path, failed = registration_path(registration.id), 0
         while not registration.final and time.monotonic() <= give_up:
-            silent_s = max(POLL_S, min(SILENT_S, give_up - time.monotonic()))
+            silent_s = max(MOMENT_S, min(SILENT_S, give_up - time.monotonic()))
             for event in self.connection.events(f"{path}/events", silent_s=silent_s):
-                registration = Registration(event.document)
+                registration = Registration.of(event.document)
                 yield registration
                 if time.monotonic() > give_up:
                     return
             if registration.final:
                 return
-            time.sleep(POLL_S)
-            current = self._patient_get(path, give_up)
-            if current is None:
-                return
-            registration = Registration(current.document)
+            time.sleep(pause_s(failed))
+            try:
+                answer = self.connection.ask("GET", path, within_s=give_up - time.monotonic())
+                registration, failed = Registration.of(answer.document), 0
+            except (Unreachable, RegistryInTrouble) as error:
+                failed += 1
+                time.sleep(min(getattr(error, "retry_after_s", None) or 0.0, max(0.0, give_up - time.monotonic())))
             yield registration
+
+    def found(self, registration_id: str, *, timeout_s: float) -> Registration:
+        """Return a registration as it is now; a registry that is away is waited for, for *timeout_s*."""
+        return Registration.of(self._patient_get(registration_path(registration_id), timeout_s).document)
 
     def outcome_of(
         self, registration: Registration, *, timeout_s: float = SILENT_S, waited_s: float | None = None
     ) -> Plugin:
         """Return the plugin that *registration* became, as `wait` does of one that has ended."""
-        if not registration.final:
-            raise StillRunning(registration.document, timeout_s if waited_s is None else waited_s)
-        problem = registration.document["problem"] or {}
-        if registration.status == "registered":
-            plugin_id = registration.plugin_id
-        elif problem.get("cause") == REGISTERED_MEANWHILE:
-            plugin_id = problem["pluginId"]
-        else:
-            raise error_of(problem, self.url)
-        path = f"/api/v1/plugins/{quote(str(plugin_id), safe='')}"
-        found = self._patient_get(path, time.monotonic() + timeout_s)
-        return self.plugin(str(plugin_id)) if found is None else Plugin(found.document)
+        plugin_id = plugin_id_of(registration, self.url, timeout_s if waited_s is None else waited_s)
+        return Plugin.of(self._patient_get(plugin_path(plugin_id), timeout_s).document)
 
     def registration(self, registration_id: str) -> Registration:
         """Return a registration as it is now.
@@ -169,7 +181,7 @@ class Client:
         Raises:
             BadRequest: there is none of that id that this token may see.
         """
-        return Registration(self.connection.get(registration_path(registration_id)).document)
+        return Registration.of(self.connection.get(registration_path(registration_id)).document)
 
     def registrations(self, **filters: str) -> Iterator[Registration]:
         """Yield registrations, newest first: by `status`, `name`, `version`, `cause`, `host`, `since`."""
@@ -181,7 +193,7 @@ class Client:
         Raises:
             BadRequest: there is none of that id.
         """
-        return Plugin(self.connection.get(f"/api/v1/plugins/{quote(plugin_id, safe='')}").document)
+        return Plugin.of(self.connection.get(plugin_path(plugin_id)).document)
 
     def plugins(self, **filters: str) -> Iterator[Plugin]:
         """Yield plugins, newest first: by `name`, `version`, `pluginType`."""
@@ -189,12 +201,11 @@ class Client:
 
     def cancel(self, registration_id: str) -> Registration:
         """Cancel a registration that is queued or being verified; this needs scope operate."""
-        return Registration(self.connection.post(f"{registration_path(registration_id)}/cancel").document)
+        return Registration.of(self.connection.post(f"{registration_path(registration_id)}/cancel").document)
 
     def retry(self, registration_id: str) -> Registration | Plugin:
         """Try one that failed again, as a new registration; return the plugin where it is registered by now."""
-        answer = self.connection.post(f"{registration_path(registration_id)}/retry")
-        return Plugin(answer.document) if answer.status == 200 else Registration(answer.document)
+        return either_of(self.connection.post(f"{registration_path(registration_id)}/retry"))
 
     def token(self) -> Token:
         """Return what the registry knows of the token that is used here."""
@@ -204,25 +215,66 @@ class Client:
         cursor: str | None = None
         while True:
             page = self.connection.get(path, **filters, limit=PAGE, cursor=cursor).document
-            yield from page["items"]
-            cursor = page["nextCursor"]
+            items, cursor = page.get("items"), page.get("nextCursor")
+            if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+                raise NotARegistry(f"What {self.url} answered is no page of a list: is it a plugin registry?")
+            yield from items
             if cursor is None:
                 return
 
-    def _patient_get(self, path: str, give_up: float) -> Answer | None:
-        """Return the answer to a GET; while there is none, or the registry is not well, ask until *give_up*."""
+    def _patient_get(self, path: str, timeout_s: float) -> Answer:
+        """Return the answer to a GET; while there is none, or the registry is not well, ask until *timeout_s*."""
+        give_up, failed = time.monotonic() + timeout_s, 0
         while True:
             try:
-                return self.connection.get(path)
+                return self.connection.ask("GET", path, within_s=give_up - time.monotonic())
             except (Unreachable, RegistryInTrouble):
+                failed += 1
                 if time.monotonic() > give_up:
-                    return None
-            time.sleep(POLL_S)
+                    raise
+            time.sleep(min(pause_s(failed), max(0.0, give_up - time.monotonic())))
+
+
+def pause_s(failed: int) -> float:
+    """Return how long to wait before one asks again that *failed* so many times in a row: others wait as well."""
+    longest: float = min(SILENT_S, POLL_S * 2 ** min(failed, 10))
+    return longest * random.uniform(0.5, 1) if failed else longest  # noqa: S311  # nobody has to guess it
+
+
+def either_of(answer: Answer) -> Registration | Plugin:
+    """Return the plugin that a 200 tells, or the registration that a 202 does.
+
+    Raises:
+        NotARegistry: it is neither.
+    """
+    return Plugin.of(answer.document) if answer.status == 200 else Registration.of(answer.document)
+
+
+def plugin_id_of(registration: Registration, url: str, waited_s: float) -> str:
+    """Return which plugin *registration* became.
+
+    Raises:
+        StillRunning: it has not ended.
+        ProblemAnswered: why it became none.
+    """
+    if not registration.final:
+        raise StillRunning(registration.document, waited_s)
+    problem = registration.document.get("problem") or {}
+    if registration.status == "registered":
+        return str(registration.plugin_id)
+    if problem.get("cause") == REGISTERED_MEANWHILE:
+        return str(problem["pluginId"])
+    raise error_of(problem, url)
+
+
+def plugin_path(plugin_id: str) -> str:
+    """Return where a plugin is asked for; an id is never a path."""
+    return f"/api/v1/plugins/{segment(plugin_id)}"
 
 
 def registration_path(registration_id: str) -> str:
     """Return where a registration is asked for; an id is never a path."""
-    return f"/api/v1/registrations/{quote(registration_id, safe='')}"
+    return f"/api/v1/registrations/{segment(registration_id)}"
 
 
 def submission(

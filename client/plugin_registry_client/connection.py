@@ -10,7 +10,7 @@ from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import truststore
@@ -22,6 +22,8 @@ from plugin_registry_client.errors import BadSettings, NotARegistry, NoToken, Un
 PATIENCE_S = 70
 """How long an answer is waited for; the registry holds one back for at most 60 s."""
 CONNECT_S = 10
+MOMENT_S = 0.5
+"""What an answer may take even where there is no time left."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Connection:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["Authorization"] = f"Bearer {token}"
         self._session.headers["User-Agent"] = f"plugin-registry-client/{version('plugin-registry-client')}"
-        self._proxies = requests.utils.get_environ_proxies(self.url) or {}
+        self.ca_file = ca_file
+        self._proxy = _proxy_for(self.url)
+        self._proxies = {} if self._proxy is None else {urlsplit(self.url).scheme: self._proxy}
         if self.url.startswith("https:"):
             self._session.mount("https://", _Trusting(_trusted(ca_file)))
 
@@ -89,8 +93,9 @@ class Connection:
         query: Mapping[str, str | int | None] | None = None,
         document: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        within_s: float = PATIENCE_S,
     ) -> Answer:
-        """Return the answer to *method* on *path*, as `get` does."""
+        """Return the answer to *method* on *path*, as `get` does, if it comes *within_s*."""
         given = {key: value for key, value in (query or {}).items() if value is not None}
         try:
             response = self._session.request(
@@ -99,7 +104,7 @@ class Connection:
                 params=given,
                 json=document,
                 headers=headers,
-                timeout=(CONNECT_S, PATIENCE_S),
+                timeout=(min(CONNECT_S, max(MOMENT_S, within_s)), min(PATIENCE_S, max(MOMENT_S, within_s))),
                 proxies=self._proxies,
                 allow_redirects=False,
             )
@@ -130,11 +135,12 @@ class Connection:
     def _read(self, response: requests.Response) -> Answer:
         status = response.status_code
         if response.is_redirect:
-            there = urlsplit(response.headers["Location"])._replace(query="", fragment="").geturl()
-            raise NotARegistry(f"{self.url} redirects to {there}: set the registry's URL to where it really is.")
+            there = urlsplit(response.headers["Location"])
+            where = f"{there.scheme}://{there.netloc.rpartition('@')[2]}" if there.netloc else "another path"
+            raise NotARegistry(f"{self.url} redirects to {where}: set the registry's URL to where it really is.")
         try:
-            document = response.json() if response.content else {}
-            if not isinstance(document, dict) or (status >= 400 and "code" not in document):
+            document = response.json() if response.content or status != 204 else {}
+            if not isinstance(document, dict) or (status >= 400 and not _is_problem(document)):
                 raise ValueError("neither an answer nor a problem of ours")  # noqa: TRY301
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "no type").partition(";")[0]
@@ -143,7 +149,9 @@ class Connection:
                 "is the URL right, and is there a proxy or a log-in page before it?"
             ) from error
         if status >= 400:
-            raise error_of({"status": status, **document}, self.url)
+            refused = error_of({"status": status, **document}, self.url)
+            refused.retry_after_s = _seconds(response.headers.get("Retry-After", ""))
+            raise refused
         return Answer(status, document)
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -153,8 +161,7 @@ class Connection:
         host = urlsplit(self.url).hostname
         chain = [*_chain(error)]
         if isinstance(error, requests.exceptions.ProxyError):
-            proxy = self._proxies.get(urlsplit(self.url).scheme, "")
-            where = urlsplit(proxy).netloc.rpartition("@")[2]
+            where = urlsplit(self._proxy or "").netloc.rpartition("@")[2]
             return (
                 f"the proxy {where or 'of the environment'} does not let us through ({_last(chain)}). "
                 "Mend HTTP_PROXY or HTTPS_PROXY, or name the registry's host in NO_PROXY."
@@ -189,7 +196,13 @@ class _Trusting(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self._context, **options)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, proxy_ssl_context=self._context, **options)
+        if proxy.startswith("https:"):
+            options["proxy_ssl_context"] = self._context
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+
+    def cert_verify(self, conn: Any, *_ignored: object, **_options: object) -> None:
+        """Let the context decide alone: requests would add a list of authorities of its own."""
+        conn.cert_reqs = "CERT_REQUIRED"
 
 
 def parsed_url(url: str) -> str:
@@ -204,13 +217,62 @@ def parsed_url(url: str) -> str:
     except ValueError:
         raise BadSettings("The registry's URL names a host or a port that is none.") from None
     if parts.scheme not in {"http", "https"}:
-        guess = f": write https://{url}" if "://" not in url and "@" not in url and "?" not in url else ""
+        plain = not set(url) & set("@?#:/ ") and "." in url and not url.startswith("prg_")
+        guess = f": write https://{url}" if plain else ""
         raise BadSettings(f"The registry's URL must begin with https:// or http://{guess}.")
     if parts.username is not None or parts.password is not None:
         raise BadSettings("The registry's URL may not hold a user or a password: the token is what it asks for.")
     if not parts.hostname or port == 0 or parts.query or parts.fragment or set(url.strip()) & set(" \t\r\n"):
         raise BadSettings("The registry's URL must be like https://HOST, with a port or a path, and nothing behind.")
     return parts._replace(path=parts.path.rstrip("/")).geturl()
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment's usual variables name for *url*, if they do.
+
+    Raises:
+        BadSettings: it is none; the sentence quotes nothing of it.
+    """
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    if not proxy:
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    try:
+        parts = urlsplit(proxy)
+        if not parts.hostname or parts.port == 0 or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("it is more or less than a host and a port")  # noqa: TRY301
+    except ValueError:
+        raise BadSettings(
+            "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is none: write http://HOST:PORT; in a user or a "
+            "password, '/' is written %2F, '#' %23, '?' %3F, '@' %40."
+        ) from None
+    return proxy
+
+
+def _is_problem(document: Mapping[str, Any]) -> bool:
+    """Whether *document* is a problem as a registry tells one: others have codes too, but numbers."""
+    errors = document.get("errors") or []
+    return (
+        isinstance(document.get("code"), str)
+        and isinstance(errors, list)
+        and all(isinstance(each, dict) and "detail" in each for each in errors)
+    )
+
+
+def _seconds(header: str) -> float | None:
+    return float(header) if header.isascii() and header.isdigit() and len(header) < 6 else None
+
+
+def segment(text: str) -> str:
+    """Return *text* as one segment of a path, which an id of dots would not be.
+
+    Raises:
+        BadSettings: it can be none.
+    """
+    if text in {"", ".", ".."}:
+        raise BadSettings(f"{text!r} is no id.")
+    return quote(text, safe="")
 
 
 def _trusted(ca_file: Path | None) -> ssl.SSLContext:

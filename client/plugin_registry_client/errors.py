@@ -102,6 +102,8 @@ class ProblemAnswered(RegistryError):
         """What to do about it, in a sentence."""
         self.declared: str | None = problem.get("declared")
         self.computed: str | None = problem.get("computed")
+        self.retry_after_s: float | None = None
+        """How long the registry wants to be left alone, where it said so."""
 
     @property
     def document(self) -> dict[str, Any]:

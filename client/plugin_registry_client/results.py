@@ -84,11 +84,31 @@ class _Submitted(_View):
 class Plugin(_Submitted):
     """A plugin: its artifact was downloaded and hashed, and matched its checksum."""
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "Plugin":
+        """Return the plugin that *document* tells.
+
+        Raises:
+            NotARegistry: it tells none; whatever was answered, nothing is known to be listed.
+        """
+        plugin = cls(document)
+        for told in (plugin.id, plugin.name, plugin.version, plugin.checksum):
+            assert isinstance(told, str)  # noqa: S101  # to read it is what may raise
+        return plugin
+
     registered_at = _Member("registeredAt", _moment)
 
 
 class Registration(_Submitted):
     """A submission, and how far it has come."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "Registration":
+        """Return the registration that *document* tells, as `Plugin.of` does."""
+        registration = cls(document)
+        for told in (registration.id, registration.status):
+            assert isinstance(told, str)  # noqa: S101
+        return registration
 
     status = _Member("status", _text)
     """``queued``, ``verifying``, ``registered``, ``rejected``, ``failed`` or ``canceled``."""

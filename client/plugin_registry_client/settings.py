@@ -50,8 +50,13 @@ class Config:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Config":
         """Return the file of this user (XDG Base Directory Specification)."""
-        home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "~")).expanduser() / ".config")
-        return cls(Path(home) / "plugin-registry" / "config.toml")
+        home = Path(environment.get("XDG_CONFIG_HOME", ""))
+        if not home.is_absolute():  # which the specification has ignored
+            try:
+                home = Path(environment.get("HOME") or Path.home()) / ".config"
+            except RuntimeError:
+                raise BadSettings("There is no home to keep registries in: set HOME or XDG_CONFIG_HOME.") from None
+        return cls(home.absolute() / "plugin-registry" / "config.toml")
 
     @property
     def default(self) -> str | None:
@@ -81,6 +86,14 @@ class Config:
         if not isinstance(token, str) or not isinstance(ca_file, str | None):
             raise BadSettings(f"{self.path}: the registry {name} has a token or a ca-file that is no text.")
         return Known(parsed_url(kept["url"]), token, Path(ca_file) if ca_file else None)
+
+    def name_of(self, url: str) -> str | None:
+        """Return the name under which *url* is kept, if it is."""
+        for name in self.names:
+            with suppress(BadSettings):  # another's mistake
+                if self.known(name).url == url:
+                    return name
+        return None
 
     def keep(self, name: str, registry: Known, *, default: bool) -> None:
         """Keep *registry* as *name*; the first is the default anyway."""
@@ -137,27 +150,30 @@ def find_registry(name: str | None = None, environment: Mapping[str, str] = os.e
     given = {key: value for key, value in environment.items() if value}
     ca_file = Path(given["REGISTRY_CA_FILE"]) if "REGISTRY_CA_FILE" in given else None
     url, token = given.get("REGISTRY_URL"), _token_in(given)
-    if name is not None and url is not None:
-        raise BadSettings(f"REGISTRY_URL and --registry {name} both say which registry is meant: leave one out.")
-    config = Config.of(environment)
-    if name is None and url is None:
-        if token is None and (config.default is None or "REGISTRY_STATE_DIR" in given):
-            at_hand = _at_hand(given)
-            if at_hand is not None:
-                return at_hand
-        name = config.default
-        if name is None and token is None:
+    if name is not None and (url is not None or token is not None):
+        said = "REGISTRY_URL" if url is not None else "REGISTRY_TOKEN"
+        raise BadSettings(f"{said} and --registry {name} both say which registry is meant: leave one out.")
+    if token is not None:
+        return Meant(parsed_url(url or DEFAULT_URL), token, ca_file)
+    if url is not None:
+        url = parsed_url(url)
+        name = Config.of(environment).name_of(url)
+        if name is None:
+            raise NoToken(f"There is no token for {url}. {_HOW}")
+    if name is None:
+        at_hand = _at_hand(given) if "REGISTRY_STATE_DIR" in given else None
+        if at_hand is not None:
+            return at_hand
+        name = Config.of(environment).default
+    if name is None:
+        at_hand = _at_hand(given)
+        if at_hand is None:
             raise NoToken(f"There is no token. {_HOW}")
-    if name is not None:
-        kept: Known | None = config.known(name)
-    else:
-        url = parsed_url(url or DEFAULT_URL)
-        kept = next((each for each in map(config.known, config.names) if each.url == url), None)
-    url = kept.url if kept else str(url)
-    token = token or (kept.token if kept else None)
-    if not token:
-        raise NoToken(f"There is no token for {url}. {_HOW}")
-    return Meant(url, token, ca_file or (kept.ca_file if kept else None), name)
+        return at_hand
+    kept = Config.of(environment).known(name)
+    if not kept.token:
+        raise NoToken(f"There is no token for {kept.url}. {_HOW}")
+    return Meant(kept.url, kept.token, ca_file or kept.ca_file, name)
 
 
 def said_over(environment: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
@@ -194,11 +210,11 @@ def _at_hand(given: Mapping[str, str]) -> Meant | None:
 
     Its token is never sent anywhere else.
     """
-    with suppress(ImportError, OSError, RuntimeError):
+    with suppress(ImportError, OSError, RuntimeError):  # where it cannot be told, none does
         import fcntl  # noqa: PLC0415  # there is none on Windows, nor a registry
 
         state = Path(given.get("REGISTRY_STATE_DIR", "~/.local/state/plugin-registry")).expanduser()
-        with (state / "lock").open("a+") as lock:
+        with (state / "lock").open("r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,15 +3,21 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
+from plugin_registry_client import Client, Registration
+from plugin_registry_client.command.declared import Declared
+from plugin_registry_client.command.many import register_all
 
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
 from tests.running import COMMAND, PATIENCE_S, Registry, clean_environment, run, running_registry, until
 
+LOOKS = {"name": "x", "version": "1", "bytesDownloaded": 0, "artifactBytes": None}
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 
 
@@ -79,6 +85,42 @@ def test_a_quota_that_is_used_up_is_waited_for(origin: Origin, artifact: Artifac
     with running_registry(tmp_path / "state", env=env) as small:
         done = small.cli("register", "--from", declared(tmp_path, *(artifact()[0] for _ in range(7))))
     assert (done.returncode, done.stdout.count("registered  plugin ")) == (0, 7), done.stderr
+
+
+def test_what_ended_for_good_is_not_asked_for_again_and_again() -> None:
+    """An end that is the registry's fault is an end: it is no registry that is away."""
+    problem = {"status": 502, "code": "attempts-used-up", "fault": "registry", "detail": "x", "title": "x"}
+    ended = Registration({"id": "registration-1", "status": "failed", "attempts": 5, "problem": problem} | LOOKS)
+    asked: list[str] = []
+
+    class Ended:
+        url = "http://registry.example"
+        outcome_of = Client.outcome_of
+
+        def submit(self, _document: object) -> Registration:
+            asked.append("submit")
+            return ended
+
+    declared = [Declared(a_submission(), Path("x"), 1)]
+    (entry,) = register_all(cast("Client", Ended()), declared, timeout_s=60, dry_run=False, quiet=True)
+    assert asked == ["submit"]
+    assert entry.word == "failed (attempts-used-up)"
+
+
+def test_when_the_time_is_over_nobody_is_asked_any_more() -> None:
+    class Slow:
+        asked = 0
+
+        def submit(self, _document: object) -> Registration:
+            self.asked += 1
+            time.sleep(0.05)
+            return Registration({"id": "registration-1", "status": "queued", "attempts": 0, "problem": None} | LOOKS)
+
+    slow = Slow()
+    declared = [Declared(a_submission(), Path("x"), 1) for _ in range(200)]
+    entries = register_all(cast("Client", slow), declared, timeout_s=0.2, dry_run=False, quiet=True)
+    assert slow.asked <= 8
+    assert {type(each.error).__name__ for each in entries} == {"StillRunning", "NotSubmitted"}
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, registry: Registry) -> None:

@@ -1,7 +1,9 @@
 """The Python API of the light client, against the running registry: the same, called and awaited."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +27,7 @@ from plugin_registry_client import (
 )
 
 from tests.origin import Served
-from tests.running import Registry, until
+from tests.running import PATIENCE_S, Registry, until
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 T = TypeVar("T")
@@ -200,8 +202,27 @@ def test_who_stops_waiting_stops_at_once(registry: Registry, artifact: Artifact,
             async with asyncio.timeout(0.2):
                 await client.wait(submitted)
 
+    begun = time.monotonic()
     with pytest.raises(TimeoutError):
         asyncio.run(impatient())
+    assert time.monotonic() - begun < PATIENCE_S / 2, "it was told to wait for five minutes"
+
+
+def test_however_many_wait_the_loops_own_threads_are_free() -> None:
+    async def asked() -> float:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            async with AsyncClient(f"http://127.0.0.1:{silent.getsockname()[1]}", "prg_x") as client:
+                waiting = [asyncio.create_task(client.wait("registration-x")) for _ in range(40)]
+                await asyncio.sleep(0.2)
+                begun = time.monotonic()
+                await loop.run_in_executor(None, lambda: None)
+                took = time.monotonic() - begun
+                for each in waiting:
+                    each.cancel()
+        return took
+
+    assert asyncio.run(asked()) < 5
 
 
 def test_an_answer_of_another_kind_is_an_error_of_ours() -> None:

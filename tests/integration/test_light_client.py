@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import trustme
 from plugin_registry_client import BadSettings, Client, NotARegistry, NoToken, RegistryError, Unreachable
 from plugin_registry_client.connection import Connection
 
-from tests.running import clean_environment, run
+from tests.running import COMMAND, PATIENCE_S, clean_environment, run
 
 PLUGINS: dict[str, object] = {"items": [], "nextCursor": None}
 
@@ -119,9 +121,15 @@ def test_why_no_registry_answers_is_told() -> None:
         (answer(b"<html>"), "is no plugin registry (status 200"),
         (answer(b"[]"), "is no plugin registry"),
         (answer(b"[" * 100_000), "is no plugin registry"),
+        (answer(b""), "is no plugin registry (status 200"),
+        (answer(b'{"code": 404, "kind": "Status"}', "404 Not Found"), "is no plugin registry (status 404"),
+        (answer(b'{"code": "x", "errors": ["y"]}', "400 Bad Request"), "is no plugin registry (status 400"),
         (answer(b"no", "502 Bad Gateway", "Content-Type: text/plain; x"), "(status 502, text/plain)"),
         (answer(b'{"error": 1}', "401 Unauthorized"), "is no plugin registry (status 401"),
-        (answer(b"", "301 Moved", "Location: https://elsewhere.example/?secret=1"), "to https://elsewhere.example/:"),
+        (
+            answer(b"", "301 Moved", "Location: https://u:secret@elsewhere.example/secret"),
+            "to https://elsewhere.example:",
+        ),
     ],
 )
 def test_what_is_no_registry_is_told(sends: bytes, told: str) -> None:
@@ -131,6 +139,31 @@ def test_what_is_no_registry_is_told(sends: bytes, told: str) -> None:
         assert "secret" not in said
         with pytest.raises(NotARegistry):
             Client(f"http://127.0.0.1:{server.port}", "prg_x").plugin("plugin-1")
+
+
+@pytest.mark.parametrize("told", [b'{"a": 1}', b'{"id": 7, "name": "x"}', b'{"id": "plugin-1", "name": "x"}', b"[]"])
+def test_a_strangers_200_lists_nothing(told: bytes) -> None:
+    with answering(answer(told)) as server, Client(f"http://127.0.0.1:{server.port}", "prg_x") as client:
+        asked: list[Callable[[], object]] = [
+            lambda: client.submit({}),
+            lambda: client.dry_run({}),
+            lambda: client.plugin("plugin-1"),
+            lambda: client.registration("registration-1"),
+            lambda: client.retry("registration-1"),
+            lambda: next(client.plugins()),
+        ]
+        for ask in asked:
+            with pytest.raises(NotARegistry):
+                ask()
+
+
+@pytest.mark.parametrize("text", ["", ".", ".."])
+def test_an_id_of_dots_is_none(text: str) -> None:
+    with answering() as server, Client(f"http://127.0.0.1:{server.port}", "prg_x") as client:
+        for ask in (client.plugin, client.registration, client.retry, client.cancel):
+            with pytest.raises(BadSettings):
+                ask(text)
+        assert server.heads == []
 
 
 def test_a_post_that_is_redirected_becomes_no_get() -> None:
@@ -150,6 +183,15 @@ def test_certificates_are_those_of_this_machine_and_of_a_file(
     assert "its certificate is not trusted" in reason(f"https://127.0.0.1:{secure.port}", ca_file=ca_file)
     monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))  # what OpenSSL takes for this machine's
     assert Connection(url, "prg_x").get("/x").document == PLUGINS
+
+
+def test_no_other_list_of_authorities_counts(
+    secure: Answering, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(ca_file))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(ca_file))
+    assert "its certificate is not trusted" in reason(f"https://localhost:{secure.port}")
 
 
 def test_a_file_without_certificates_is_told(tmp_path: Path) -> None:
@@ -184,6 +226,16 @@ def test_a_proxy_of_the_environment_is_used_unless_the_host_needs_none(monkeypat
         assert "407" in reason("https://registry.example")
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://me:hun/ter2@proxy:3128", "http://me:hunter#2@proxy:3128", "http://:3128", "http://h:bad"]
+)
+def test_a_proxy_that_is_none_is_told_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(BadSettings, match="is none: write http://HOST:PORT") as told:
+        Connection("https://registry.example", "prg_x")
+    assert "hun" not in str(told.value)
+
+
 def test_a_netrc_takes_no_tokens_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
     (tmp_path / ".netrc").chmod(0o600)
@@ -215,7 +267,7 @@ def test_a_registry_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatc
         "list",
         "queue",
         "status registration-x",
-        "wait registration-x",
+        "wait registration-x --timeout 0.5",
         "token list",
         "register --name a --version 1.0.0 --type log --url https://a.example/x --checksum sha256:ab",
     ],
@@ -230,6 +282,49 @@ def test_no_answer_is_a_document_too(call: str) -> None:
     nobody = run(*call.split(), "--json", env={"REGISTRY_STATE_DIR": "/nowhere", "HOME": "/nowhere"})
     if not call.startswith("token"):  # of which the registry's own distribution looks into the store then
         assert (nobody.returncode, json.loads(nobody.stdout)["code"]) == (4, "no-token")
+
+
+@pytest.mark.parametrize("call", ["register --name x", "status", "list --limit x", "register --from nowhere"])
+def test_a_usage_error_is_a_document_too(call: str) -> None:
+    done = run(*call.split(), "--json", env={"REGISTRY_URL": "http://127.0.0.1:9", "REGISTRY_TOKEN": "prg_x"})
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["exitStatus"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("call", ["wait registration-x", "register", "status registration-x --watch"])
+def test_who_is_stopped_before_there_was_any_answer_says_how_to_go_on(call: str, number: signal.Signals) -> None:
+    if call == "register":
+        call += f" --name a --version 1.0.0 --type log --url https://a.example/x --checksum sha256:{'ab' * 32}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = clean_environment(
+            {"REGISTRY_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "REGISTRY_TOKEN": "prg_x"}
+        )
+        command = [*COMMAND, *call.split(), "--json"]
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        accepted, _ = silent.accept()
+        with closing(accepted):
+            accepted.recv(1)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number
+    assert json.loads(out)["exitStatus"] == 128 + number
+    assert "to run the same again" in err
+
+
+def test_what_an_encoding_has_no_form_for_is_shown_by_its_number() -> None:
+    plugin = dict.fromkeys(("name", "version", "pluginType", "checksum"), "日")
+    with answering(answer(json.dumps({"items": [plugin], "nextCursor": None}).encode())) as server:
+        env = {"REGISTRY_URL": f"http://127.0.0.1:{server.port}", "REGISTRY_TOKEN": "prg_x"}
+        done = run("list", env={**env, "PYTHONIOENCODING": "cp1252"})
+    assert (done.returncode, done.stdout.split()[0]) == (0, "\\u65e5")
+
+
+def test_a_registry_that_is_away_is_waited_for_from_the_beginning() -> None:
+    env = {"REGISTRY_URL": f"http://127.0.0.1:{a_closed_port()}", "REGISTRY_TOKEN": "prg_x"}
+    begun = time.monotonic()
+    assert run("wait", "registration-x", "--timeout", "2", env=env).returncode == 7
+    assert time.monotonic() - begun >= 2
 
 
 IMPORTED = """

@@ -27,11 +27,10 @@ def logged_in(home: dict[str, str]) -> Config:
     [
         ({"REGISTRY_URL": A, "REGISTRY_TOKEN": "prg_x"}, None, Meant(A, "prg_x")),
         ({"REGISTRY_URL": f"{A}/", "REGISTRY_TOKEN": " prg_x\n"}, None, Meant(A, " prg_x\n")),
-        ({"REGISTRY_URL": B}, None, Meant(B, "prg_b", Path("/etc/b.pem"))),
-        ({"REGISTRY_TOKEN": "prg_x"}, None, Meant(A, "prg_x", None, "a")),
+        ({"REGISTRY_URL": B}, None, Meant(B, "prg_b", Path("/etc/b.pem"), "b")),
+        ({"REGISTRY_TOKEN": "prg_x"}, None, Meant("http://127.0.0.1:8080", "prg_x")),
         ({}, None, Meant(A, "prg_a", None, "a")),
         ({}, "b", Meant(B, "prg_b", Path("/etc/b.pem"), "b")),
-        ({"REGISTRY_TOKEN": "prg_x"}, "b", Meant(B, "prg_x", Path("/etc/b.pem"), "b")),
         ({"REGISTRY_CA_FILE": "/c.pem"}, "b", Meant(B, "prg_b", Path("/c.pem"), "b")),
     ],
 )
@@ -52,7 +51,8 @@ def test_without_anything_kept_the_local_address_is_meant(home: dict[str, str]) 
         ({}, None, NoToken, "run `plugin-registry login URL`"),
         ({"REGISTRY_URL": A}, None, NoToken, "no token for https://a.example"),
         ({"REGISTRY_URL": A, "REGISTRY_TOKEN": "x"}, "b", BadSettings, "leave one out"),
-        ({"REGISTRY_TOKEN": "x"}, "b", BadSettings, "No registry is called b .* there are: none"),
+        ({"REGISTRY_TOKEN": "x"}, "b", BadSettings, "REGISTRY_TOKEN and --registry b both say"),
+        ({}, "b", BadSettings, "No registry is called b .* there are: none"),
         ({"REGISTRY_TOKEN": "x", "REGISTRY_TOKEN_FILE": "y"}, None, BadSettings, "REGISTRY_TOKEN is set as well"),
         ({"REGISTRY_TOKEN_FILE": "/nowhere"}, None, BadSettings, "cannot be read: No such file"),
         ({"REGISTRY_TOKEN_FILE": "/dev/null"}, None, BadSettings, "is empty"),
@@ -74,6 +74,32 @@ def test_a_token_is_not_sent_elsewhere(home: dict[str, str]) -> None:
     assert "prg_x" not in said_over(environment, {"REGISTRY_URL": "https://c.example"}).values()
     assert "REGISTRY_TOKEN_FILE" not in said_over(environment, {"REGISTRY_TOKEN": "prg_y"})
     assert said_over(environment, {"REGISTRY_URL": A})["REGISTRY_TOKEN"] == "prg_x"
+
+
+@pytest.mark.parametrize("broken", ["mode", "entry", "no home", "relative"])
+def test_what_is_kept_is_not_looked_at_where_the_environment_says_everything(
+    home: dict[str, str], broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = logged_in(home).path
+    said = {"REGISTRY_URL": A, "REGISTRY_TOKEN": "prg_x"}
+    if broken == "mode":
+        path.chmod(0o644)
+    elif broken == "entry":
+        path.write_text("[registries.z]\nurl = 7\n" + path.read_text().partition("\n")[2])
+        assert find_registry(None, home | {"REGISTRY_URL": B}).token == "prg_b"
+    elif broken == "no home":
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+        home = {}
+        with pytest.raises(BadSettings, match="no home to keep"):
+            find_registry("a", home)
+    else:
+        home = {"HOME": "", "XDG_CONFIG_HOME": "here"}
+    assert find_registry(None, home | said) == Meant(A, "prg_x")
+
+
+def test_a_config_folder_that_is_no_absolute_path_is_ignored(home: dict[str, str]) -> None:
+    logged_in(home)
+    assert Config.of(home | {"XDG_CONFIG_HOME": "here"}).names == ["a", "b"]
 
 
 def test_a_token_stands_in_a_file_as_well(home: dict[str, str], tmp_path: Path) -> None:
@@ -134,6 +160,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         ("", "must begin with"),
         ("registry.example", "write https://registry.example"),
         ("registry.example:8443", "must begin with"),
+        ("prg_hunter2.x", r"https:// or http://\.$"),
+        ("hunter2", r"https:// or http://\.$"),
         ("ftp://h", "must begin with"),
         ("http://u:hunter2@h", "may not hold a user or a password"),
         ("u:hunter2@h", "must begin with"),

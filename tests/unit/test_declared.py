@@ -58,6 +58,33 @@ def test_files_beside_it_are_read_from_where_it_stands(tmp_path: Path) -> None:
     assert found.submission["configSchema"] == '{"type": "object"}'
 
 
+def test_what_a_declaration_tells_to_all_readers_is_of_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"auths": "hunter2"}')
+    (tmp_path / "within").mkdir()
+    for schema in ("../secret.json", str(tmp_path / "secret.json")):
+        text = "plugins:" + ONE + f"    configSchemaFile: {schema}\n"
+        (told,) = refused(written(tmp_path / "within", text))
+        assert "must be of this folder" in told
+        assert "hunter2" not in told
+    text = "plugins:" + ONE.replace(f"checksum: {CHECKSUM}", "file: .")
+    assert "cannot be read" in refused(written(tmp_path / "within", text))[0]
+
+
+def test_json_is_json_whatever_it_is_indented_with(tmp_path: Path) -> None:
+    plugin = {
+        "name": "a\u2028b\u0085",
+        "version": "1.0.0",
+        "pluginType": "log",
+        "artifactUrl": "x",
+        "checksum": CHECKSUM,
+    }
+    written(tmp_path, json.dumps({"plugins": [plugin]}, indent="\t"), "a.json")
+    line = json.dumps(plugin | {"version": "2.0.0"}, ensure_ascii=False)
+    written(tmp_path, f"{line}\n{line.replace('2.0.0', '3.0.0')}\n", "b.jsonl")
+    found = [(each.submission["version"], each.line) for each in read_declared([tmp_path])]
+    assert found == [("1.0.0", 3), ("2.0.0", 1), ("3.0.0", 2)]
+
+
 def test_a_folder_is_all_its_files_and_each_knows_its_line(tmp_path: Path) -> None:
     written(tmp_path, "plugins:" + ONE + ONE.replace("nginx logs", "other"))
     line = {"name": "third", "version": "1.0.0", "pluginType": "log", "artifactUrl": "x", "checksum": CHECKSUM}

@@ -4,6 +4,7 @@ Every value is a text, as YAML has it before it guesses: version 1.10 is not the
 """
 
 import difflib
+import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def _declared_in(file: Path) -> Iterator[Declared | str]:
     except (OSError, UnicodeDecodeError) as error:
         yield f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'it is no text in UTF-8'})"
         return
-    lines = enumerate(text.splitlines()) if file.suffix == ".jsonl" else iter([(0, text)])
+    if file.suffix in {".json", ".jsonl"}:
+        text = text.replace("\t", " ")  # which JSON may be indented with, and YAML may not
+    lines = enumerate(text.split("\n")) if file.suffix == ".jsonl" else iter([(0, text)])
     for offset, part in lines:
         if not part.strip():
             continue
@@ -139,7 +142,10 @@ def _submission(node: yaml.Node, file: Path) -> dict[str, str]:
         if "file" in given:
             submission["checksum"] = checksum_of(file.parent / given["file"])
         if "configSchemaFile" in given:
-            submission["configSchema"] = (file.parent / given["configSchemaFile"]).read_text(encoding="utf-8")
+            schema = (file.parent / given["configSchemaFile"]).resolve()
+            if not any(schema.is_relative_to(each) for each in (file.parent.resolve(), Path.cwd())):
+                raise _Wrong(node, "configSchemaFile must be of this folder: what it holds is told to all readers")
+            submission["configSchema"] = schema.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = error.filename if isinstance(error, OSError) else given["configSchemaFile"]
         raise _Wrong(node, f"{what} cannot be read") from error
@@ -174,5 +180,7 @@ def checksum_of(artifact: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    if not artifact.is_file():
+        raise FileNotFoundError(errno.ENOENT, "is no file", str(artifact))
     with artifact.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

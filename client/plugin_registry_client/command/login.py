@@ -32,14 +32,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def login(url: str, name: str | None, default: bool, ca_file: Path | None, json_wanted: bool) -> None:
     """Keep the registry at URL and a token for it, which is read from stdin and tried first."""
     url = parsed_url(url)
+    named = name is not None
     name = name or str(urlsplit(url).hostname)
+    config = Config.of(os.environ)
+    if not named and name in config.names and config.name_of(url) != name:
+        raise Refusal(f"Another registry is kept as {name}: give this one a --name.", USAGE)
     if _NAME.fullmatch(name) is None:
         raise Refusal("--name may hold ASCII letters, digits, '.', '_' and '-'.", USAGE)
     token = _token()
     client = asked().client = Client(url, token, ca_file=ca_file)
     known = client.token()
-    config = Config.of(os.environ)
-    config.keep(name, Known(url, token, ca_file), default=default)
+    config.keep(name, Known(url, token, client.connection.ca_file), default=default)
     meant = config.default == name
     if json_wanted:
         say_json({"name": name, "url": url, "default": meant, "token": known.document})

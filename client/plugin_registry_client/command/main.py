@@ -1,7 +1,9 @@
 """The command `plugin-registry`: a client's verbs, and the registry's own where that is installed."""
 
+import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -59,15 +61,29 @@ class _OnDemand(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.UsageError, click.Abort) as error:
+            if "--json" in sys.argv:  # it may not have been parsed yet
+                _say_json({"code": "usage", **_told(error)})
+            raise
         except Exception as error:
             refusal = _refusal_of(error, ctx.ensure_object(Asked))
             if refusal is None:
                 raise
             if ctx.ensure_object(Asked).as_json:
-                from plugin_registry_client.command.terminal import say_json  # noqa: PLC0415  # not for `--help`
-
-                say_json(refusal.document)
+                _say_json(refusal.document)
             raise refusal from error
+
+
+def _say_json(document: object) -> None:
+    from plugin_registry_client.command.terminal import say_json  # noqa: PLC0415  # not for `--help`
+
+    say_json(document)
+
+
+def _told(error: click.UsageError | click.Abort) -> dict[str, object]:
+    if isinstance(error, click.Abort):
+        return {"title": "It was given up.", "exitStatus": 1}
+    return {"title": error.format_message(), "exitStatus": error.exit_code}
 
 
 def _of_the_registry(verb: str) -> EntryPoint | None:
@@ -104,6 +120,9 @@ def _refusal_of(error: Exception, asked: Asked) -> Any:
 def main(ctx: click.Context, registry: str | None) -> None:
     """List plugins only after their artifacts were downloaded and hashed."""
     ctx.obj = Asked(registry)
+    for stream in (sys.stdout, sys.stderr):  # what an encoding has no form for is shown by its number
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

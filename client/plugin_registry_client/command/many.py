@@ -3,18 +3,26 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from plugin_registry_client.client import Client
+from plugin_registry_client.client import Client, pause_s
 from plugin_registry_client.command.declared import Declared
-from plugin_registry_client.command.telling import Teller, bar, stoppable
+from plugin_registry_client.command.telling import SAID_EVERY_S, Teller, bar, stoppable
 from plugin_registry_client.command.terminal import Block, say
-from plugin_registry_client.errors import RegistryError, RegistryInTrouble, StillRunning, Unreachable
+from plugin_registry_client.errors import STILL_RUNNING, RegistryError, RegistryInTrouble, StillRunning, Unreachable
 from plugin_registry_client.results import Plugin, Registration
 
 AT_ONCE = 32
 ROUND_S = 1.0
+SHOWN_EVERY_S = 0.2
+
+
+class NotSubmitted(RegistryError):
+    """It was not asked for: the time was over."""
+
+    exit_status = STILL_RUNNING
+    code = "not-submitted"
 
 
 @dataclass
@@ -28,7 +36,15 @@ class Entry:
     free: bool = False
     """Of a dry run: nothing stands in its way."""
     error: RegistryError | None = None
-    _began: float = field(default_factory=time.monotonic)
+    met: RegistryError | None = None
+    """Why the registry could not be asked when it was asked last."""
+
+    def give_up(self, timeout_s: float) -> None:
+        """Let it be as it is: the time is over."""
+        if self.registration is not None:
+            self.error = StillRunning(self.registration.document, timeout_s)
+        else:
+            self.error = self.met or NotSubmitted("The time was over before it was its turn; it was not submitted.")
 
     @property
     def over(self) -> bool:
@@ -80,45 +96,74 @@ def register_all(
     """
     entries = [Entry(each, Teller(quiet=quiet or sys.stderr.isatty())) for each in declared]
     give_up = time.monotonic() + timeout_s
-    block = Block()
-    with stoppable("what was submitted goes on: run the same again, which is safe, to follow it"):
+    progress, failed = _Progress(quiet=quiet), 0
+    with stoppable("what was submitted goes on: to run the same again, which is safe, follows it"):
         while open_ones := [each for each in entries if not each.over]:
             begun = [each for each in open_ones if each.registration is not None]
-            fresh = [each for each in open_ones if each.registration is None][: AT_ONCE - len(begun)]
+            fresh = [each for each in open_ones if each.registration is None][: max(0, AT_ONCE - len(begun))]
+            well = True
             for entry in [*begun, *fresh]:
-                _advance(client, entry, dry_run=dry_run, give_up=give_up, timeout_s=timeout_s)
-            if not quiet:
-                block.show(_table(entries))
-            if begun or not fresh or not any(each.over or each.registration for each in fresh):
-                time.sleep(ROUND_S)
+                left_s = give_up - time.monotonic()
+                if left_s <= 0:
+                    entry.give_up(timeout_s)
+                elif well:  # else whoever comes behind would meet the same
+                    well = _advance(client, entry, dry_run=dry_run, left_s=left_s)
+                progress.show(entries)
+            failed = 0 if well else failed + 1
+            if begun or not well:
+                time.sleep(min(ROUND_S if well else pause_s(failed + 2), max(0.0, give_up - time.monotonic())))
     return entries
 
 
-def _advance(client: Client, entry: Entry, *, dry_run: bool, give_up: float, timeout_s: float) -> None:
-    """Submit *entry*, or look at how far it is."""
+class _Progress:
+    """Shows how far all are: a table on a terminal, elsewhere how many have ended, every half a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._block = Block()
+        self._shown_at = self._said_at = time.monotonic()
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Show it, if it is time to."""
+        now = time.monotonic()
+        if self._quiet:
+            return
+        if now - self._shown_at >= SHOWN_EVERY_S:
+            self._block.show(_table(entries))
+            self._shown_at = now
+        if not sys.stderr.isatty() and now - self._said_at >= SAID_EVERY_S:
+            say(f"{_table(entries)[0]}.", err=True)
+            self._said_at = now
+
+
+def _advance(client: Client, entry: Entry, *, dry_run: bool, left_s: float) -> bool:
+    """Submit *entry*, or look at how far it is; return whether the registry is there for it."""
     try:
         if dry_run:
             entry.plugin = client.dry_run(entry.declared.submission)
             entry.free = entry.plugin is None
-            return
+            return True
         if entry.registration is None:
             found = client.submit(entry.declared.submission)
         else:
             found = client.registration(entry.registration.id)
-        if isinstance(found, Plugin):
-            entry.plugin = found
-            return
-        entry.registration = found
-        entry.teller.tell(found)
-        if found.final:
-            entry.plugin = client.outcome_of(found)
-        elif time.monotonic() > give_up:
-            entry.error = StillRunning(found.document, timeout_s)
     except (Unreachable, RegistryInTrouble) as error:
-        if time.monotonic() > give_up:
-            entry.error = error
+        entry.met = error
+        return False
     except RegistryError as error:
         entry.error = error
+        return True
+    if isinstance(found, Plugin):
+        entry.plugin = found
+        return True
+    entry.registration = found
+    entry.teller.tell(found)
+    if found.final:
+        try:
+            entry.plugin = client.outcome_of(found, timeout_s=left_s)
+        except RegistryError as error:  # what it ended with, whatever that is
+            entry.error = error
+    return True
 
 
 def _table(entries: Sequence[Entry]) -> list[str]:

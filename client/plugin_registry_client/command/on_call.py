@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from plugin_registry_client.command.asked import connected, json_option
 from plugin_registry_client.command.refusal import Refusal
 from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.connection import segment
 from plugin_registry_client.errors import USAGE
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])")
@@ -42,7 +42,7 @@ def resume(host: str, json_wanted: bool) -> None:
 @json_option
 def acknowledge(alert: str, lasting: str, note: str, withdraw: bool, json_wanted: bool) -> None:
     """Have ALERT, by its name as `queue` shows it, wake nobody for a while."""
-    path = f"/api/v1/alerts/{quote(alert, safe='')}"
+    path = f"/api/v1/alerts/{segment(alert)}"
     if withdraw:
         answer = connected().connection.post(f"{path}/withdraw")
     else:
@@ -66,7 +66,7 @@ def _tell(found: Mapping[str, Any], *, json_wanted: bool) -> None:
 
 
 def _upstream(host: str) -> str:
-    return f"/api/v1/upstreams/{quote(host, safe='')}"
+    return f"/api/v1/upstreams/{segment(host)}"
 
 
 def _seconds(lasting: str) -> int:

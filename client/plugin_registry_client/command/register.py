@@ -1,5 +1,6 @@
 """`register`, `wait`, `status` and `list`: the registry from a shell or a CI job."""
 
+import time
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +11,10 @@ import click
 from plugin_registry_client.client import Client, submission
 from plugin_registry_client.command.asked import connected, json_option
 from plugin_registry_client.command.refusal import Refusal
-from plugin_registry_client.command.telling import Teller, told_to_the_end
+from plugin_registry_client.command.telling import Teller, stoppable, told_to_the_end
 from plugin_registry_client.command.terminal import say, say_json
 from plugin_registry_client.errors import USAGE
-from plugin_registry_client.results import Plugin
+from plugin_registry_client.results import Plugin, Registration
 
 _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
 _timeout = click.option(
@@ -110,20 +111,21 @@ def register(  # noqa: PLR0917  # one for each option
         runtime,
     )
     client = connected()
-    _look_before(str(url), artifact, check_url=check_url)
-    if dry_run:
-        _dry_run(client, document, json_wanted=json_wanted)
-        return
-    submitted = client.submit(document)
-    if isinstance(submitted, Plugin):
-        _tell_plugin(submitted, json_wanted=json_wanted)
-    elif wait:
-        plugin = told_to_the_end(client, submitted, timeout_s=timeout, teller=Teller(quiet=quiet))
-        _tell_plugin(plugin, json_wanted=json_wanted)
-    elif json_wanted:
-        say_json(submitted.document)
-    else:
-        say(submitted.id)
+    with stoppable("to run the same again is safe"):
+        _look_before(str(url), artifact, check_url=check_url)
+        if dry_run:
+            _dry_run(client, document, json_wanted=json_wanted)
+            return
+        submitted = client.submit(document)
+        if isinstance(submitted, Plugin):
+            _tell_plugin(submitted, json_wanted=json_wanted)
+        elif wait:
+            plugin = told_to_the_end(client, submitted, timeout_s=timeout, teller=Teller(quiet=quiet))
+            _tell_plugin(plugin, json_wanted=json_wanted)
+        elif json_wanted:
+            say_json(submitted.document)
+        else:
+            say(submitted.id)
 
 
 def _refuse_besides(alone: Mapping[str, object], *, wait: bool) -> None:
@@ -177,8 +179,11 @@ def _dry_run(client: Client, document: Mapping[str, str], *, json_wanted: bool) 
 def wait(registration_id: str, timeout: float, quiet: bool, json_wanted: bool) -> None:
     """Wait for a registration that was submitted before, and end as `register` does."""
     client = connected()
-    registration = client.registration(registration_id)
-    plugin = told_to_the_end(client, registration, timeout_s=timeout, teller=Teller(quiet=quiet))
+    began = time.monotonic()
+    with stoppable("the registration goes on: to run the same again waits for it"):
+        registration = client.found(registration_id, timeout_s=timeout)
+        left_s = max(0.0, began + timeout - time.monotonic())
+        plugin = told_to_the_end(client, registration, timeout_s=left_s, teller=Teller(quiet=quiet))
     _tell_plugin(plugin, json_wanted=json_wanted)
 
 
@@ -189,17 +194,14 @@ def wait(registration_id: str, timeout: float, quiet: bool, json_wanted: bool) -
 def status(registration_id: str, watch: bool, json_wanted: bool) -> None:
     """Show where a registration stands."""
     client = connected()
-    registration = client.registration(registration_id)
     if watch:
-        teller = Teller(quiet=json_wanted)
-        for news in client.follow(registration, timeout_s=float("inf")):
-            registration = news
-            teller.tell(news)
-            if json_wanted:
-                say_json(news.document, indent=None)
-        teller.over()
+        with stoppable("the registration goes on: to run the same again follows it"):
+            registration = client.found(registration_id, timeout_s=float("inf"))
+            registration = _watched(client, registration, json_wanted=json_wanted)
         if json_wanted:
             return
+    else:
+        registration = client.registration(registration_id)
     found = registration.document
     if json_wanted:
         say_json(found)
@@ -218,6 +220,19 @@ def status(registration_id: str, watch: bool, json_wanted: bool) -> None:
             "reason": (found["problem"] or {}).get("detail"),
         }
     )
+
+
+def _watched(client: Client, registration: Registration, *, json_wanted: bool) -> Registration:
+    """Tell each news of *registration*; return it once it has ended."""
+    teller, told = Teller(quiet=json_wanted), None
+    for seen in client.looks(registration, timeout_s=float("inf")):
+        registration = seen
+        teller.tell(seen)
+        if json_wanted and seen != told:
+            say_json(seen.document, indent=None)
+            told = seen
+    teller.over()
+    return registration
 
 
 @click.command("list")
@@ -260,7 +275,10 @@ def _checksum(checksum: str | None, artifact: Path | None) -> str:
         return str(checksum)
     from plugin_registry_client.command.declared import checksum_of  # noqa: PLC0415  # needed by few
 
-    return checksum_of(artifact)
+    try:
+        return checksum_of(artifact)
+    except OSError as error:
+        raise Refusal(f"Cannot read {artifact}: {error.strerror}.", USAGE) from error
 
 
 def _text(value: str) -> str:

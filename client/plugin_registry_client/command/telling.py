@@ -48,20 +48,15 @@ class Teller:
 
 
 def told_to_the_end(client: Client, registration: Registration, *, timeout_s: float, teller: Teller) -> Plugin:
-    """Return the plugin that *registration* becomes, as `Client.wait` does; have *teller* tell how it goes.
-
-    Raises:
-        Refusal: somebody stopped us; it says how to go on.
-    """
-    go_on = f"`plugin-registry wait {registration.id}` waits for it"
-    with stoppable(f"the registration goes on: {go_on}"):
+    """Return the plugin that *registration* becomes, as `Client.wait` does; have *teller* tell how it goes."""
+    with stoppable(f"the registration goes on: `plugin-registry wait {registration.id}` waits for it"):
         began = time.monotonic()
         try:
             ended_before = registration.final
-            for news in client.follow(registration, timeout_s=timeout_s):
-                registration = news
+            for seen in client.looks(registration, timeout_s=timeout_s):
+                registration = seen
                 if not ended_before:
-                    teller.tell(news)
+                    teller.tell(seen)
         finally:
             teller.over()
         left_s = max(0.0, began + timeout_s - time.monotonic())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import click
 
@@ -17,6 +16,7 @@ from plugin_registry_client.client import Client
 from plugin_registry_client.command.asked import connected, json_option
 from plugin_registry_client.command.refusal import Refusal
 from plugin_registry_client.command.terminal import say, say_json
+from plugin_registry_client.connection import segment
 from plugin_registry_client.errors import USAGE
 
 Document = Mapping[str, Any]
@@ -65,7 +65,7 @@ class TokensOfARegistry:
 
     def revoke(self, token_id: str) -> Document:
         """Revoke one."""
-        return self._connection.post(f"{_PATH}/{quote(token_id, safe='')}/revoke").document
+        return self._connection.post(f"{_PATH}/{segment(token_id)}/revoke").document
 
 
 Whose = Callable[[str | None], AbstractContextManager[Tokens]]
