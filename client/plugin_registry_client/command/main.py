@@ -1,6 +1,7 @@
 """The command `plugin-registry`: a client's verbs, and the registry's own where that is installed."""
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from io import TextIOWrapper
@@ -121,8 +122,9 @@ def main(ctx: click.Context, registry: str | None) -> None:
     """List plugins only after their artifacts were downloaded and hashed."""
     ctx.obj = Asked(registry)
     for stream in (sys.stdout, sys.stderr):  # what an encoding has no form for is shown by its number
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # of a stream that is no more what it was when Python started
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
