@@ -42,6 +42,7 @@ from api.http.protocol import Gate, over_our_wire
 from api.http.proxies import Proxies
 from api.http.shortcut import Shortcut
 from api.live.bell import Bell
+from api.live.feed import Feed
 from api.live.following import Following
 from api.live.in_time import ASKED_WITHIN_S, READY_WITHIN_S
 from api.live.monitor import Monitor
@@ -52,6 +53,7 @@ from api.live.threads import Threads
 from api.live.token_lookup import TokenLookup
 from api.routes import (
     alerts,
+    events,
     health,
     metrics,
     operations,
@@ -62,31 +64,36 @@ from api.routes import (
     snapshot,
     tokens,
     upstreams,
+    webhooks,
 )
 from api.services import Services
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import configure_logs
 from shared.queues import celery_app, look_at_broker, ring
 from shared.settings import BadSettings, Settings, read_settings
+from shared.signatures import new_key
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
 from shared.store.catalogue import Catalogue
 from shared.store.changes import changes_of
 from shared.store.counters import Counters
 from shared.store.database import SchemaMismatch, open_database
+from shared.store.events import Events
+from shared.store.keys import SigningKeys
 from shared.store.registrations import Store
 from shared.store.schema import check_schema
 from shared.store.sessions import Sessions
 from shared.store.snapshot import StoreSnapshots
 from shared.store.tokens import Tokens
 from shared.store.upstreams import Upstreams
+from shared.store.webhooks import Webhooks
 from shared.tracing import TracingNotInstalled, start_tracing
 
 STORE_THREADS = 3
-STORE_CONNECTIONS = 11
+STORE_CONNECTIONS = 12
 """One for each thread that asks: three, one for strangers, and of monitor, submissions, tokens and so on."""
 ROOMS = (
-    *(register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens),
+    *(register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens, events, webhooks),
     *(metrics, health, problem_pages),
 )
 """What the API consists of."""
@@ -139,6 +146,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         submissions=Submissions(store, bell.ring),
         outcomes=Outcomes(store, changes.version),
         following=Following(store),
+        feed=Feed(Events(database), Counters(database), changes.version),
         monitor=Monitor(
             StoreSnapshots(database),
             Counters(database),
@@ -154,6 +162,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         upstreams=Upstreams(database),
         catalogue=Catalogue(database),
         acknowledgements=acknowledgements,
+        webhooks=Webhooks(database),
+        keys=SigningKeys(database, new_key),
         ask=ask,
         ask_for_strangers=Threads(1, name="strangers", within_s=ASKED_WITHIN_S),
         ask_health=Threads(1, name="health", within_s=READY_WITHIN_S),
@@ -161,7 +171,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         check_store=lambda: check_schema(database),
     )
 
-    changes.when_told(services.outcomes.wake)
+    changes.when_told(services.wake)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -175,7 +185,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
         _when_told_to_stop(leave)
         async with asyncio.TaskGroup() as tasks:
-            live = (changes, services.outcomes, services.following, services.monitor)
+            live = (changes, services.outcomes, services.following, services.feed, services.monitor)
             running = [tasks.create_task(each.run()) for each in live]
             yield
             changes.close()

@@ -8,6 +8,7 @@ from fastapi import Request
 from api.http.limits import Throttle
 from api.http.places import Caps
 from api.http.proxies import Proxies
+from api.live.feed import Feed
 from api.live.following import Following
 from api.live.monitor import Monitor
 from api.live.outcomes import Outcomes
@@ -19,10 +20,12 @@ from shared.settings import Settings
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
 from shared.store.catalogue import Catalogue
+from shared.store.keys import SigningKeys
 from shared.store.registrations import Store
 from shared.store.sessions import Sessions
 from shared.store.tokens import Tokens
 from shared.store.upstreams import Upstreams
+from shared.store.webhooks import Webhooks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Services:
     submissions: Submissions
     outcomes: Outcomes
     following: Following
+    feed: Feed
     monitor: Monitor
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions
@@ -46,6 +50,8 @@ class Services:
     upstreams: Upstreams
     catalogue: Catalogue
     acknowledgements: Acknowledgements
+    webhooks: Webhooks
+    keys: SigningKeys
     ask: Threads
     """Calls of the store, for what is asked for seldom."""
     ask_for_strangers: Threads
@@ -57,15 +63,21 @@ class Services:
     check_store: Callable[[], None]
     """Raises where the store is away, or of another version."""
 
+    def wake(self) -> None:
+        """Have those look now who wait for something new in the store."""
+        self.outcomes.wake()
+        self.feed.wake()
+
     def leave(self) -> None:
         """Let everyone go who waits for something: this process is about to stop."""
         self.outcomes.leave()
         self.following.leave()
+        self.feed.leave()
         self.monitor.leave()
 
     def close(self) -> None:
         """End the threads. Those that take in submissions and tokens are waited for, a second at most."""
-        for each in (self.submissions, self.token_lookup, self.outcomes, self.following):
+        for each in (self.submissions, self.token_lookup, self.outcomes, self.following, self.feed):
             each.close()
         for threads in (self.ask, self.ask_for_strangers, self.ask_health, self.parse):
             threads.close()

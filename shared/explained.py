@@ -159,6 +159,10 @@ _CODES = {
         "There is nothing here that this token may see.",
         "See whether the id is complete, and of this registry. Registrations are kept for a while only.",
     ),
+    "events-gone": (
+        "The feed of events does not go on from where it was asked to: that was too long ago, or of another store.",
+        "Look at the registrations that you wait for, and read the feed anew, without `after`.",
+    ),
     "method-not-allowed": ("This path does not take that method.", "See /docs for those that it takes."),
     "request-timeout": ("The request did not arrive in time.", "Send it again, without pauses."),
     "head-too-large": ("The head of the request is too large.", "Send fewer, or shorter, fields."),

@@ -16,7 +16,7 @@ from shared.egress import Egress
 from shared.errors import RegistryError, StoreUnavailable
 from shared.logs import get_logger
 from shared.signatures import signed_headers
-from shared.store.keys import SigningKeys
+from shared.store.keys import FOR_WEBHOOKS, SigningKeys
 from shared.store.webhooks import Places, Trial, Tried, Webhooks
 from worker.fetch.client import Client
 from worker.fetch.translation import translated
@@ -24,7 +24,6 @@ from worker.fetch.translation import translated
 AT_ONCE, AT_ONCE_EACH_HOST = 64, 4
 WITHIN_S = 20.0
 """A delivery in all, from the look-up of its host to the head of the answer."""
-KEYS_FOR = "webhooks"
 _THEIRS, _ITS = "artifact's host", "webhook's host"
 """In what is told of a host: who fetches says it of artifacts."""
 
@@ -69,7 +68,7 @@ class Messenger:
             trials = await self._asked(lambda: self._webhooks.begin(places))
             if not trials:
                 return
-            private_key = (await self._asked(lambda: self._keys.current(KEYS_FOR))).private
+            private_key = (await self._asked(lambda: self._keys.current(FOR_WEBHOOKS))).private
         except StoreUnavailable:  # of which the store tells; what was begun is tried again when its lease is over
             return
         for trial in trials:

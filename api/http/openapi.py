@@ -11,6 +11,8 @@ TAGS = {
     "plugins": "Registering plugins, and reading those that are registered.",
     "registrations": "Where a submission stands, how each attempt at it went, and why it ended.",
     "operations": "For whoever operates the registry: what goes on, what is wrong, and what to do about it.",
+    "events": "What became of registrations, told once, in one order: by page, or as it happens.",
+    "webhooks": "URLs that are told of events, for operators; and the keys that sign what they are sent.",
     "tokens": "Access tokens, for whoever has one of scope `admin`.",
     "health": "For load balancers, and whatever starts processes again.",
     "problems": "What each code and cause means, and what to do.",

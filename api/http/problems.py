@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "wrong-state": Kind(409, "Its state does not allow this", _SUBMITTER),
     "not-found": Kind(404, "There is nothing here", _SUBMITTER),
     "method-not-allowed": Kind(405, "The method is not allowed here", _SUBMITTER),
+    "events-gone": Kind(410, "The feed does not go on from there", _SUBMITTER),
     "request-timeout": Kind(408, "The request did not arrive in time", _SUBMITTER, retryable=True),
     "head-too-large": Kind(431, "The head of the request is too large", _SUBMITTER),
     "body-too-large": Kind(413, "The body is too large", _SUBMITTER),

@@ -52,7 +52,7 @@ def _whole(number: object) -> object:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-_Pattern = Annotated[
+Pattern = Annotated[
     str,
     AfterValidator(parse_pattern),
     Field(json_schema_extra={"pattern": f"^{PATTERN}$", "maxLength": MAX_NAME_CHARACTERS}),
@@ -72,7 +72,7 @@ class TokenWanted(BaseModel):
         examples=[["register"]], json_schema_extra={"uniqueItems": True}
     )
     """What it allows."""
-    names: Annotated[list[_Pattern], Field(min_length=1, max_length=MAX_PATTERNS)] = Field(
+    names: Annotated[list[Pattern], Field(min_length=1, max_length=MAX_PATTERNS)] = Field(
         default_factory=list, examples=[["nginx-*"]]
     )
     """Only plugins named like one of these, in which `*` and `?` stand for others. Left out, it is any name."""

@@ -10,6 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from shared.store.database import Database, NowMs
 from shared.store.tables import moment, signing_keys
 
+FOR_WEBHOOKS = "webhooks"
+"""A use."""
 _k = signing_keys.c
 _NOW = NowMs()
 

@@ -194,6 +194,7 @@ def test_whoever_may_read_all_finds_the_team_on_every_route_that_shows_registrat
         "ListActions",
         "GetSnapshot",
         "GetUpstream",
+        "ListEvents",
     }
 
 

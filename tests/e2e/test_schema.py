@@ -35,6 +35,17 @@ OPERATIONS = [
     "ListTokens",
     "GetCurrentToken",
     "RevokeToken",
+    "ListEvents",
+    "FollowEvents",
+    "CreateWebhook",
+    "ListWebhooks",
+    "GetWebhook",
+    "RemoveWebhook",
+    "EnableWebhook",
+    "RotateWebhook",
+    "TestWebhook",
+    "ListDeliveries",
+    "Redeliver",
 ]
 
 
@@ -61,6 +72,10 @@ def test_the_service_does_what_its_document_says(registry: Registry, operation_i
     )
     def try_each(case: "Case[Any]") -> None:
         headers = {"Authorization": f"Bearer {registry.token}"}
+        if operation_id == "FollowEvents":  # there would be no end of what comes
+            given = dict(case.query or {}) if mode == "negative" else {}
+            case.query, case.headers = {"after": 10**9} | given, None
+            assume(given.get("after") != 0)
         if case.method == "POST":
             headers["Prefer"] = "respond-async"
         if mode == "positive":
@@ -97,7 +112,11 @@ def _fill_in_what_a_schema_cannot_say(case: "Case[Any]") -> None:
     if isinstance(case.body, dict) and "artifactUrl" in case.body:
         case.body["artifactUrl"] = "https://artifacts.example.com/plugin.tar.gz"
         case.body.pop("configSchema", None)
+    if isinstance(case.body, dict) and "url" in case.body:
+        case.body["url"] = "https://hooks.example.com/"
     if isinstance(case.query, dict):
         case.query.pop("cursor", None)
+    if case.operation.definition.raw["operationId"] == "ListEvents" and isinstance(case.query, dict):
+        case.query.pop("after", None)
     if case.operation.definition.raw["operationId"] == "RetryRegistrations":
         case.query = dict(case.query or {}) | {"cause": "status-404"}

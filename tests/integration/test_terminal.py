@@ -27,7 +27,18 @@ from plugin_registry_client.command.main import VERBS
 from plugin_registry_client.command.terminal import BELOW, OWN_SCREEN, REST_OF_LINE, TOP_LEFT, USUAL_SCREEN, say
 
 from api.http.openapi import openapi_document
-from api.routes import alerts, operations, plugins, register, registrations, snapshot, tokens, upstreams
+from api.routes import (
+    alerts,
+    events,
+    operations,
+    plugins,
+    register,
+    registrations,
+    snapshot,
+    tokens,
+    upstreams,
+    webhooks,
+)
 from shared.characters import refuse_hidden, visible
 from shared.registration import Status
 from tests.running import PATIENCE_S, Running, begin, clean_environment, run
@@ -70,7 +81,8 @@ OWN_SEQUENCES = re.compile(r"\r\x1b\[K|\x1b\[\?1049[hl]|\x1b\[\?25[hl]|\x1b\[[HK
 def _document() -> dict[str, Any]:
     """Return our document, which takes a while to write."""
     app = FastAPI()
-    for each in (register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens):
+    rooms = (register, plugins, registrations, snapshot, operations, upstreams, alerts, tokens, events, webhooks)
+    for each in rooms:
         app.include_router(each.router)
     return openapi_document(app)
 

@@ -18,6 +18,10 @@ def pinned(lock: str) -> dict[str, set[str]]:
     return found
 
 
+def versions(pins: set[str]) -> set[str]:
+    return {each.partition(" ;")[0] for each in pins}
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_every_package_to_a_version_and_its_hashes_and_names_no_host(lock: str) -> None:
     text = (PROJECT / lock).read_text()
@@ -32,7 +36,8 @@ def test_a_lock_that_is_installed_beside_the_runtimes_changes_none_of_its_packag
     runtime, beside = pinned("requirements.lock"), pinned(lock)
     shared = runtime.keys() & beside.keys()
     assert shared
-    assert {name: beside[name] for name in shared} == {name: runtime[name] for name in shared}
+    # A marker may be written longer where more than one package asks for it.
+    assert {name: versions(beside[name]) for name in shared} == {name: versions(runtime[name]) for name in shared}
 
 
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])

@@ -14,7 +14,7 @@ from api.http.openapi import TAGS, openapi_document
 from api.http.problems import KINDS
 from api.main import ROOMS
 
-WITHOUT_A_TOKEN = {"/healthz", "/readyz", "/problems", "/problems/{word}"}
+WITHOUT_A_TOKEN = {"/healthz", "/readyz", "/problems", "/problems/{word}", "/.well-known/plugin-registry-keys"}
 
 
 @cache

@@ -33,6 +33,7 @@ def test_the_defaults_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -
         "broker_ca_file": None,
         "broker_sentinel_master": "mymaster",
         "keep_registrations_s": 90 * 86_400,
+        "keep_events_s": 30 * 86_400,
         "bad_tokens_a_minute": 60,
         "in_flight_per_token": 10_000,
         "requests_a_minute": 60_000,

@@ -1,0 +1,101 @@
+"""The feed of events as it grows: one question to the store serves everybody who follows it (`poller.py`).
+
+What was told lately is kept, so that who is not far behind asks the store for nothing. Who follows has what ended be
+told at once: each round has what became final be counted, and so numbered, if there is anything.
+"""
+
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from api.live.poller import Poller
+from api.live.threads import Threads
+from shared.errors import StoreUnavailable
+from shared.store.counters import Counters
+from shared.store.events import Event, EventPage, Events, Moved
+from shared.store.tokens import name_is_like
+
+KEPT = 2000
+"""How many events are kept; of twice as many the older half goes."""
+AT_ONCE = 500
+PAUSE_S = 0.1
+_Feed = Literal["feed"]
+_FEED: _Feed = "feed"
+
+
+class Feed:
+    """Tells followers of every event, in order, as it is numbered."""
+
+    def __init__(self, events: Events, counters: Counters, version: Callable[[], int]) -> None:
+        self._events = events
+        self._counters = counters
+        self._thread = Threads(1, name="feed")
+        self._poller: Poller[_Feed, bool] = Poller(self._grown, version, pause_s=PAUSE_S)
+        self._kept: list[Event] = []
+        self._newest: int | None = None
+        """The number of the newest that is known, once anybody has followed."""
+        self.run = self._poller.run
+        self.wake = self._poller.wake
+        self.leave = self._poller.leave
+        self.close = self._thread.close
+
+    async def page(self, after: int | None, *, limit: int, names: Sequence[str]) -> EventPage:
+        """Return events after a number, as `Events.after` does."""
+        return await self._thread(self._events.after, after, limit=limit, names=names)
+
+    async def newest(self) -> int:
+        """Return the number of the newest event."""
+        return await self._thread(self._events.newest)
+
+    async def follow(self, after: int, names: Sequence[str]) -> AsyncIterator[Event]:
+        """Yield every event after number *after*, of names like one of *names*, as they come.
+
+        It ends when we are told to stop, or the feed cannot be gone on in; who comes again is told why.
+        """
+        while True:
+            page = self._known(after, names)
+            if page is None:
+                try:
+                    page = await self.page(after, limit=AT_ONCE, names=names)
+                except (Moved, StoreUnavailable):
+                    return
+            for each in page.events:
+                yield each
+            grown, after = page.next_after > after, page.next_after
+            if not grown and await self._poller.interest(_FEED) is None:
+                return
+
+    def _known(self, after: int, names: Sequence[str]) -> EventPage | None:
+        """Return what is kept of what comes after *after*; None where only the store knows."""
+        if self._newest is None or after > self._newest:
+            return None
+        if after == self._newest:
+            return EventPage((), after)
+        if not self._kept or self._kept[0].seq > after + 1:
+            return None
+        found = self._kept[bisect_right(self._kept, after, key=lambda each: each.seq) :]
+        return EventPage([each for each in found if name_is_like(each.name_key, names)], self._newest)
+
+    async def _grown(self, _keys: Sequence[_Feed]) -> Mapping[_Feed, bool]:
+        """Look whether there is anything new; say so to all who wait."""
+        return {_FEED: True} if await self._thread(self._look) else {}
+
+    def _look(self) -> bool:
+        with suppress(StoreUnavailable):  # what is numbered already may still be read
+            if not self._counters.all_counted:
+                self._counters.count()
+        if self._newest is None:
+            self._newest = self._events.newest()
+            return True
+        try:
+            page = self._events.after(self._newest, limit=AT_ONCE)
+        except Moved:  # another store was put in this one's place
+            self._kept, self._newest = [], None
+            return True
+        self._kept = [*self._kept, *page.events]
+        if len(self._kept) > 2 * KEPT:
+            self._kept = self._kept[-KEPT:]
+        grown = page.next_after > self._newest
+        self._newest = page.next_after
+        return grown
