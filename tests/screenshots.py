@@ -29,6 +29,8 @@ PLACES = {
     "workers": "/workers",
     "actions": "/actions",
     "tokens": "/tokens",
+    "webhooks": "/webhooks",
+    "webhook": "/webhooks/{hook}",
 }
 SCREENS = ((1440, 1000, "light"), (390, 1200, "dark"))
 """Width and height in points, and the scheme of colours that is asked for."""

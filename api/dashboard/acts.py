@@ -22,9 +22,12 @@ from api.routes.operations import Retried, RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
 from api.routes.tokens import revoke
 from api.routes.upstreams import known_upstream, pause, resume
+from api.routes.webhooks import found, send_test
 from api.services import Services
 from shared.characters import refuse_hidden
 from shared.errors import StoreUnavailable
+from shared.logs import scrub
+from shared.registration import Operator
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,6 +49,10 @@ SAID = {
     "acknowledge": "It wakes nobody for that long; it is still shown.",
     "withdraw": "It wakes people again.",
     "revoke": "It is revoked.",
+    "test-webhook": "A test is sent; how it goes is told below.",
+    "enable-webhook": "It is told again, of what was due meanwhile too.",
+    "remove-webhook": "It is forgotten, and told nothing more.",
+    "redeliver": "It is tried once more, now.",
 }
 
 
@@ -86,7 +93,8 @@ async def act(services: Here, who: Someone, sent: Form) -> Response:
         return framed("said.html", who, back, said=problem.document["detail"], status=problem.status)
     except StoreUnavailable as error:
         return framed("said.html", who, back, said=f"Not all of it is done. {error.detail}", status=503)
-    return RedirectResponse(at(_with_done(back, done)), 303, headers=HEADERS)
+    place = "/webhooks" if done == "remove-webhook" else back  # of what is gone there is no page
+    return RedirectResponse(at(_with_done(place, done)), 303, headers=HEADERS)
 
 
 def _with_done(back: str, done: str) -> str:
@@ -133,8 +141,25 @@ async def _do_to_no_registration(services: Services, who: Visitor, what: str, wh
             await withdraw(services, which, who.token)
         case "revoke":
             await revoke(services, which, who.token)
+        case "test-webhook" | "enable-webhook" | "remove-webhook" | "redeliver":
+            await _do_to_a_webhook(services, who, what, which)
         case _:
             raise Problem("malformed-request", "There is no such button.")
+
+
+async def _do_to_a_webhook(services: Services, who: Visitor, what: str, which: str) -> None:
+    by, hooks = Operator(who.token.label, who.token.id), services.webhooks
+    webhook_id, _, delivery_id = which.partition(":")
+    match what:
+        case "test-webhook":
+            await send_test(services, webhook_id)
+        case "enable-webhook":
+            found(await services.ask(hooks.enable, webhook_id, by))
+        case "remove-webhook":
+            if not await services.ask(hooks.remove, webhook_id, by):
+                found(None)
+        case _:
+            found(await services.ask(hooks.redeliver, webhook_id, delivery_id, by), "delivery")
 
 
 async def _retry(services: Services, who: Visitor, ids: list[str], done: str) -> str:
@@ -163,6 +188,12 @@ async def _question(services: Services, who: Visitor, what: str, which: str, sen
             return Question(said, do, f"Cancel {len(ids)}", ids=" ".join(ids))
         case "retry-many" | "cancel-many":
             raise Problem("malformed-request", "Tick some registrations first.")
+    return await _question_of_no_registration(services, what, which)
+
+
+async def _question_of_no_registration(services: Services, what: str, which: str) -> Question:
+    do = f"{what}:{which}"
+    match what:
         case "pause":
             seen = await known_upstream(services, which)
             said = (
@@ -176,6 +207,11 @@ async def _question(services: Services, who: Visitor, what: str, which: str, sen
         case "revoke":
             said = "Whoever has it is refused from the next request on, and it cannot be undone."
             return Question(f"The token {which} will be revoked. {said}", do, "Revoke it")
+        case "remove-webhook":
+            hook = found(await services.ask(services.webhooks.get, which))
+            return Question(
+                f"{scrub(hook.url)} will be told nothing more, and its deliveries are forgotten.", do, "Remove it"
+            )
     raise Problem("malformed-request", "There is no such button.")
 
 

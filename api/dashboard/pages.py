@@ -3,14 +3,14 @@
 from fastapi import Request
 from starlette.responses import Response
 
-from api.dashboard import actions, acts, catalogue, operations, registrations, session, tokens, upstreams
+from api.dashboard import actions, acts, catalogue, operations, registrations, session, tokens, upstreams, webhooks
 from api.dashboard.rendering import page
 from api.http.prefix import route_of
 from api.http.problems import Problem
 
-_ROOMS = (session, acts, operations, catalogue, registrations, upstreams, actions, tokens)
+_ROOMS = (session, acts, operations, catalogue, registrations, upstreams, actions, tokens, webhooks)
 ROUTERS = tuple(each.router for each in _ROOMS)
-_OURS = ("/operations", "/plugins/", "/registrations", "/upstreams", "/workers", "/actions", "/tokens")
+_OURS = ("/operations", "/plugins/", "/registrations", "/upstreams", "/workers", "/actions", "/tokens", "/webhooks")
 
 
 def problem_page(request: Request, problem: Problem) -> Response | None:

@@ -71,11 +71,11 @@ class Feed:
         if self._newest is None or after > self._newest:
             return None
         if after == self._newest:
-            return EventPage((), after)
+            return EventPage((), after, after)
         if not self._kept or self._kept[0].seq > after + 1:
             return None
         found = self._kept[bisect_right(self._kept, after, key=lambda each: each.seq) :]
-        return EventPage([each for each in found if name_is_like(each.name_key, names)], self._newest)
+        return EventPage([each for each in found if name_is_like(each.name_key, names)], self._newest, self._newest)
 
     async def _grown(self, _keys: Sequence[_Feed]) -> Mapping[_Feed, bool]:
         """Look whether there is anything new; say so to all who wait."""

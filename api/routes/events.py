@@ -58,6 +58,7 @@ class EventList(View):
     """A page of the feed, the oldest first."""
 
     items: list[EventView]
+    newest: int = Field(description="The `seq` of the newest event there is")
     next_after: int = Field(description="What to send as `after` for what comes then, whether or not there was any")
 
 
@@ -102,7 +103,8 @@ async def list_events(
     except Moved as moved:
         raise _gone(moved) from None
     documents = ",".join(each.document for each in page.events)
-    return Response(f'{{"items":[{documents}],"nextAfter":{page.next_after}}}', media_type="application/json")
+    text = f'{{"items":[{documents}],"nextAfter":{page.next_after},"newest":{page.newest}}}'
+    return Response(text, media_type="application/json")
 
 
 async def _begin(

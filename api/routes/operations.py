@@ -195,7 +195,21 @@ async def retry_page(services: Services, query: RetryQuery, token: Token) -> Ret
     )
 
 
-What = Literal["retry", "cancel", "pause", "resume", "acknowledge", "withdraw", "create-token", "revoke-token"]
+What = Literal[
+    "retry",
+    "cancel",
+    "pause",
+    "resume",
+    "acknowledge",
+    "withdraw",
+    "create-token",
+    "revoke-token",
+    "create-webhook",
+    "remove-webhook",
+    "rotate-webhook",
+    "enable-webhook",
+    "redeliver",
+]
 KINDS_OF_ACTIONS = get_args(What)
 
 

@@ -292,10 +292,7 @@ async def try_webhook(
     webhook_id: str, services: Annotated[Services, Depends(services_of)], _by: Annotated[Token, Depends(operator)]
 ) -> Response:
     """Its type is `webhook.test`; it is in no feed. How it goes is among the webhook's deliveries."""
-    event_id = f"event-{uuid7()}"
-    body = {"id": event_id, "type": TEST, "timestamp": rfc3339(datetime.now(UTC)), "data": {"webhookId": webhook_id}}
-    made = await services.ask(services.webhooks.test, webhook_id, json.dumps(body), event_id)
-    return as_json(DeliveryView.model_validate(found(made)), status=202)
+    return as_json(DeliveryView.model_validate(await send_test(services, webhook_id)), status=202)
 
 
 @router.get(
@@ -356,6 +353,17 @@ async def list_keys(services: Annotated[Services, Depends(services_of)]) -> Resp
         id=key.id, use=FOR_WEBHOOKS, algorithm="ed25519", public_key=key.public, created_at=key.created_at
     )
     return as_json(KeyList(keys=[shown]))
+
+
+async def send_test(services: Services, webhook_id: str) -> Delivery:
+    """Have a webhook be sent something that says nothing; return that delivery.
+
+    Raises:
+        Problem: 404, there is no such webhook.
+    """
+    event_id = f"event-{uuid7()}"
+    body = {"id": event_id, "type": TEST, "timestamp": rfc3339(datetime.now(UTC)), "data": {"webhookId": webhook_id}}
+    return found(await services.ask(services.webhooks.test, webhook_id, json.dumps(body), event_id))
 
 
 def found(it: Found | None, what: str = "webhook") -> Found:

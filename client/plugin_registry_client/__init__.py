@@ -26,7 +26,7 @@ from plugin_registry_client.errors import (
     Unreachable,
     UpstreamFailed,
 )
-from plugin_registry_client.results import Plugin, Registration, Token
+from plugin_registry_client.results import Event, Plugin, Registration, Token
 
 __all__ = [
     "AsyncClient",
@@ -35,6 +35,7 @@ __all__ = [
     "Canceled",
     "Client",
     "Conflict",
+    "Event",
     "NoToken",
     "NotARegistry",
     "NotAuthorised",

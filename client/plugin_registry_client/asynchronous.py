@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 from plugin_registry_client.client import Client, pause_s, plugin_id_of, submission
 from plugin_registry_client.errors import RegistryInTrouble, Unreachable
-from plugin_registry_client.results import Plugin, Registration, Token
+from plugin_registry_client.results import Event, Plugin, Registration, Token
 
 T = TypeVar("T")
 _END = object()
@@ -124,6 +124,25 @@ class AsyncClient:
     def plugins(self, **filters: str) -> AsyncIterator[Plugin]:
         """Yield plugins, newest first, as `Client.plugins` does."""
         return self._each(lambda: self._client.plugins(**filters))
+
+    def events_so_far(self, after: int | None = None) -> AsyncIterator[Event]:
+        """Yield what became of registrations, as `Client.events_so_far` does."""
+        return self._each(lambda: self._client.events_so_far(after))
+
+    async def events(self, after: int | None = None) -> AsyncIterator[Event]:
+        """Yield what becomes of registrations, for ever, as `Client.events` does; looked for every second or two."""
+        if after is None:
+            after = await self._asked(self._client.newest_event)
+        quiet = 0
+        while True:
+            try:
+                async for event in self.events_so_far(after):
+                    yield event
+                    after, quiet = event.seq, 0
+            except (Unreachable, RegistryInTrouble):
+                pass
+            quiet += 1
+            await asyncio.sleep(min(LOOKS_AT_MOST_S, pause_s(quiet)))
 
     async def cancel(self, registration_id: str) -> Registration:
         """Cancel a registration."""

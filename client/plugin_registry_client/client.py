@@ -16,10 +16,13 @@ from plugin_registry_client.errors import (
     Unreachable,
     error_of,
 )
-from plugin_registry_client.results import Plugin, Registration, Token
+from plugin_registry_client.results import Event, Plugin, Registration, Token
 from plugin_registry_client.settings import find_registry, said_over
 
 PAGE = 200
+EVENTS_A_PAGE = 500
+STREAM_SILENT_S = 45.0
+"""A stream of which nothing is heard for so long is broken: the registry says something every 15 s."""
 POLL_S = 0.25
 SILENT_S = 5.0
 """After so long without news the registry is asked."""
@@ -198,6 +201,58 @@ class Client:
     def plugins(self, **filters: str) -> Iterator[Plugin]:
         """Yield plugins, newest first: by `name`, `version`, `pluginType`."""
         yield from map(Plugin, self._pages("/api/v1/plugins", filters))
+
+    def events_so_far(self, after: int | None = None) -> Iterator[Event]:
+        """Yield what became of registrations, the oldest first: after number *after*, or all that is kept.
+
+        Raises:
+            BadRequest: code ``events-gone``, there is no going on from there.
+        """
+        while True:
+            page = self.connection.get("/api/v1/events", after=after, limit=EVENTS_A_PAGE).document
+            items = page.get("items")
+            if not isinstance(items, list):
+                raise NotARegistry(f"What {self.url} answered is no page of events: is it a plugin registry?")
+            for each in items:
+                event = Event(each)
+                yield event
+                after = event.seq
+            if page["nextAfter"] == after or not items:
+                return
+            after = page["nextAfter"]
+
+    def events(self, after: int | None = None) -> Iterator[Event]:
+        """Yield what becomes of registrations, as it happens, for ever: after number *after*, or from now on.
+
+        A connection that breaks, or a registry that is away, is gone on with where it was: none is missed.
+
+        Raises:
+            BadRequest: code ``events-gone``, there is no going on from there.
+        """
+        failed = 0
+        if after is None:
+            after = self.newest_event()
+        while True:
+            seen = after
+            for told in self.connection.events(f"/api/v1/events/stream?after={after}", silent_s=STREAM_SILENT_S):
+                event = Event(told.document)
+                yield event
+                after = event.seq
+            failed = 0 if after != seen else failed + 1
+            time.sleep(pause_s(failed))
+            try:
+                for event in self.events_so_far(after):  # what a stream does not say, such as that it cannot go on
+                    yield event
+                    after = event.seq
+            except (Unreachable, RegistryInTrouble):
+                continue
+
+    def newest_event(self) -> int:
+        """Return the number of the newest event."""
+        newest = self.connection.get("/api/v1/events", limit=1).document.get("newest")
+        if not isinstance(newest, int):
+            raise NotARegistry(f"What {self.url} answered is no page of events: is it a plugin registry?")
+        return newest
 
     def cancel(self, registration_id: str) -> Registration:
         """Cancel a registration that is queued or being verified; this needs scope operate."""

@@ -132,6 +132,22 @@ class Registration(_Submitted):
         return error_of(problem) if problem else None
 
 
+class Event(_View):
+    """What became of a registration, as the feed tells it."""
+
+    seq = _Member("seq", _number)
+    """Its place in the feed: who goes on after it misses nothing."""
+    type = _Member("type", _text)
+    """``registration.registered``, ``registration.rejected``, ``registration.failed``, ``registration.canceled``."""
+    timestamp = _Member("timestamp", _moment)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Which registration it was, and why it ended so: `registrationId`, `pluginId`, `name`, `code` ..."""
+        found: Mapping[str, Any] = self.document["data"]
+        return found
+
+
 class Token(_View):
     """What is known of an access token, but not the token."""
 

@@ -46,6 +46,8 @@ class EventPage:
 
     events: Sequence[Event]
     next_after: int
+    newest: int
+    """The number of the newest there is."""
 
 
 class Moved(Exception):
@@ -81,7 +83,7 @@ class Events:
                 found = found.where(named_like(names, _e.name_key))
             page = [Event(row.seq, row.kind, row.name_key, row.document) for row in connection.execute(found)]
         full = len(page) == limit
-        return EventPage(page, page[-1].seq if full else max(seq, min(seq + WINDOW, newest)))
+        return EventPage(page, page[-1].seq if full else max(seq, min(seq + WINDOW, newest)), newest)
 
     def newest(self) -> int:
         """Return the number of the newest event; 0 where there never was any."""

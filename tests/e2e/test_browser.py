@@ -172,12 +172,17 @@ def places(registry: Registry, artifact: Artifact, gate: threading.Event) -> Ite
     verifying = accepted(registry, artifact(body=b"x" * 400_000, gate=gate)[0])
     registry.request("POST", f"/api/v1/registrations/{wrong['id']}/retry")
     host = quote(urlsplit(wrong["artifactUrl"]).netloc, safe="")
+    url = f"https://hooks.example.com/{'a-long-path/' * 20}"
+    hook = registry.request("POST", "/api/v1/webhooks", json={"url": url, "names": ["none of these"]}).json()
+    registry.request("POST", f"/api/v1/webhooks/{hook['id']}/test")
     yield [
-        *("/", "/operations", "/registrations", "/upstreams", "/workers", "/actions", "/tokens"),
+        *("/", "/operations", "/registrations", "/upstreams", "/workers", "/actions", "/tokens", "/webhooks"),
+        f"/webhooks/{hook['id']}",
         *(f"/plugins/{registered['pluginId']}", f"/upstreams/{host}"),
         *(f"/registrations/{each}" for each in (registered["id"], wrong["id"], verifying)),
     ]
     registry.request("POST", f"/api/v1/registrations/{verifying}/cancel")
+    registry.request("POST", f"/api/v1/webhooks/{hook['id']}/remove")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

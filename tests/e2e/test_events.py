@@ -1,17 +1,21 @@
 """The feed and the webhooks as agents and operators use them, against a running registry and a real receiver."""
 
+import asyncio
 import base64
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any
 
 import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from plugin_registry_client import AsyncClient, BadRequest, Client, Event
 from standardwebhooks import Webhook
 
 from tests.conftest import a_submission, open_loopback
@@ -150,7 +154,7 @@ def test_what_became_of_a_registration_is_told_once_with_what_an_agent_needs(
     )
     seqs = [each["seq"] for each in feed(telling)["items"]]
     assert seqs == list(range(1, len(seqs) + 1))
-    assert feed(telling, seqs[-1]) == {"items": [], "nextAfter": seqs[-1]}
+    assert feed(telling, seqs[-1]) == {"items": [], "nextAfter": seqs[-1], "newest": seqs[-1]}
 
 
 def test_a_page_has_its_limit_and_says_what_to_ask_for_next(telling: Registry, artifact: Artifact) -> None:
@@ -198,7 +202,11 @@ def stream(telling: Registry, into: list[dict[str, Any]], stop: threading.Event,
                 if stop.is_set():
                     return
 
-    thread = threading.Thread(target=follow, daemon=True)
+    def follow_while_it_lasts() -> None:
+        with suppress(requests.RequestException):
+            follow()
+
+    thread = threading.Thread(target=follow_while_it_lasts, daemon=True)
     thread.start()
     assert begun.wait(PATIENCE_S)
     return thread
@@ -450,3 +458,87 @@ def test_no_secret_reaches_a_log(telling: Registry, receiver: Receiver) -> None:
 def test_a_submission_has_no_url_in_any_event(telling: Registry) -> None:
     assert "://" not in json.dumps(feed(telling))
     assert a_submission()["artifactUrl"] not in json.dumps(feed(telling))
+
+
+# --- from a shell, and from Python ----------------------------------------------------------------
+
+
+def test_a_shell_reads_the_feed_and_makes_hooks(telling: Registry, artifact: Artifact, receiver: Receiver) -> None:
+    after = newest(telling)
+    submission, _ = artifact(status=404)
+    telling.register(submission)
+    until(lambda: newest(telling) > after, what="its event")
+    read = telling.cli("events", "--after", str(after))
+    assert read.stdout.startswith(f"{after + 1}  ")
+    assert f"registration.rejected  {submission['name']} 1.0.0  status-404 (at fault: submitter)" in read.stdout
+    as_json = telling.cli("events", "--after", str(after), "--json").stdout
+    assert [json.loads(line)["seq"] for line in as_json.splitlines()] == [after + 1]
+    assert telling.cli("events", "--after", "999999").returncode == 2
+    made = telling.cli("webhook", "add", f"{receiver.url}/shell?key=hunter2", "--type", "registration.rejected")
+    assert made.returncode == 0, made.stderr
+    (secret,) = made.stdout.splitlines()
+    assert secret.startswith("whsec_")
+    webhook_id = made.stderr.split()[0]
+    assert telling.cli("webhook", "test", webhook_id).returncode == 0
+    until(lambda: "delivered" in telling.cli("webhook", "deliveries", webhook_id).stdout, what="the delivery")
+    delivery_id = telling.cli("webhook", "deliveries", webhook_id).stdout.split()[0]
+    assert telling.cli("webhook", "redeliver", webhook_id, delivery_id).returncode == 0
+    until(lambda: len(receiver.at("/shell?key=hunter2")) == 2, what="the second")
+    assert telling.cli("webhook", "rotate", webhook_id).stdout.startswith("whsec_")
+    listed = telling.cli("webhook", "list").stdout
+    assert f"{webhook_id}  {receiver.url}/shell" in listed
+    assert "hunter2" not in listed
+    assert "is told again" in telling.cli("webhook", "enable", webhook_id).stdout
+    assert json.loads(telling.cli("webhook", "remove", webhook_id, "--json").stdout)["removed"] is True
+    assert telling.cli("webhook", "remove", webhook_id).returncode == 2
+    bare = telling.cli("webhook", "add", f"{receiver.url}/bare2", "--no-secret", "--json")
+    assert json.loads(bare.stdout)["secret"] is None
+    telling.cli("webhook", "remove", json.loads(bare.stdout)["id"])
+
+
+def test_an_agent_follows_the_feed_and_misses_nothing_while_the_registry_is_away(
+    telling: Registry, artifact: Artifact
+) -> None:
+    with Client(telling.address, telling.token) as client:
+        after = client.newest_event()
+        heard: list[Event] = []
+        follower = threading.Thread(target=lambda: heard.extend(islice(client.events(after), 3)), daemon=True)
+        follower.start()
+        telling.register(artifact()[0])
+        until(lambda: newest(telling) > after, what="the first event")
+        telling.child("api.main").kill()
+        until(lambda: _answers(telling), what="that it answers again")
+        for _ in range(2):
+            telling.register(artifact()[0])
+        follower.join(PATIENCE_S)
+        assert [each.seq for each in heard] == [after + 1, after + 2, after + 3]
+        assert {each.type for each in heard} == {"registration.registered"}
+        assert heard[0].data["registrationId"].startswith("registration-")
+        assert [each.seq for each in client.events_so_far(after)] == [after + 1, after + 2, after + 3]
+        with pytest.raises(BadRequest) as gone:
+            next(client.events(10**9))
+        assert gone.value.code == "events-gone"
+
+
+def _answers(telling: Registry) -> bool:
+    try:
+        return telling.get("/api/v1/events").status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def test_the_feed_is_awaited_too(telling: Registry, artifact: Artifact) -> None:
+    async def heard() -> list[int]:
+        async with AsyncClient(telling.address, telling.token) as client:
+            seqs: list[int] = []
+            async with asyncio.timeout(PATIENCE_S):
+                async for event in client.events(after):
+                    seqs.append(event.seq)  # there is no end of them
+                    if len(seqs) == 2:
+                        break
+            return seqs
+
+    after = newest(telling)
+    for _ in range(2):
+        telling.register(artifact()[0])
+    assert asyncio.run(heard()) == [after + 1, after + 2]

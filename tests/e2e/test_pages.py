@@ -266,7 +266,7 @@ def test_who_may_only_read_finds_no_button_on_any_page(registry: Registry, artif
 
 
 @pytest.mark.parametrize(
-    "page", ["/", "/registrations", "/upstreams", "/workers", "/actions", "/actions.csv", "/tokens"]
+    "page", ["/", "/registrations", "/upstreams", "/workers", "/actions", "/actions.csv", "/tokens", "/webhooks"]
 )
 def test_no_page_is_shown_to_strangers(registry: Registry, artifact: Artifact, page: str) -> None:
     found = registry.final(accepted(registry, artifact()[0]))
@@ -314,6 +314,34 @@ def test_a_token_is_made_shown_once_and_revoked_on_the_page(browser: Browser, re
     fields["label"] = ""
     refused = browser.session.post(f"{registry.address}/tokens", data=fields, timeout=PATIENCE_S)
     assert (refused.status_code, "Correct label" in refused.text) == (422, True)
+
+
+def test_a_webhook_is_seen_tried_enabled_and_removed_on_its_page(browser: Browser, registry: Registry) -> None:
+    wanted = {"url": "https://hooks.example.invalid/a?key=hunter2", "label": "<bot>"}
+    hook = registry.request("POST", "/api/v1/webhooks", json=wanted).json()
+    page = f"/webhooks/{hook['id']}"
+    listed = browser.look("/webhooks").text
+    assert "&lt;bot&gt;" in listed
+    assert "hunter2" not in listed
+    assert f'href="{page}"' in listed
+    assert "A test is sent" in send(browser, page, f"test-webhook:{hook['id']}").text
+    (delivery,) = registry.get(f"/api/v1{page}/deliveries").json()["items"]
+    until(lambda: "hooks.example.invalid" in browser.look(page).text and "given" not in page, what="the page")
+    until(lambda: registry.get(f"/api/v1{page}/deliveries").json()["items"][0]["error"], what="that it failed")
+    shown = browser.look(page).text
+    assert delivery["id"] in shown
+    assert "tried again" in shown
+    assert "hunter2" not in shown
+    assert "It is tried once more" in send(browser, page, f"redeliver:{hook['id']}:{delivery['id']}").text
+    assert "It is told again" in send(browser, page, f"enable-webhook:{hook['id']}").text
+    asked = send(browser, page, f"ask-remove-webhook:{hook['id']}").text
+    assert "will be told nothing more" in asked
+    assert "hunter2" not in asked
+    assert "It is forgotten" in send(browser, page, f"remove-webhook:{hook['id']}").text
+    assert send(browser, "/webhooks", f"redeliver:{hook['id']}:x").status_code == 404
+    reader = Browser(registry, make_token(registry, "read"))
+    assert reader.look("/webhooks").status_code == 403
+    assert 'href="/webhooks"' not in reader.look("/operations").text
 
 
 def test_tokens_are_for_whoever_has_scope_admin(registry: Registry) -> None:

@@ -74,7 +74,9 @@ def test_the_service_does_what_its_document_says(registry: Registry, operation_i
         headers = {"Authorization": f"Bearer {registry.token}"}
         if operation_id == "FollowEvents":  # there would be no end of what comes
             given = dict(case.query or {}) if mode == "negative" else {}
-            case.query, case.headers = {"after": 10**9} | given, None
+            case.query = {"after": 10**9} | given
+            if case.headers:
+                case.headers.clear()
             assume(given.get("after") != 0)
         if case.method == "POST":
             headers["Prefer"] = "respond-async"

@@ -69,6 +69,15 @@ CALLS = [
     "pause artifacts.example.com",
     "resume artifacts.example.com",
     "acknowledge no-workers",
+    "events",
+    "webhook add https://hooks.example.com/",
+    "webhook list",
+    "webhook deliveries webhook-x",
+    "webhook redeliver webhook-x delivery-x",
+    "webhook test webhook-x",
+    "webhook rotate webhook-x",
+    "webhook enable webhook-x",
+    "webhook remove webhook-x",
     "token create --scope read",
     "token list",
     "token revoke abcdefghijkl",
@@ -120,14 +129,14 @@ class HostileServer:
         request.rfile.read(int(request.headers.get("Content-Length", 0)))
         where = urlsplit(request.path)
         operation = self._operation(request.command.lower(), where.path)
-        stream = where.path.endswith("/events")
+        stream = where.path.endswith("/events") and where.path != "/api/v1/events"
         status, document = (422, self._problem()) if self.mode == "problem" else self._success(operation, stream)
         if "dryRun=true" in where.query and status == 202:
             status, document = 200, self._example({"$ref": "#/components/schemas/Plugin"})
         if "cursor=" in where.query:
             document["nextCursor"] = None
         self.sent.append(document)
-        body = json.dumps(document).encode()
+        body = json.dumps(document).encode() if status != 204 else b""
         request.send_response(status, "\x1b[31m\x9b31m")
         request.send_header("Content-Type", "text/event-stream" if stream else "application/json")
         request.end_headers()
@@ -144,7 +153,9 @@ class HostileServer:
         if stream:
             return 200, self._example({"$ref": "#/components/schemas/RegistrationView"})
         responses = operation["responses"]
-        status = next(each for each in ("201", "202", "200") if each in responses)
+        status = next((each for each in ("201", "202", "200") if each in responses), "204")
+        if status == "204":
+            return 204, {}
         return int(status), self._example(responses[status]["content"]["application/json"]["schema"])
 
     def _problem(self) -> Any:
@@ -234,7 +245,8 @@ def test_every_client_command_is_tried() -> None:
 def test_what_a_server_sends_is_shown_and_not_obeyed(hostile: HostileServer, call: str) -> None:
     text = on_a_terminal(call, hostile)
     assert_harmless(text)
-    if hostile.mode == "problem" or not call.startswith("retry --cause"):  # which tells numbers alone
+    # Some tell numbers alone, or nothing.
+    if hostile.mode == "problem" or not call.startswith(("retry --cause", "webhook remove", "webhook redeliver")):
         assert visible(HOSTILE[:40]) in text, "what was sent is told"
 
 
@@ -258,8 +270,14 @@ def test_json_is_ascii_and_holds_what_was_sent(hostile: HostileServer, call: str
     done = run(*call.split(), "--json", env={"REGISTRY_URL": hostile.url, "REGISTRY_TOKEN": "prg_x"})
     assert_harmless(done.stderr)
     assert set(done.stdout) <= {"\n", *map(chr, range(0x20, 0x7F))}
+    if call == "events":  # a document for each
+        documents = [json.loads(line) for line in done.stdout.splitlines()]
+        assert documents == hostile.sent[-1]["items"]
+        return
     document = json.loads(done.stdout)
-    if call == "failures":  # of two answers
+    if call.startswith("webhook remove"):  # which is answered with nothing
+        assert document == {"id": "webhook-x", "removed": True}
+    elif call == "failures":  # of two answers
         assert document == {"items": hostile.sent[0]["items"] + hostile.sent[1]["items"]}
     elif call.startswith("retry --cause"):  # of two pages
         assert document["retried"] == [HOSTILE] * 4

@@ -25,6 +25,8 @@ VERBS = {
     "pause": "on_call:pause",
     "resume": "on_call:resume",
     "acknowledge": "on_call:acknowledge",
+    "events": "webhooks:events",
+    "webhook": "webhooks:webhook",
     "token": "tokens:token",
     "mcp": "mcp_verb:mcp",
 }
