@@ -32,6 +32,9 @@ class Origin:
 
     def __init__(self) -> None:
         self.paths: dict[str, Served] = {}
+        self.posted: list[tuple[str, dict[str, str], bytes]] = []
+        """What was sent here by POST, which is answered 204: where, with which headers, what."""
+        posted = self.posted
         self._numbers = count(1)
         paths = self.paths
 
@@ -55,6 +58,12 @@ class Origin:
                 if served.gate:
                     served.gate.wait(PATIENCE_S)
                 self.wfile.write(served.body[half:])
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                posted.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(204)
+                self.end_headers()
 
             def log_message(self, *_args: object) -> None:
                 pass

@@ -78,24 +78,25 @@ class Feed:
         return EventPage([each for each in found if name_is_like(each.name_key, names)], self._newest, self._newest)
 
     async def _grown(self, _keys: Sequence[_Feed]) -> Mapping[_Feed, bool]:
-        """Look whether there is anything new; say so to all who wait."""
-        return {_FEED: True} if await self._thread(self._look) else {}
-
-    def _look(self) -> bool:
-        with suppress(StoreUnavailable):  # what is numbered already may still be read
-            if not self._counters.all_counted:
-                self._counters.count()
+        """Look whether there is anything new; say so to all who wait. What is kept changes in the loop alone."""
         if self._newest is None:
-            self._newest = self._events.newest()
-            return True
+            self._newest = await self.newest()
+            return {_FEED: True}
         try:
-            page = self._events.after(self._newest, limit=AT_ONCE)
+            page = await self._thread(self._told_after, self._newest)
         except Moved:  # another store was put in this one's place
             self._kept, self._newest = [], None
-            return True
+            return {_FEED: True}
+        grown = page.next_after > self._newest
         self._kept = [*self._kept, *page.events]
         if len(self._kept) > 2 * KEPT:
             self._kept = self._kept[-KEPT:]
-        grown = page.next_after > self._newest
         self._newest = page.next_after
-        return grown
+        return {_FEED: True} if grown else {}
+
+    def _told_after(self, after: int) -> EventPage:
+        """Have what became final be numbered; return what comes after *after*."""
+        with suppress(StoreUnavailable):  # what is numbered already may still be read
+            if not self._counters.all_counted:
+                self._counters.count()
+        return self._events.after(after, limit=AT_ONCE)

@@ -29,7 +29,7 @@ from shared.store.tokens import SCOPES, Tokens
 from tests import forks
 from tests.conftest import a_submission, open_loopback
 from tests.faults.brokers import Broker, Valkey
-from tests.faults.history import Answer, History, everything_in, in_flight, violations
+from tests.faults.history import Answer, History, everything_in, everything_told, in_flight, mistold, violations
 from tests.origin import Origin, Served
 from tests.running import PATIENCE_S, clean_environment, until
 
@@ -442,6 +442,8 @@ class Cluster:
         registrations, plugins = everything_in(self.database_url)
         found = violations(self.history.answers, registrations, plugins, self.truth.checksums)
         assert not found, found
+        wrong = mistold(everything_in(self.database_url)[0], everything_told(self.database_url))
+        assert not wrong, wrong
         ended: dict[str, str] = {each.id: str(each.status) for each in registrations}
         assert Counter(ended[each] for each in registration_ids) == Counter({status: len(registration_ids)})
 

@@ -4,8 +4,9 @@ A history is every answer with its times. `violations` compares it with what the
 and with the bytes that the artifact host knows to be true.
 """
 
+import json
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +15,9 @@ from typing import Any
 
 from shared.fields import normalised
 from shared.registration import Plugin, Registration, RegistrationId, Status, Submission
+from shared.store.counters import Counters
 from shared.store.database import open_database
+from shared.store.events import Events
 from shared.store.registrations import Store
 
 Document = Mapping[str, Any]
@@ -94,6 +97,29 @@ def violations(
         *_changed(answers, by_id, plugins_by_id),
         *_false(answers, plugins, true_checksums),
     ]
+
+
+def mistold(registrations: Sequence[Registration], feed: Sequence[Document]) -> list[str]:
+    """Return a sentence for everything that must not be in *feed*, once all that ended was told (invariant 16)."""
+    ended = {each.id: each for each in registrations if each.status.final}
+    wrong = []
+    if [each["seq"] for each in feed] != list(range(1, len(feed) + 1)):
+        wrong.append(f"gap: the numbers of events are {[each['seq'] for each in feed]}")
+    told = Counter(str(each["data"]["registrationId"]) for each in feed)
+    for registration_id, times in told.items():
+        if times > 1:
+            wrong.append(f"doubled: {registration_id} was told of {times} times")
+        if registration_id not in ended:
+            wrong.append(f"false: {registration_id} was told of and has not ended")
+    wrong += [f"lost: nobody was told of {each}" for each in ended if each not in told]
+    for event in feed:
+        it = ended.get(event["data"]["registrationId"])
+        if it is not None and (event["type"], event["data"]["pluginId"]) != (
+            f"registration.{it.status}",
+            it.plugin_id,
+        ):
+            wrong.append(f"false: {it.id} is {it.status} and was told of as {event['type']}")
+    return wrong
 
 
 def _lost(
@@ -229,6 +255,20 @@ def everything_in(database_url: str) -> tuple[list[Registration], list[Plugin]]:
         while found := store.plugins(limit=1000, before=plugins[-1].id if plugins else None):
             plugins += found
         return registrations, plugins
+    finally:
+        database.close()
+
+
+def everything_told(database_url: str) -> list[Document]:
+    """Return the feed of a store, once all that ended was told in it."""
+    database = open_database(database_url)
+    try:
+        while Counters(database).count():
+            pass
+        told: list[Document] = []
+        while page := Events(database).after(len(told), limit=500).events:
+            told += [json.loads(each.document) for each in page]
+        return told
     finally:
         database.close()
 

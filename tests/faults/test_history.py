@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import DigestMismatch
 from shared.registration import Plugin, PluginId, Registration, RegistrationId, Status, Submission
-from tests.faults.history import Answer, violations
+from tests.faults.history import Answer, Document, mistold, violations
 
 START = datetime(2026, 1, 15, 8, tzinfo=UTC)
 CHECKSUM = "sha256:" + "ab" * 32
@@ -207,3 +207,34 @@ BAD: dict[str, tuple[str, Callable[[], list[str]]]] = {
 def test_a_bad_history_is_caught(what: str) -> None:
     kind, bad = BAD[what]
     assert [each for each in bad() if each.startswith(kind)], f"nobody noticed that {what}"
+
+
+def event(seq: int = 1, registration_id: str = ONE, kind: str = "registered", plugin_id: str | None = P1) -> Document:
+    return {
+        "seq": seq,
+        "type": f"registration.{kind}",
+        "data": {"registrationId": registration_id, "pluginId": plugin_id},
+    }
+
+
+MISTOLD: dict[str, tuple[str, list[Document]]] = {
+    "nobody was told": ("lost", []),
+    "it was told twice": ("doubled", [event(), event(2)]),
+    "a number is missing": ("gap", [event(2)]),
+    "the order is another": ("gap", [event(2), event(1, TWO)]),
+    "it was told of as something else": ("false", [event(kind="rejected")]),
+    "it was told of with another plugin": ("false", [event(plugin_id=P2)]),
+    "one was told of that has not ended": ("false", [event(), event(2, TWO)]),
+}
+
+
+def test_a_feed_that_tells_each_once_has_nothing_wrong() -> None:
+    assert mistold([registration()], [event()]) == []
+
+
+@pytest.mark.parametrize("what", MISTOLD)
+def test_a_bad_feed_is_caught(what: str) -> None:
+    kind, feed = MISTOLD[what]
+    going_on = registration(TWO, plugin_id=None, status=Status.VERIFYING)
+    found = mistold([registration(), going_on], feed)
+    assert [each for each in found if each.startswith(kind)], f"nobody noticed that {what}"
