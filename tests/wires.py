@@ -61,6 +61,13 @@ class Wire:
         body, self._seen = bytes(self._seen[:length]), self._seen[length:]
         return replace(head, body=body)
 
+    def until(self, mark: bytes) -> bytes:
+        """Return what comes up to *mark*, which is the last of it."""
+        while mark not in self._seen:
+            self._more()
+        seen, _, self._seen = self._seen.partition(mark)
+        return bytes(seen) + mark
+
     def _more(self) -> None:
         came = self.socket.recv(65536)
         if not came:

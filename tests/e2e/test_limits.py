@@ -6,13 +6,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
+from shared.registration import Operator
+from shared.store.database import open_database
+from shared.store.registrations import Store
+from shared.urls import sqlite_url
 from tests.conftest import a_submission
 from tests.e2e.test_operations import make_token
 from tests.running import (
@@ -469,3 +474,26 @@ def test_a_submitter_that_has_its_quota_in_flight_is_told_what_to_do_and_others_
         made = api.cli("token", "create", "--state", str(api.state), "--scope", "register")
         other = api.register(bodies[2], prefer="respond-async", token=made.stdout.strip())
         assert other.status_code == 202
+
+
+# --- the feed for many --------------------------------------------------------------------------------
+
+
+def test_a_thousand_that_follow_the_feed_cost_little_and_hear_each_event_once(tmp_path: Path) -> None:
+    unlimited = ("STREAMS_PER_TOKEN", "STREAMS_PER_ADDRESS", "REQUESTS_PER_TOKEN", "CONNECTIONS_PER_ADDRESS")
+    env = {f"REGISTRY_MAX_{each}": "0" for each in unlimited}
+    with running_api(tmp_path / "state", env=env) as api, ExitStack() as open_ones:
+        accepted = api.register(a_submission(), prefer="respond-async").json()["id"]
+        process = psutil.Process(api.process.pid)
+        before = process.memory_info().rss
+        wires_ = [open_ones.enter_context(wire(api.port)) for _ in range(1000)]
+        for each in wires_:
+            each.send(request("GET", "/api/v1/events/stream", token=api.token))
+        assert {each.head().status for each in wires_} == {200}
+        cost = process.memory_info().rss - before
+        assert cost < 100 * 2**20
+        with closing(open_database(sqlite_url(api.state / "registry.db"))) as database:
+            Store(database).cancel(accepted, Operator("tests", "token-1"))
+        for each in wires_:
+            told = each.until(b"id: 1\n") + each.until(b"\n\n")
+            assert accepted.encode() in told
