@@ -147,6 +147,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         outcomes=Outcomes(store, changes.version),
         following=Following(store),
         feed=Feed(Events(database), Counters(database), changes.version),
+        events=Events(database),
         monitor=Monitor(
             StoreSnapshots(database),
             Counters(database),

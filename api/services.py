@@ -20,6 +20,7 @@ from shared.settings import Settings
 from shared.store.acknowledgements import Acknowledgements
 from shared.store.actions import Actions
 from shared.store.catalogue import Catalogue
+from shared.store.events import Events
 from shared.store.keys import SigningKeys
 from shared.store.registrations import Store
 from shared.store.sessions import Sessions
@@ -42,6 +43,7 @@ class Services:
     outcomes: Outcomes
     following: Following
     feed: Feed
+    events: Events
     monitor: Monitor
     ring: Callable[[Sequence[RegistrationId]], None]
     sessions: Sessions

@@ -17,6 +17,7 @@ from shared.settings import BadSettings, Settings, read_settings
 from shared.store import file
 from shared.store.check import faults_of
 from shared.store.database import SchemaMismatch, open_database
+from shared.store.events import Events
 from shared.store.schema import check_schema
 from shared.urls import sqlite_url
 
@@ -61,6 +62,7 @@ def restore(path: Path, state: Path | None) -> None:
             raise Refusal(f"{path} could not be read: {_why(error)}.", USAGE) from error
         try:
             _refuse_broken(new, called=path)
+            _skip_numbers(new)
         except Refusal:
             new.unlink()
             raise
@@ -95,6 +97,19 @@ def check_store(state: Path | None, json_wanted: bool) -> None:
         say(*(found or ["The store holds together."]))
     if found:
         raise click.exceptions.Exit(ALERTS)
+
+
+def _skip_numbers(path: Path) -> None:
+    """Have the feed of a restored store go on well behind what its readers have read of the one before.
+
+    Raises:
+        Refusal: it cannot be written.
+    """
+    try:
+        with closing(open_database(sqlite_url(path.absolute()))) as database:
+            Events(database).skip()
+    except StoreUnavailable as error:
+        raise Refusal(str(error)) from error
 
 
 def _refuse_broken(path: Path, *, called: Path | None = None) -> None:

@@ -34,7 +34,7 @@ PluginId = NewType("PluginId", str)
 """``plugin-`` and a UUIDv7."""
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-ID = f"(?:plugin|registration|action|delivery)-{_UUID}"
+ID = f"(?:plugin|registration|action|delivery|webhook)-{_UUID}"
 REGISTRATION_ID = f"^registration-{_UUID}$"
 
 

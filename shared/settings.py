@@ -211,7 +211,8 @@ class Settings(BaseSettings):
     lease_s: Annotated[float, Field(ge=3, le=3600)] = 20
     sweep_interval_s: Seconds = 2
     keep_registrations_s: Annotated[float, Field(ge=60)] = 90 * 86_400
-    keep_events_s: Annotated[float, Field(ge=60)] = 30 * 86_400
+    keep_events_s: Annotated[float, Field(ge=5 * 86_400)] = 30 * 86_400
+    """More than the four days for which deliveries are tried again."""
 
     _broker: Broker | None = None
 

@@ -4,20 +4,31 @@ import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 
 from shared.registration import Registration, Settlement
+from shared.store import events as event_store
 from shared.store.counters import Counters
-from shared.store.database import Database
-from shared.store.events import PUBLISHED, WINDOW, Event, Events, Moved
+from shared.store.database import Database, open_database
+from shared.store.events import PUBLISHED, SKIPPED, WINDOW, Event, Events, Moved
 from shared.store.registrations import Store
-from shared.store.tables import deliveries, events, registrations, webhooks
-from shared.store.webhooks import AGAIN_AFTER_S, DISABLED_AFTER_S, LEASE_S, Places, Tried, Webhook, Webhooks
+from shared.store.tables import deliveries, events, marks, registrations, webhooks
+from shared.store.webhooks import (
+    AGAIN_AFTER_S,
+    DISABLED_AFTER_S,
+    LEASE_S,
+    NotToRotate,
+    Places,
+    Tried,
+    Webhook,
+    Webhooks,
+)
 from tests.conftest import a_parsed_submission
 from tests.contracts import OPERATOR, WRONG, claim, digest_of, submit
 
@@ -146,7 +157,12 @@ class EventContract:
         assert names == ["nginx logs", "NGINX.traces"]
         monkeypatch.setattr("shared.store.events.WINDOW", 2)
         page = Events(database).after(3, limit=10, names=["nginx-*"])
-        assert (page.events, page.next_after) == ([], 5)
+        assert (page.events, page.next_after, page.newest) == ([], 5, 5)
+        Events(database).skip()
+        registered(store, name="nginx last")
+        Counters(database).count()
+        page = Events(database).after(5, limit=10, names=["nginx-*"])
+        assert [each.seq for each in page.events] == [SKIPPED + 6], "numbers that were left out are no windows"
         assert Events(database).after(0, limit=1, names=["nginx-*"]).next_after == 1
         assert WINDOW >= 200, "a page is full where all may be seen"
 
@@ -155,7 +171,7 @@ class EventContract:
             rejected(store)
         Counters(database).count()
         with database.write() as connection:
-            connection.execute(update(events).where(events.c.seq <= 3).values(at=1_000_000))
+            connection.execute(update(events).where(events.c.seq <= 3).values(told_at=1_000_000))
         assert Events(database).forget(older_than_s=60, limit=2) == 2
         assert Events(database).forget(older_than_s=60, limit=2) == 1
         assert Events(database).forget(older_than_s=60, limit=2) == 0
@@ -166,12 +182,61 @@ class EventContract:
         assert [each.seq for each in told(database)] == [4, 5]
         assert [each.seq for each in told(database, 3)] == [4, 5]
         with database.write() as connection:
-            connection.execute(update(events).values(at=1_000_000))
+            connection.execute(update(events).values(told_at=1_000_000))
         assert Events(database).forget(older_than_s=60, limit=100) == 2
         assert told(database, 5) == []
         rejected(store)
         Counters(database).count()
         assert [each.seq for each in told(database, 5)] == [6], "numbers are never given twice"
+
+    def test_what_is_told_or_forgotten_while_a_page_is_read_is_neither_doubled_nor_missed(
+        self, store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On PostgreSQL each statement of a reader sees what was committed before it."""
+        for _ in range(3):
+            rejected(store)
+        Counters(database).count()
+        bounds, meanwhile = event_store._bounds, [lambda: None]
+
+        def then(connection: Any) -> tuple[int, int]:
+            found = bounds(connection)
+            meanwhile.pop()() if meanwhile else None
+            return found
+
+        def tell_more() -> None:
+            with closing(open_database(database.engine.url.render_as_string(hide_password=False))) as other:
+                rejected(Store(other))
+                Counters(other).count()
+
+        def forget() -> None:
+            with (
+                closing(open_database(database.engine.url.render_as_string(hide_password=False))) as other,
+                other.write() as connection,
+            ):
+                connection.execute(delete(events).where(events.c.seq <= 2))
+
+        monkeypatch.setattr(event_store, "_bounds", then)
+        if database.dialect == "postgresql":
+            meanwhile[:] = [tell_more]
+            page = Events(database).after(0, limit=10)
+            assert ([each.seq for each in page.events], page.next_after) == ([1, 2, 3], 3)
+            meanwhile[:] = [forget]
+            with pytest.raises(Moved):
+                Events(database).after(0, limit=10)
+
+    def test_what_nobody_was_told_of_is_not_pruned(self, store: Store, database: Database) -> None:
+        rejected(store)
+        old = rejected(store)
+        with database.write() as connection:  # as a release without events leaves them, the second before the feed
+            began = connection.execute(select(marks.c.at).where(marks.c.name == "feed")).scalar_one()
+            connection.execute(update(registrations).values(counted=True))
+            of_old = update(registrations).where(registrations.c.id == old.id)
+            connection.execute(of_old.values(updated_at=began - 1))
+        everything: Any = {"older_than_s": -60.0, "limit": 10}
+        assert store.prune(**everything) == 1
+        assert store.registration(old.id) is None
+        assert Counters(database).tell_counted() == 1
+        assert store.prune(**everything) == 1
 
     def test_an_empty_feed_has_nothing_and_begins_with_one(self, store: Store, database: Database) -> None:
         page = Events(database).after(None, limit=10)
@@ -253,7 +318,7 @@ class WebhookContract:
         let_pass(database, 10 * LEASE_S)
         assert Webhooks(database).begin(places()) == []
         (delivery,) = Webhooks(database).deliveries(it.id, limit=10)
-        assert (delivery.status, delivery.attempts, delivery.due_at) == (204, 1, None)
+        assert (delivery.status, delivery.trials, delivery.failures, delivery.due_at) == (204, 1, 0, None)
         assert delivery.delivered_at is not None
         assert Webhooks(database).deliveries(it.id, limit=10, open_only=True) == []
 
@@ -267,6 +332,7 @@ class WebhookContract:
             (trial,) = Webhooks(database).begin(places())
             assert trial.number == number
             Webhooks(database).end(Tried(trial, 500, "It answered 500."))
+            assert Webhooks(database).deliveries(it.id, limit=10)[0].failures == number
             if again_after_s:
                 let_pass(database, again_after_s - 1)
                 assert Webhooks(database).begin(places()) == []
@@ -279,6 +345,9 @@ class WebhookContract:
         assert (delivery.due_at, delivery.delivered_at, delivery.error) == (None, None, "It answered 500.")
         again = Webhooks(database).redeliver(it.id, delivery.id, OPERATOR)
         assert again is not None
+        (trial,) = Webhooks(database).begin(places())
+        Webhooks(database).end(Tried(trial, 500, "no"))
+        let_pass(database, AGAIN_AFTER_S[0] + 1)
         (trial,) = Webhooks(database).begin(places())
         Webhooks(database).end(Tried(trial, 200, None))
         assert Webhooks(database).deliveries(it.id, limit=10)[0].delivered_at is not None
@@ -327,6 +396,59 @@ class WebhookContract:
         assert [each.webhook_id for each in trials] == [failing.id] * 2, "what was due meanwhile as well"
         assert Webhooks(database).enable("webhook-x", OPERATOR) is None
 
+    def test_a_failure_of_long_ago_disables_nobody(self, store: Store, database: Database) -> None:
+        it = hook(database)
+        rejected(store)
+        Counters(database).count()
+        for again_after_s in (*AGAIN_AFTER_S, 0):
+            (trial,) = Webhooks(database).begin(places())
+            with database.write() as connection:  # so that it is not disabled for these three days
+                connection.execute(update(webhooks).values(failing_since=None))
+            Webhooks(database).end(Tried(trial, 500, "no"))
+            let_pass(database, again_after_s + 1)
+        let_pass(database, 2 * DISABLED_AFTER_S)
+        rejected(store)
+        Counters(database).count()
+        (trial,) = Webhooks(database).begin(places())
+        Webhooks(database).end(Tried(trial, 500, "a hiccup"))
+        found = Webhooks(database).get(it.id)
+        assert found is not None
+        assert found.disabled_at is None
+
+    def test_a_shortage_of_ours_counts_for_nothing(self, store: Store, database: Database) -> None:
+        it = hook(database)
+        rejected(store)
+        Counters(database).count()
+        (trial,) = Webhooks(database).begin(places())
+        Webhooks(database).put_back(trial, in_s=5)
+        assert Webhooks(database).begin(places()) == []
+        let_pass(database, 6)
+        (again,) = Webhooks(database).begin(places())
+        Webhooks(database).put_back(trial, in_s=0)  # whose time is over
+        assert Webhooks(database).begin(places()) == []
+        (delivery,) = Webhooks(database).deliveries(it.id, limit=10)
+        assert (again.number, delivery.failures) == (2, 0)
+        found = Webhooks(database).get(it.id)
+        assert found is not None
+        assert found.failing_since is None
+
+    def test_a_hook_that_has_many_due_holds_up_no_other_of_its_host(self, store: Store, database: Database) -> None:
+        many, other = hook(database, "https://h.example.com/many"), hook(database, "https://h.example.com/other")
+        for number in range(10):
+            Webhooks(database).test(many.id, "{}", f"event-{number}")
+        Webhooks(database).test(other.id, "{}", "event-x")
+        trials = Webhooks(database).begin(places())
+        assert Counter(each.webhook_id for each in trials) == {many.id: 3, other.id: 1}
+
+    def test_one_that_is_disabled_or_changed_meanwhile_is_told_as_it_is_by_now(
+        self, store: Store, database: Database
+    ) -> None:
+        it = hook(database)
+        Webhooks(database).test(it.id, "{}", "event-1")
+        with database.write() as connection:
+            connection.execute(update(webhooks).values(disabled_at=1, disabled_why="x"))
+        assert Webhooks(database).begin(places()) == []
+
     def test_one_that_fails_and_then_succeeds_begins_anew(self, store: Store, database: Database) -> None:
         it = hook(database)
         for _ in range(2):
@@ -362,6 +484,9 @@ class WebhookContract:
         assert (none, without.signed_with_secret) == (None, False)
         rotated = Webhooks(database).rotate(it.id, OPERATOR)
         assert rotated is not None
+        for each in (it.id, without.id):
+            with pytest.raises(NotToRotate):
+                Webhooks(database).rotate(each, OPERATOR)
         rejected(store)
         Counters(database).count()
         signing = {each.webhook_id: each.secrets for each in Webhooks(database).begin(places())}

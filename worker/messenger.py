@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from shared.egress import Egress
@@ -21,8 +22,9 @@ from shared.store.webhooks import Places, Trial, Tried, Webhooks
 from worker.fetch.client import Client
 from worker.fetch.translation import translated
 
-AT_ONCE, AT_ONCE_EACH_HOST = 64, 4
+AT_ONCE, AT_ONCE_EACH_HOST = 32, 4
 WITHIN_S = 20.0
+SHORT_AGAIN_S = 5.0
 """A delivery in all, from the look-up of its host to the head of the answer."""
 _THEIRS, _ITS = "artifact's host", "webhook's host"
 """In what is told of a host: who fetches says it of artifacts."""
@@ -43,12 +45,14 @@ class Messenger:
         self._tasks: dict[asyncio.Task[None], str] = {}
         """Those under way, and their hosts."""
         self._looking: asyncio.Task[None] | None = None
+        self._private_key: str | None = None
         self._leaving = False
 
     def look(self) -> None:
         """Begin what is due, as far as there is a place for it. It returns at once."""
         if not self._leaving and (self._looking is None or self._looking.done()):
             self._looking = asyncio.get_running_loop().create_task(self._begin())
+            self._looking.add_done_callback(_tell_surprise)
 
     async def leave(self) -> None:
         """Cut off what is under way; it is tried again, by another."""
@@ -65,10 +69,10 @@ class Messenger:
     async def _begin(self) -> None:
         places = Places(AT_ONCE, AT_ONCE_EACH_HOST, Counter(self._tasks.values()))
         try:
+            if self._private_key is None:
+                self._private_key = (await self._asked(lambda: self._keys.current(FOR_WEBHOOKS))).private
+            private_key = self._private_key
             trials = await self._asked(lambda: self._webhooks.begin(places))
-            if not trials:
-                return
-            private_key = (await self._asked(lambda: self._keys.current(FOR_WEBHOOKS))).private
         except StoreUnavailable:  # of which the store tells; what was begun is tried again when its lease is over
             return
         for trial in trials:
@@ -78,8 +82,7 @@ class Messenger:
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         del self._tasks[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a delivery met what nobody foresaw", exc_info=error)
+        _tell_surprise(task)
         self.look()
 
     async def _deliver(self, trial: Trial, private_key: str) -> None:
@@ -87,7 +90,13 @@ class Messenger:
         headers = signed_headers(
             trial.event_id, int(time.time()), body, secrets=trial.secrets, private_key=private_key
         )
-        status, error = await self._posted(trial.url, {**headers, "Content-Type": "application/json"}, body)
+        try:
+            status, error = await self._posted(trial.url, {**headers, "Content-Type": "application/json"}, body)
+        except RegistryError as short:  # a shortage of ours, which is nobody else's fault (invariant 13)
+            log.warning("webhook not told for a shortage of ours", webhook=trial.webhook_id, reason=short.detail)
+            with suppress(StoreUnavailable):
+                await self._asked(lambda: self._webhooks.put_back(trial, in_s=SHORT_AGAIN_S))
+            return
         tried = Tried(trial, status, error)
         log.info(
             "webhook told" if tried.delivered else "webhook not told",
@@ -97,13 +106,15 @@ class Messenger:
             status=status,
             reason=error,
         )
-        try:
+        with suppress(StoreUnavailable):  # it is told once more then
             await self._asked(lambda: self._webhooks.end(tried))
-        except StoreUnavailable:  # it is told once more then
-            return
 
     async def _posted(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int | None, str | None]:
-        """Return the status that a POST was answered with, or why there is none."""
+        """Return the status that a POST was answered with, or why there is none.
+
+        Raises:
+            RegistryError: the reason is ours.
+        """
         try:
             async with asyncio.timeout(WITHIN_S):
                 with translated():
@@ -112,6 +123,8 @@ class Messenger:
         except TimeoutError:
             return None, f"No answer within {WITHIN_S:.0f} s."
         except RegistryError as error:
+            if error.fault == "registry":
+                raise
             return None, error.detail.replace(_THEIRS, _ITS)
         if 300 <= status < 400:
             return status, "It redirects, and no redirect is followed: give the URL where it leads."
@@ -119,3 +132,8 @@ class Messenger:
 
     async def _asked(self, what: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, what)
+
+
+def _tell_surprise(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the messenger met what nobody foresaw", exc_info=error)

@@ -7,8 +7,8 @@ from shared.logs import get_logger
 
 EACH = 2
 """Descriptors of one download: its socket, and one of a redirect or look-up meanwhile."""
-BESIDES = 192
-"""For the store, the broker, look-ups that hang, connections that are kept or race, and what Python has open."""
+BESIDES = 224
+"""For the store, the broker, webhooks, look-ups that hang, connections that are kept or race, and what Python has."""
 
 log = get_logger(__name__)
 

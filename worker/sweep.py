@@ -4,16 +4,22 @@ The sweep never floods a backlog (invariants 7 and 11).
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from shared.errors import StoreUnavailable
 from shared.logs import get_logger
 from shared.queues import IDS_PER_BELL
 from shared.registration import RegistrationId
+from shared.store.counters import Counters
+from shared.store.database import SchemaMismatch
 from shared.store.events import Events
 from shared.store.registrations import Store
 from shared.store.webhooks import Webhooks
+from shared.store.workers import Workers
 
 PRUNED_AT_ONCE = 1000
 NOTED_AT_ONCE = 500
+COUNTS_A_SWEEP = 20
 MAX_WAITING = 64
 """The sweep adds no bell where this many wait already."""
 
@@ -37,6 +43,28 @@ def sweep(
     if due:
         ring(due)
         log.info("swept", rung_for=len(due))
+
+
+def each_by_itself(*steps: Callable[[], object]) -> None:
+    """Do all of *steps*, which may find the store away, or of another version: none holds up those behind it."""
+    for step in steps:
+        with suppress(
+            StoreUnavailable, SchemaMismatch
+        ):  # of which the store, and bells, tell; the next sweep does it
+            step()
+
+
+def tell(counters: Counters) -> None:
+    """Count what ended, and tell of it, until nothing waits for that, or for a bounded while."""
+    for _ in range(COUNTS_A_SWEEP):
+        if not counters.count() + counters.tell_counted():
+            return
+
+
+def count_lost(workers: Workers, missed_sweeps: int) -> None:
+    """Count the workers of which so many sweeps in a row have not heard."""
+    if lost := workers.count_lost(missed=missed_sweeps):
+        log.warning("workers lost", number=lost)
 
 
 def forget_events(events: Events, webhooks: Webhooks, *, older_than_s: float) -> None:

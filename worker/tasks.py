@@ -16,7 +16,7 @@ from shared.store.counters import Counters
 from shared.store.database import SchemaMismatch
 from shared.store.registrations import Store
 from shared.store.workers import Workers
-from worker.sweep import prune, sweep
+from worker.sweep import count_lost, each_by_itself, prune, sweep, tell
 
 log = get_logger(__name__)
 
@@ -54,17 +54,15 @@ def add_tasks(
         if not sweeping.acquire(blocking=False):
             return  # one that is not done yet has counted the bells that wait, and two would ring for twice as many
         try:
-            with suppress(StoreUnavailable):  # of which the store tells; the next one does it
-                swept = sweep_once()
-                counters().count()
-                counters().tell_counted()
-                if swept:
-                    counters().mark("sweep")
-                if lost := workers().count_lost(missed=missed_sweeps):
-                    log.warning("workers lost", number=lost)
-                deliver()
+            each_by_itself(
+                sweep_and_mark, lambda: tell(counters()), lambda: count_lost(workers(), missed_sweeps), deliver
+            )
         finally:
             sweeping.release()
+
+    def sweep_and_mark() -> None:
+        if sweep_once():
+            counters().mark("sweep")
 
     def sweep_once() -> bool:
         """Sweep; return whether the broker was there for it."""

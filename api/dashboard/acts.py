@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dashboard.rendering import HEADERS, framed
 from api.dashboard.session import back_of
 from api.dashboard.visitor import Form, Here, Someone, Visitor, require_ours
-from api.http.paging import MAX_NOTE_CHARACTERS
+from api.http.paging import MAX_NOTE_CHARACTERS, known_id
 from api.http.prefix import at
 from api.http.problems import Problem
 from api.routes.alerts import HOUR_S, acknowledge, withdraw
@@ -22,11 +22,10 @@ from api.routes.operations import Retried, RetryQuery, cancel, retry, retry_page
 from api.routes.registrations import known_registration
 from api.routes.tokens import revoke
 from api.routes.upstreams import known_upstream, pause, resume
-from api.routes.webhooks import found, send_test
+from api.routes.webhooks import found, send_test, shown_url
 from api.services import Services
 from shared.characters import refuse_hidden
 from shared.errors import StoreUnavailable
-from shared.logs import scrub
 from shared.registration import Operator
 
 router = APIRouter(include_in_schema=False)
@@ -150,6 +149,7 @@ async def _do_to_no_registration(services: Services, who: Visitor, what: str, wh
 async def _do_to_a_webhook(services: Services, who: Visitor, what: str, which: str) -> None:
     by, hooks = Operator(who.token.label, who.token.id), services.webhooks
     webhook_id, _, delivery_id = which.partition(":")
+    webhook_id = known_id(webhook_id)
     match what:
         case "test-webhook":
             await send_test(services, webhook_id)
@@ -159,7 +159,7 @@ async def _do_to_a_webhook(services: Services, who: Visitor, what: str, which: s
             if not await services.ask(hooks.remove, webhook_id, by):
                 found(None)
         case _:
-            found(await services.ask(hooks.redeliver, webhook_id, delivery_id, by), "delivery")
+            found(await services.ask(hooks.redeliver, webhook_id, known_id(delivery_id), by), "delivery")
 
 
 async def _retry(services: Services, who: Visitor, ids: list[str], done: str) -> str:
@@ -208,9 +208,9 @@ async def _question_of_no_registration(services: Services, what: str, which: str
             said = "Whoever has it is refused from the next request on, and it cannot be undone."
             return Question(f"The token {which} will be revoked. {said}", do, "Revoke it")
         case "remove-webhook":
-            hook = found(await services.ask(services.webhooks.get, which))
+            hook = found(await services.ask(services.webhooks.get, known_id(which)))
             return Question(
-                f"{scrub(hook.url)} will be told nothing more, and its deliveries are forgotten.", do, "Remove it"
+                f"{shown_url(hook)} will be told nothing more, and its deliveries are forgotten.", do, "Remove it"
             )
     raise Problem("malformed-request", "There is no such button.")
 

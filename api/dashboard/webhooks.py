@@ -10,7 +10,7 @@ from api.dashboard.acts import SAID
 from api.dashboard.rendering import framed
 from api.dashboard.session import here_of, sign_in_page
 from api.dashboard.visitor import Here, Someone, Visitor
-from api.http.paging import PageQuery, a_page
+from api.http.paging import PageQuery, a_page, known_id
 from api.http.problems import Problem
 from api.routes.webhooks import WebhookView, found
 
@@ -37,9 +37,9 @@ async def webhook(
     if who is None:
         return sign_in_page(request)
     _require_operator(who)
-    hook: Any = WebhookView.of(found(await services.ask(services.webhooks.get, webhook_id)))
+    hook: Any = WebhookView.of(found(await services.ask(services.webhooks.get, known_id(webhook_id))))
     query = PageQuery(limit=SHOWN, cursor=cursor or None)
-    fetch = partial(services.webhooks.deliveries, webhook_id)
+    fetch = partial(services.webhooks.deliveries, hook.id)
     deliveries, more = await a_page(services.ask, fetch, query, "delivery")
     return framed(
         "webhook.html",

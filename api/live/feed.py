@@ -7,7 +7,6 @@ told at once: each round has what became final be counted, and so numbered, if t
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
 
 from api.live.poller import Poller
 from api.live.threads import Threads
@@ -20,8 +19,6 @@ KEPT = 2000
 """How many events are kept; of twice as many the older half goes."""
 AT_ONCE = 500
 PAUSE_S = 0.1
-_Feed = Literal["feed"]
-_FEED: _Feed = "feed"
 
 
 class Feed:
@@ -31,7 +28,7 @@ class Feed:
         self._events = events
         self._counters = counters
         self._thread = Threads(1, name="feed")
-        self._poller: Poller[_Feed, bool] = Poller(self._grown, version, pause_s=PAUSE_S)
+        self._poller: Poller[int, bool] = Poller(self._grown, version, pause_s=PAUSE_S)
         self._kept: list[Event] = []
         self._newest: int | None = None
         """The number of the newest that is known, once anybody has followed."""
@@ -40,30 +37,23 @@ class Feed:
         self.leave = self._poller.leave
         self.close = self._thread.close
 
-    async def page(self, after: int | None, *, limit: int, names: Sequence[str]) -> EventPage:
-        """Return events after a number, as `Events.after` does."""
-        return await self._thread(self._events.after, after, limit=limit, names=names)
+    async def follow(self, after: int, names: Sequence[str]) -> AsyncIterator[EventPage]:
+        """Yield pages of every event after number *after*, of names like one of *names*, as they come.
 
-    async def newest(self) -> int:
-        """Return the number of the newest event."""
-        return await self._thread(self._events.newest)
-
-    async def follow(self, after: int, names: Sequence[str]) -> AsyncIterator[Event]:
-        """Yield every event after number *after*, of names like one of *names*, as they come.
-
-        It ends when we are told to stop, or the feed cannot be gone on in; who comes again is told why.
+        A page may be empty: then there were events that are not for this reader. It ends when we are told to stop, or
+        the feed cannot be gone on in; who comes again is told why.
         """
         while True:
             page = self._known(after, names)
             if page is None:
                 try:
-                    page = await self.page(after, limit=AT_ONCE, names=names)
+                    page = await self._thread(self._events.after, after, limit=AT_ONCE, names=names)
                 except (Moved, StoreUnavailable):
                     return
-            for each in page.events:
-                yield each
-            grown, after = page.next_after > after, page.next_after
-            if not grown and await self._poller.interest(_FEED) is None:
+            if page.next_after > after:
+                after = page.next_after
+                yield page
+            elif await self._poller.interest(after) is None:
                 return
 
     def _known(self, after: int, names: Sequence[str]) -> EventPage | None:
@@ -74,25 +64,33 @@ class Feed:
             return EventPage((), after, after)
         if not self._kept or self._kept[0].seq > after + 1:
             return None
-        found = self._kept[bisect_right(self._kept, after, key=lambda each: each.seq) :]
-        return EventPage([each for each in found if name_is_like(each.name_key, names)], self._newest, self._newest)
+        begin = bisect_right(self._kept, after, key=lambda each: each.seq)
+        window = self._kept[begin : begin + AT_ONCE]
+        found = [each for each in window if name_is_like(each.name_key, names)]
+        return EventPage(found, window[-1].seq, self._newest)
 
-    async def _grown(self, _keys: Sequence[_Feed]) -> Mapping[_Feed, bool]:
-        """Look whether there is anything new; say so to all who wait. What is kept changes in the loop alone."""
+    async def _grown(self, places: Sequence[int]) -> Mapping[int, bool]:
+        """Look whether there is anything new; say so to all who wait at another place than the newest.
+
+        What is kept changes in the loop alone.
+        """
         if self._newest is None:
-            self._newest = await self.newest()
-            return {_FEED: True}
-        try:
-            page = await self._thread(self._told_after, self._newest)
-        except Moved:  # another store was put in this one's place
-            self._kept, self._newest = [], None
-            return {_FEED: True}
-        grown = page.next_after > self._newest
+            self._newest = await self._thread(self._events.newest)
+        else:
+            try:
+                self._go_on(await self._thread(self._told_after, self._newest))
+            except Moved:  # another store was put in this one's place
+                self._kept, self._newest = [], None
+        return {place: True for place in places if place != self._newest}
+
+    def _go_on(self, page: EventPage) -> None:
+        if page.newest - page.next_after > KEPT:  # nobody followed for a while: what was missed is asked of the store
+            self._kept, self._newest = [], page.newest
+            return
         self._kept = [*self._kept, *page.events]
         if len(self._kept) > 2 * KEPT:
             self._kept = self._kept[-KEPT:]
         self._newest = page.next_after
-        return {_FEED: True} if grown else {}
 
     def _told_after(self, after: int) -> EventPage:
         """Have what became final be numbered; return what comes after *after*."""

@@ -1,6 +1,8 @@
 """The feed: what became of registrations, told once, in one order; to be read by page, or followed."""
 
+import asyncio
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -24,6 +26,8 @@ router = APIRouter(tags=["events"])
 _REFUSALS = ("malformed-request", "unauthorized", "forbidden", "too-many-requests")
 _SURPRISES = ("store-unavailable", "internal-error")
 MAX_SEQ = 2**63 - 1
+MAX_DIGITS = 18
+STREAM_S = 300.0
 EventType = Literal[
     "registration.registered", "registration.rejected", "registration.failed", "registration.canceled"
 ]
@@ -99,7 +103,7 @@ async def list_events(
     """Every registration that ends has one event. Ask with `after` what `nextAfter` said, and none is missed."""
     refuse_repeats(request)
     try:
-        page = await services.feed.page(query.after, limit=query.limit, names=token.names)
+        page = await services.ask(services.events.after, query.after, limit=query.limit, names=token.names)
     except Moved as moved:
         raise _gone(moved) from None
     documents = ",".join(each.document for each in page.events)
@@ -118,13 +122,13 @@ async def _begin(
     """Return after which event a stream begins: what is wrong has to be told before that."""
     after = query.after
     if last_event_id:
-        if not (last_event_id.isascii() and last_event_id.isdigit() and int(last_event_id[:20]) <= MAX_SEQ):
+        if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= MAX_DIGITS):
             raise Problem("malformed-request", "Last-Event-ID must be the id of an event of this feed, a number.")
         after = int(last_event_id)
     if after is None:
-        return await services.feed.newest(), token
+        return await services.ask(services.events.newest), token
     try:
-        await services.feed.page(after, limit=1, names=())
+        await services.ask(services.events.after, after, limit=1)
     except Moved as moved:
         raise _gone(moved) from None
     return after, token
@@ -141,10 +145,21 @@ async def follow_events(
     services: Annotated[Services, Depends(services_of)],
     begun: Annotated[tuple[int, Token], Depends(_begin)],
 ) -> AsyncIterable[ServerSentEvent]:
-    """Server-sent events, each with its `seq` as its id: who comes again with `Last-Event-ID` goes on there."""
+    """Server-sent events, each with its `seq` as its id: who comes again with `Last-Event-ID` goes on there.
+
+    An id without data, at the beginning and where events are not for this token, says how far the stream has come. It
+    ends after some minutes, so that no token is believed for longer.
+    """
     after, token = begun
-    async for each in services.feed.follow(after, token.names):
-        yield ServerSentEvent(raw_data=each.document, event=each.kind, id=str(each.seq))
+    yield ServerSentEvent(id=str(after))
+    pages = services.feed.follow(after, token.names)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STREAM_S):
+            async for page in pages:
+                for each in page.events:
+                    yield ServerSentEvent(raw_data=each.document, event=each.kind, id=str(each.seq))
+                if not page.events or page.events[-1].seq != page.next_after:
+                    yield ServerSentEvent(id=str(page.next_after))
 
 
 def _gone(moved: Moved) -> Problem:

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from api.http.auth import allowed, require_every_name
 from api.http.body import fields
-from api.http.paging import PageQuery, a_page, refuse_repeats
+from api.http.paging import PageQuery, a_page, known_id, refuse_repeats
 from api.http.problems import Problem, documented, problem_of
 from api.routes.events import EventType
 from api.routes.tokens import Pattern
@@ -21,11 +21,10 @@ from api.services import Services, services_of
 from shared.characters import NO_HIDDEN
 from shared.egress import MAX_URL_CHARACTERS
 from shared.errors import Rejected
-from shared.logs import scrub
 from shared.registration import Operator, Timestamp, rfc3339
 from shared.store.keys import FOR_WEBHOOKS
 from shared.store.tokens import MAX_LABEL_CHARACTERS, MAX_PATTERNS, Token, parse_label
-from shared.store.webhooks import KINDS, MAX_WEBHOOKS, TEST, Delivery, TooManyWebhooks, Webhook
+from shared.store.webhooks import KINDS, MAX_WEBHOOKS, TEST, Delivery, NotToRotate, TooManyWebhooks, Webhook
 
 router = APIRouter(tags=["webhooks"])
 
@@ -86,7 +85,7 @@ class WebhookView(View):
         """Return the view of *hook*."""
         return cls(
             id=hook.id,
-            url=scrub(hook.url),
+            url=shown_url(hook),
             label=hook.label,
             types=list(hook.kinds),
             names=list(hook.names),
@@ -119,7 +118,7 @@ class DeliveryView(View):
     type: str = Field(validation_alias="kind")
     created_at: Timestamp
     due_at: Timestamp | None = Field(description="When it is tried next; null when it is over")
-    attempts: int
+    failures: int = Field(description="How many trials failed")
     tried_at: Timestamp | None
     status: int | None = Field(description="What was answered last")
     error: str | None
@@ -229,7 +228,7 @@ async def get_webhook(
     webhook_id: str, services: Annotated[Services, Depends(services_of)], _by: Annotated[Token, Depends(operator)]
 ) -> Response:
     """Where it leads, what it is told, and whether that goes well."""
-    return as_json(WebhookView.of(found(await services.ask(services.webhooks.get, webhook_id))))
+    return as_json(WebhookView.of(found(await services.ask(services.webhooks.get, known_id(webhook_id)))))
 
 
 @router.post(
@@ -244,7 +243,7 @@ async def remove_webhook(
     webhook_id: str, services: Annotated[Services, Depends(services_of)], by: Annotated[Token, Depends(operator)]
 ) -> Response:
     """It is told nothing more, and what it was told is forgotten."""
-    if not await services.ask(services.webhooks.remove, webhook_id, Operator(by.label, by.id)):
+    if not await services.ask(services.webhooks.remove, known_id(webhook_id), Operator(by.label, by.id)):
         found(None)
     return Response(status_code=204)
 
@@ -260,7 +259,7 @@ async def enable_webhook(
     webhook_id: str, services: Annotated[Services, Depends(services_of)], by: Annotated[Token, Depends(operator)]
 ) -> Response:
     """What was due meanwhile is delivered as well."""
-    hook = await services.ask(services.webhooks.enable, webhook_id, Operator(by.label, by.id))
+    hook = await services.ask(services.webhooks.enable, known_id(webhook_id), Operator(by.label, by.id))
     return as_json(WebhookView.of(found(hook)))
 
 
@@ -269,13 +268,16 @@ async def enable_webhook(
     operation_id="RotateWebhook",
     summary="Give a webhook a new secret",
     response_model=NewWebhookView,
-    responses=documented(*_REFUSALS, "not-found", *_SURPRISES),
+    responses=documented(*_REFUSALS, "not-found", "wrong-state", *_SURPRISES),
 )
 async def rotate_webhook(
     webhook_id: str, services: Annotated[Services, Depends(services_of)], by: Annotated[Token, Depends(operator)]
 ) -> Response:
     """For a day what is sent carries signatures with both, the new one and the one before."""
-    rotated = await services.ask(services.webhooks.rotate, webhook_id, Operator(by.label, by.id))
+    try:
+        rotated = await services.ask(services.webhooks.rotate, known_id(webhook_id), Operator(by.label, by.id))
+    except NotToRotate as error:
+        raise Problem("wrong-state", str(error)) from None
     hook, secret = found(rotated)
     return _new(hook, secret, status=200)
 
@@ -311,7 +313,7 @@ async def list_deliveries(
 ) -> Response:
     """When each was tried, what was answered, and when it is tried next."""
     refuse_repeats(request)
-    found(await services.ask(services.webhooks.get, webhook_id))
+    found(await services.ask(services.webhooks.get, known_id(webhook_id)))
 
     def fetch(*, limit: int, before: str | None) -> list[Delivery]:
         return services.webhooks.deliveries(webhook_id, limit=limit, before=before, open_only=query.open)
@@ -335,7 +337,9 @@ async def redeliver(
     by: Annotated[Token, Depends(operator)],
 ) -> Response:
     """Whether or not it was delivered before, or given up."""
-    again = await services.ask(services.webhooks.redeliver, webhook_id, delivery_id, Operator(by.label, by.id))
+    again = await services.ask(
+        services.webhooks.redeliver, known_id(webhook_id), known_id(delivery_id), Operator(by.label, by.id)
+    )
     return as_json(DeliveryView.model_validate(found(again, "delivery")), status=202)
 
 
@@ -363,7 +367,12 @@ async def send_test(services: Services, webhook_id: str) -> Delivery:
     """
     event_id = f"event-{uuid7()}"
     body = {"id": event_id, "type": TEST, "timestamp": rfc3339(datetime.now(UTC)), "data": {"webhookId": webhook_id}}
-    return found(await services.ask(services.webhooks.test, webhook_id, json.dumps(body), event_id))
+    return found(await services.ask(services.webhooks.test, known_id(webhook_id), json.dumps(body), event_id))
+
+
+def shown_url(hook: Webhook) -> str:
+    """Return the URL of *hook* without its query, which may be a secret; egress checked that it has nothing else."""
+    return hook.url.partition("?")[0]
 
 
 def found(it: Found | None, what: str = "webhook") -> Found:

@@ -135,12 +135,12 @@ class AsyncClient:
             after = await self._asked(self._client.newest_event)
         quiet = 0
         while True:
-            try:
-                async for event in self.events_so_far(after):
+            with suppress(Unreachable, RegistryInTrouble):
+                events, come_to = await self._asked(self._client.events_after, after)
+                for event in events:
                     yield event
-                    after, quiet = event.seq, 0
-            except (Unreachable, RegistryInTrouble):
-                pass
+                quiet = 0 if come_to != after else quiet
+                after = come_to
             quiet += 1
             await asyncio.sleep(min(LOOKS_AT_MOST_S, pause_s(quiet)))
 

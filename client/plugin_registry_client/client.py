@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -152,6 +153,8 @@ class Client:
         while not registration.final and time.monotonic() <= give_up:
             silent_s = max(MOMENT_S, min(SILENT_S, give_up - time.monotonic()))
             for event in self.connection.events(f"{path}/events", silent_s=silent_s):
+                if event.document is None:
+                    continue
                 registration = Registration.of(event.document)
                 yield registration
                 if time.monotonic() > give_up:
@@ -209,17 +212,23 @@ class Client:
             BadRequest: code ``events-gone``, there is no going on from there.
         """
         while True:
-            page = self.connection.get("/api/v1/events", after=after, limit=EVENTS_A_PAGE).document
-            items = page.get("items")
-            if not isinstance(items, list):
-                raise NotARegistry(f"What {self.url} answered is no page of events: is it a plugin registry?")
-            for each in items:
-                event = Event(each)
-                yield event
-                after = event.seq
-            if page["nextAfter"] == after or not items:
-                return
+            page = self._events_page(after)
+            yield from map(Event, page["items"])
             after = page["nextAfter"]
+            if after >= page["newest"]:
+                return
+
+    def events_after(self, after: int) -> tuple[list[Event], int]:
+        """Return a page of events after number *after*, and the number to go on after."""
+        page = self._events_page(after)
+        return [*map(Event, page["items"])], page["nextAfter"]
+
+    def _events_page(self, after: int | None, *, limit: int = EVENTS_A_PAGE) -> dict[str, Any]:
+        page = self.connection.get("/api/v1/events", after=after, limit=limit).document
+        numbers = page.get("nextAfter"), page.get("newest")
+        if not isinstance(page.get("items"), list) or not all(isinstance(each, int) for each in numbers):
+            raise NotARegistry(f"What {self.url} answered is no page of events: is it a plugin registry?")
+        return page
 
     def events(self, after: int | None = None) -> Iterator[Event]:
         """Yield what becomes of registrations, as it happens, for ever: after number *after*, or from now on.
@@ -235,24 +244,17 @@ class Client:
         while True:
             seen = after
             for told in self.connection.events(f"/api/v1/events/stream?after={after}", silent_s=STREAM_SILENT_S):
-                event = Event(told.document)
-                yield event
-                after = event.seq
+                if told.document is not None:
+                    yield Event(told.document)
+                after = int(told.id)
             failed = 0 if after != seen else failed + 1
             time.sleep(pause_s(failed))
-            try:
-                for event in self.events_so_far(after):  # what a stream does not say, such as that it cannot go on
-                    yield event
-                    after = event.seq
-            except (Unreachable, RegistryInTrouble):
-                continue
+            with suppress(Unreachable, RegistryInTrouble):  # what a stream does not say, such as that it cannot go on
+                self.connection.get("/api/v1/events", after=after, limit=1)
 
     def newest_event(self) -> int:
         """Return the number of the newest event."""
-        newest = self.connection.get("/api/v1/events", limit=1).document.get("newest")
-        if not isinstance(newest, int):
-            raise NotARegistry(f"What {self.url} answered is no page of events: is it a plugin registry?")
-        return newest
+        return int(self._events_page(None, limit=1)["newest"])
 
     def cancel(self, registration_id: str) -> Registration:
         """Cancel a registration that is queued or being verified; this needs scope operate."""

@@ -4,7 +4,6 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
@@ -39,8 +38,8 @@ class Event:
     """One server-sent event (the HTML standard, section 9.2)."""
 
     id: str
-    kind: str
-    document: dict[str, Any]
+    document: dict[str, Any] | None
+    """None where only the id was told: how far the stream has come."""
 
 
 class Connection:
@@ -112,17 +111,15 @@ class Connection:
             raise self._unreachable(error) from error
         return self._read(response)
 
-    def events(self, path: str, *, silent_s: float, last_id: str | None = None) -> Iterator[Event]:
-        """Yield server-sent events as they come, those after *last_id* where that is given.
+    def events(self, path: str, *, silent_s: float) -> Iterator[Event]:
+        """Yield server-sent events as they come.
 
         It ends when the registry ends it, is not there, or says nothing for *silent_s*: ask it then.
         """
-        headers = {} if last_id is None else {"Last-Event-ID": last_id}
         try:
             with self._session.get(
                 self.url + path,
                 stream=True,
-                headers=headers,
                 timeout=(CONNECT_S, silent_s),
                 proxies=self._proxies,
                 allow_redirects=False,
@@ -311,15 +308,14 @@ def _last(chain: list[BaseException]) -> str:
 
 
 def _events(response: requests.Response) -> Iterator[Event]:
-    number, kind, data = "", "message", b""
+    number, data, told = "", b"", False
     for line in response.iter_lines(chunk_size=None):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             data += value
-        elif name in {b"id", b"event"}:
-            with suppress(UnicodeDecodeError):
-                number, kind = (value.decode(), kind) if name == b"id" else (number, value.decode())
-        elif not line and data:
-            yield Event(number, kind, json.loads(data))
-            kind, data = "message", b""
+        elif name == b"id" and value.isdigit():
+            number, told = value.decode(), True
+        elif not line and (data or told):
+            yield Event(number, json.loads(data) if data else None)
+            data, told = b"", False

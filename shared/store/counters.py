@@ -18,6 +18,7 @@ from shared.registration import Status, host_of
 from shared.store.database import Database, NowMs
 from shared.store.events import publish
 from shared.store.tables import UNCOUNTED_SQL, UNTOLD_SQL, counters, marks, periods, registrations
+from shared.store.webhooks import hooks_in
 
 Key = tuple[str, tuple[str, ...]]
 """A counter's name and the values of its labels."""
@@ -48,9 +49,10 @@ class Counters:
         Returns:
             how many there were.
         """
-        uncounted = select(_r.id).where(sql(UNCOUNTED_SQL)).limit(at_most).with_for_update(skip_locked=True)
-        marking = update(registrations).where(_r.id.in_(uncounted)).values(counted=True, told=True)
         with self._database.write() as connection:
+            at_most = max(1, at_most // (1 + hooks_in(connection)))  # each of them is told of each event
+            uncounted = select(_r.id).where(sql(UNCOUNTED_SQL)).limit(at_most).with_for_update(skip_locked=True)
+            marking = update(registrations).where(_r.id.in_(uncounted)).values(counted=True, told=True)
             rows = connection.execute(marking.returning(registrations)).all()
             publish(connection, rows)  # first, for whoever numbers events holds their lock before any counter's
             add_counts(connection, _counts_of(rows))
@@ -64,8 +66,9 @@ class Counters:
             how many there were; what ended before there was a feed is not among them.
         """
         began = select(marks.c.at).where(marks.c.name == "feed").scalar_subquery()
-        untold = select(_r.id).where(sql(UNTOLD_SQL), _r.updated_at >= began).limit(at_most)
         with self._database.write() as connection:
+            at_most = max(1, at_most // (1 + hooks_in(connection)))
+            untold = select(_r.id).where(sql(UNTOLD_SQL), _r.updated_at >= began).limit(at_most)
             marking = update(registrations).where(_r.id.in_(untold.with_for_update(skip_locked=True)))
             rows = connection.execute(marking.values(told=True).returning(registrations)).all()
             publish(connection, rows)

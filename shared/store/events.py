@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from uuid_utils import uuid7
 
 from shared.registration import rfc3339
+from shared.store.changes import tell
 from shared.store.database import Database, NowMs
 from shared.store.statements import named_like
 from shared.store.tables import counters, events, moment
@@ -23,6 +24,8 @@ from shared.store.webhooks import fan_out
 
 WINDOW = 1000
 """So many events are looked at for one page, however few of them its reader may see."""
+SKIPPED = 1_000_000
+"""So many numbers are left out where a backup takes the place of a store that went on after it."""
 PUBLISHED = "events_published"
 """The counter that gives the numbers."""
 
@@ -77,25 +80,36 @@ class Events:
                 seq = oldest - 1
             if not oldest - 1 <= seq <= newest:
                 raise Moved(oldest, newest)
-            window = _e.seq > seq, _e.seq <= seq + WINDOW
+            # What is told meanwhile is for the next page, and what is forgotten meanwhile was not read: on PostgreSQL
+            # each statement sees what was committed before it.
+            edge = select(_e.seq).where(_e.seq > seq, _e.seq <= newest).order_by(_e.seq).offset(WINDOW - 1).limit(1)
+            until = connection.execute(edge).scalar() or newest
+            window = _e.seq > seq, _e.seq <= until
             found = select(_e.seq, _e.kind, _e.name_key, _e.document).where(*window).order_by(_e.seq).limit(limit)
             if names:
                 found = found.where(named_like(names, _e.name_key))
             page = [Event(row.seq, row.kind, row.name_key, row.document) for row in connection.execute(found)]
-        full = len(page) == limit
-        return EventPage(page, page[-1].seq if full else max(seq, min(seq + WINDOW, newest)), newest)
+            oldest, _ = _bounds(connection)
+            if seq < oldest - 1:
+                raise Moved(oldest, newest)
+        return EventPage(page, page[-1].seq if len(page) == limit else until, newest)
 
     def newest(self) -> int:
         """Return the number of the newest event; 0 where there never was any."""
         with self._database.read() as connection:
             return _bounds(connection)[1]
 
+    def skip(self) -> None:
+        """Leave out `SKIPPED` numbers: of a store that was restored, whose next ones others have read already."""
+        with self._database.write() as connection:
+            _numbered(connection, SKIPPED)
+
     def forget(self, *, older_than_s: float, limit: int) -> int:
         """Delete up to *limit* events that are older, from the oldest on; return how many."""
         with self._database.write() as connection:
             oldest, newest = _bounds(connection)
             before = connection.execute(select(_NOW)).scalar_one() - int(older_than_s * 1000)
-            young = select(func.min(_e.seq)).where(_e.seq < oldest + limit, _e.at >= before)
+            young = select(func.min(_e.seq)).where(_e.seq < oldest + limit, _e.told_at >= before)
             until = connection.execute(young).scalar()
             if until is None:
                 until = min(oldest + limit, newest + 1)
@@ -109,8 +123,9 @@ def publish(connection: Connection, ended: Sequence[Row[Any]]) -> None:
     in_order = sorted(ended, key=lambda row: (row.updated_at, row.id))
     last = _numbered(connection, len(in_order))
     rows = [_row(row, seq) for seq, row in enumerate(in_order, last - len(in_order) + 1)]
-    connection.execute(insert(events), rows)
+    connection.execute(insert(events).values(told_at=_NOW), rows)
     fan_out(connection, rows)
+    tell(connection)
 
 
 def _bounds(connection: Connection) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     delete,
     literal_column,
     not_,
+    or_,
     select,
     update,
 )
@@ -77,6 +78,7 @@ from shared.store.tables import (
     attempted_of,
     attempts,
     failure_columns,
+    marks,
     moment,
     paused_hosts,
     plugin_of,
@@ -505,12 +507,14 @@ class Store:
         """
         with self.database.write() as connection:
             before = connection.execute(select(_NOW)).scalar_one() - int(older_than_s * 1000)
+            began = select(marks.c.at).where(marks.c.name == "feed").scalar_subquery()
             # Ids begin with the time they were made, so the primary key finds the old ones by itself.
             oldest = (
                 select(_r.id)
                 .where(
                     _r.id < first_id_at(before), _r.status.not_in([*IN_FLIGHT]), _r.updated_at < before, _r.counted
                 )
+                .where(or_(_r.told, _r.updated_at < began))
                 .order_by(_r.id)
                 .limit(limit)
             )

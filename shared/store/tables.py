@@ -275,6 +275,9 @@ class EventRow(SQLModel, table=True):
     id: str
     kind: str
     at: int = Field(sa_type=_MILLISECONDS)
+    """When it happened."""
+    told_at: int = Field(sa_type=_MILLISECONDS)
+    """When it was given its number: the two rise together."""
     name_key: str
     registration_id: str | None
     document: str = Field(sa_type=Text)
@@ -325,7 +328,10 @@ class DeliveryRow(SQLModel, table=True):
     created_at: int = Field(sa_type=_MILLISECONDS)
     due_at: int | None = Field(sa_type=_MILLISECONDS)
     """When it is tried, or tried again by somebody else if who tries it now is lost; null when it is over."""
-    attempts: int
+    trials: int
+    """How many were begun, and with how many somebody had it tried again: only the newest one's word counts."""
+    failures: int
+    """How many failed since it was last to be tried from the first: how long the next pause is."""
     tried_at: int | None = Field(sa_type=_MILLISECONDS)
     status: int | None
     """What was answered last."""

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal, get_args
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, literal, or_, select, update
@@ -71,8 +72,15 @@ def name_is_like(name: str, patterns: Sequence[str]) -> bool:
 
     ``*`` and ``?`` stand for others, every other character for itself; `named_like` says the same in SQL.
     """
-    alike = (normalised(pattern).replace("[", "[[]") for pattern in patterns)
-    return not patterns or any(fnmatchcase(normalised(name), pattern) for pattern in alike)
+    if not patterns:
+        return True
+    name = normalised(name)
+    return any(fnmatchcase(name, _as_fnmatch(pattern)) for pattern in patterns)
+
+
+@lru_cache(4096)
+def _as_fnmatch(pattern: str) -> str:
+    return normalised(pattern).replace("[", "[[]")
 
 
 @dataclass(frozen=True)

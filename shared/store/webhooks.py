@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Row, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Insert, Row, delete, func, insert, not_, select, update
 from uuid_utils import uuid7
 
 from shared.registration import Operator, host_of
@@ -70,7 +70,8 @@ class Delivery:
     kind: str
     created_at: datetime
     due_at: datetime | None
-    attempts: int
+    trials: int
+    failures: int
     tried_at: datetime | None
     status: int | None
     error: str | None
@@ -122,6 +123,10 @@ class Places:
         """Note that so many are begun there."""
         self._left -= number
         self._taken[host] += number
+
+
+class NotToRotate(Exception):
+    """A hook's secret cannot be changed now; the message says why."""
 
 
 class TooManyWebhooks(Exception):
@@ -182,11 +187,29 @@ class Webhooks:
         return was
 
     def rotate(self, webhook_id: str, by: Operator) -> tuple[Webhook, str] | None:
-        """Give a hook a new secret; what is sent in the next day is signed with the old one as well."""
+        """Give a hook a new secret; what is sent in the next day is signed with the old one as well.
+
+        Raises:
+            NotToRotate: it has no secret, or has had this one for less than a day.
+        """
         made = new_secret()
         until = _NOW + OLD_SECRET_S * 1000
-        values = {"secret": made, "old_secret": _w.secret, "old_secret_until": until}
-        row = self._change(webhook_id, by, "rotate-webhook", values)
+        with self._database.write() as connection:
+            known = connection.execute(select(webhooks, _NOW.label("now")).where(_w.id == webhook_id)).first()
+            if known is None:
+                return None
+            if known.secret is None:
+                raise NotToRotate("It has no secret: only the registry's own key signs what it is sent.")
+            if known.old_secret is not None and known.old_secret_until > known.now:
+                raise NotToRotate(
+                    "Its secret was changed less than a day ago, and the one before is good until then."
+                )
+        row = self._change(
+            webhook_id,
+            by,
+            "rotate-webhook",
+            {"secret": made, "old_secret": _w.secret, "old_secret_until": until},
+        )
         return (webhook_of(row), made) if row else None
 
     def enable(self, webhook_id: str, by: Operator) -> Webhook | None:
@@ -226,13 +249,12 @@ class Webhooks:
             return [delivery_of(row) for row in connection.execute(found)]
 
     def redeliver(self, webhook_id: str, delivery_id: str, by: Operator) -> Delivery | None:
-        """Have a delivery be tried once more, now; return it, None where there is none."""
+        """Have a delivery be tried anew, from now on; return it, None where there is none."""
         again = update(deliveries).where(_d.id == delivery_id, _d.webhook_id == webhook_id)
         with self._database.write() as connection:
             # Trials go on being counted, so that one under way has no say any more.
-            row = connection.execute(
-                again.values(due_at=_NOW, delivered_at=None, attempts=_d.attempts + 1).returning(deliveries)
-            ).first()
+            anew = {"due_at": _NOW, "delivered_at": None, "trials": _d.trials + 1, "failures": 0}
+            row = connection.execute(again.values(**anew).returning(deliveries)).first()
             if row is not None:
                 record_other(connection, by, "redeliver", webhook_id, delivery_id)
         return delivery_of(row) if row else None
@@ -242,36 +264,46 @@ class Webhooks:
         with self._database.read() as connection:
             hooks = connection.execute(_WITH_SOMETHING_DUE).all()  # mostly there is nothing to write
         begun: list[Trial] = []
-        if not any(places.for_host(hook.host) for hook in hooks):
+        turn = [hook for hook in hooks if places.for_host(hook.host)]
+        if not turn:
             return begun
         with self._database.write() as connection:
-            for hook in hooks:
-                trials = _begin(connection, hook, places.for_host(hook.host))
-                places.take(hook.host, len(trials))
-                begun += trials
+            # One of each in turn, so that a hook that has many due, and is slow, holds up no other of its host.
+            while turn := [hook for hook in turn if places.for_host(hook.host)]:
+                for hook in list(turn):
+                    trial = _begin(connection, hook.id) if places.for_host(hook.host) else None
+                    if trial is None:
+                        turn.remove(hook)
+                    else:
+                        places.take(hook.host, 1)
+                        begun.append(trial)
         return begun
+
+    def put_back(self, trial: Trial, *, in_s: float) -> None:
+        """Have a trial that could not be made, for a shortage of ours, be made later; it counts for nothing."""
+        with self._database.write() as connection:
+            newest = _d.id == trial.delivery_id, _d.trials == trial.number
+            connection.execute(update(deliveries).where(*newest).values(due_at=_NOW + int(in_s * 1000)))
 
     def end(self, tried: Tried) -> None:
         """Note how a trial went: the delivery is over, or due again. Who is gone, or fails long, is disabled."""
         trial = tried.trial
-        newest = _d.id == trial.delivery_id, _d.attempts == trial.number
-        more = trial.number <= len(AGAIN_AFTER_S)
-        again = _NOW + AGAIN_AFTER_S[trial.number - 1] * 1000 if more and not tried.delivered else None
         error = None if tried.error is None else tried.error[:MAX_ERROR_CHARACTERS]
+        noting = update(deliveries).where(_d.id == trial.delivery_id, _d.trials == trial.number)
         with self._database.write() as connection:
-            noted = connection.execute(
-                update(deliveries)
-                .where(*newest)
-                .values(
-                    due_at=again,
+            known = connection.execute(
+                noting.values(
                     tried_at=_NOW,
                     status=tried.status,
                     error=error,
-                    delivered_at=_NOW if tried.delivered else None,
-                )
-            )
-            if not noted.rowcount:
+                    failures=_d.failures + (0 if tried.delivered else 1),
+                ).returning(_d.failures)
+            ).first()
+            if known is None:
                 return
+            more = not tried.delivered and known.failures <= len(AGAIN_AFTER_S)
+            again = _NOW + AGAIN_AFTER_S[known.failures - 1] * 1000 if more else None
+            connection.execute(noting.values(due_at=again, delivered_at=_NOW if tried.delivered else None))
             hook = update(webhooks).where(_w.id == trial.webhook_id)
             if tried.delivered:
                 connection.execute(hook.where(_w.failing_since.is_not(None)).values(failing_since=None))
@@ -280,10 +312,13 @@ class Webhooks:
             enabled = hook.where(_w.disabled_at.is_(None))
             if tried.status == 410:
                 connection.execute(enabled.values(disabled_at=_NOW, disabled_why="It answered 410: gone."))
-            else:
-                long_failing = _w.failing_since < _NOW - DISABLED_AFTER_S * 1000
-                why = "Nothing could be delivered for three days."
-                connection.execute(enabled.where(long_failing).values(disabled_at=_NOW, disabled_why=why))
+                return
+            long_failing = _w.failing_since < _NOW - DISABLED_AFTER_S * 1000
+            why = "Nothing could be delivered for three days."
+            connection.execute(enabled.where(long_failing).values(disabled_at=_NOW, disabled_why=why))
+            if not more:  # it fails no longer, as far as anybody can know, once nothing of it is tried
+                open_ones = select(_d.id).where(_d.webhook_id == trial.webhook_id, _d.due_at.is_not(None)).exists()
+                connection.execute(enabled.where(not_(open_ones)).values(failing_since=None))
 
     def forget(self, *, older_than_s: float, limit: int) -> int:
         """Delete up to *limit* deliveries that are older; return how many."""
@@ -292,9 +327,16 @@ class Webhooks:
             return connection.execute(delete(deliveries).where(_d.id.in_(old))).rowcount
 
 
+def hooks_in(connection: Connection) -> int:
+    """Return how many hooks there are."""
+    return int(connection.execute(select(func.count()).select_from(webhooks)).scalar_one())
+
+
 def fan_out(connection: Connection, told: Sequence[Mapping[str, Any]]) -> None:
     """Make a delivery of each event in *told*, rows of the feed, for each hook that is to have it."""
-    hooks = [(row.id, _lines(row.kinds), _lines(row.names)) for row in connection.execute(select(webhooks))]
+    # Locked, as far as that is needed: one that is removed meanwhile waits until it was told.
+    known = connection.execute(select(_w.id, _w.kinds, _w.names).with_for_update(read=True, key_share=True))
+    hooks = [(row.id, _lines(row.kinds), _lines(row.names)) for row in known]
     rows = [
         _delivery(hook_id, event["id"], event["kind"], event["document"])
         for event in told
@@ -336,7 +378,8 @@ def delivery_of(row: Row[Any]) -> Delivery:
         kind=row.kind,
         created_at=moment(row.created_at),
         due_at=_moment(row.due_at),
-        attempts=row.attempts,
+        trials=row.trials,
+        failures=row.failures,
         tried_at=_moment(row.tried_at),
         status=row.status,
         error=row.error,
@@ -350,23 +393,24 @@ _WITH_SOMETHING_DUE = (
 )
 
 
-def _begin(connection: Connection, hook: Row[Any], limit: int) -> list[Trial]:
-    if not limit:
-        return []
-    due = select(_d.id).where(_d.webhook_id == hook.id, _d.due_at <= _NOW).order_by(_d.due_at).limit(limit)
-    rows = connection.execute(
+def _begin(connection: Connection, webhook_id: str) -> Trial | None:
+    """Begin the trial of a hook that is due the longest, if the hook is still to be told anything."""
+    due = select(_d.id).where(_d.webhook_id == webhook_id, _d.due_at <= _NOW).order_by(_d.due_at).limit(1)
+    row = connection.execute(
         update(deliveries)
         .where(_d.id.in_(due.with_for_update(skip_locked=True)))
-        .values(due_at=_NOW + LEASE_S * 1000, attempts=_d.attempts + 1)
-        .returning(*deliveries.c, literal(1).label("_"), _NOW.label("now"))
-    ).all()
-    trials = []
-    for row in rows:
-        old = [hook.old_secret] if hook.old_secret and (hook.old_secret_until or 0) > row.now else []
-        signing = tuple(each for each in (hook.secret, *old) if each)
-        where = row.id, hook.id, row.attempts, hook.url, hook.host
-        trials.append(Trial(*where, row.event_id, row.body, signing))
-    return trials
+        .values(due_at=_NOW + LEASE_S * 1000, trials=_d.trials + 1)
+        .returning(*deliveries.c)
+    ).first()
+    # As it is by now: its secret may have been changed, or it was disabled, since it was seen to have something due.
+    hook = connection.execute(
+        select(webhooks, _NOW.label("now")).where(_w.id == webhook_id, _w.disabled_at.is_(None))
+    ).first()
+    if row is None or hook is None:
+        return None
+    old = [hook.old_secret] if hook.old_secret and (hook.old_secret_until or 0) > hook.now else []
+    signing = tuple(each for each in (hook.secret, *old) if each)
+    return Trial(row.id, hook.id, row.trials, hook.url, hook.host, row.event_id, row.body, signing)
 
 
 def _delivery(webhook_id: str, event_id: str, kind: str, body: str) -> dict[str, Any]:
@@ -376,7 +420,8 @@ def _delivery(webhook_id: str, event_id: str, kind: str, body: str) -> dict[str,
         "event_id": event_id,
         "kind": kind,
         "body": body,
-        "attempts": 0,
+        "trials": 0,
+        "failures": 0,
     }
 
 

@@ -495,5 +495,6 @@ def test_a_thousand_that_follow_the_feed_cost_little_and_hear_each_event_once(tm
         with closing(open_database(sqlite_url(api.state / "registry.db"))) as database:
             Store(database).cancel(accepted, Operator("tests", "token-1"))
         for each in wires_:
-            told = each.until(b"id: 1\n") + each.until(b"\n\n")
+            begun, told = each.until(b"id: 0\n\n"), each.until(b"id: 1\n") + each.until(b"\n\n")
+            assert b"data" not in begun
             assert accepted.encode() in told

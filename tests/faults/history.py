@@ -19,6 +19,7 @@ from shared.store.counters import Counters
 from shared.store.database import open_database
 from shared.store.events import Events
 from shared.store.registrations import Store
+from tests.running import until
 
 Document = Mapping[str, Any]
 FINAL = {"registered", "rejected", "failed"}
@@ -260,11 +261,10 @@ def everything_in(database_url: str) -> tuple[list[Registration], list[Plugin]]:
 
 
 def everything_told(database_url: str) -> list[Document]:
-    """Return the feed of a store, once all that ended was told in it."""
+    """Return the feed of a store, once the registry has told of all that ended."""
     database = open_database(database_url)
     try:
-        while Counters(database).count():
-            pass
+        until(lambda: Counters(database).all_counted, what="that all that ended is told")
         told: list[Document] = []
         while page := Events(database).after(len(told), limit=500).events:
             told += [json.loads(each.document) for each in page]

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from api.live.feed import KEPT, Feed
 from shared.store.counters import Counters
@@ -47,11 +48,11 @@ def a_feed(told: Told) -> Feed:
 
 async def read(feed: Feed, after: int, number: int, names: Sequence[str] = ()) -> list[int]:
     seqs: list[int] = []
-    async for event in feed.follow(after, names):
-        seqs.append(event.seq)
-        if len(seqs) == number:
+    async for page in feed.follow(after, names):
+        seqs += [each.seq for each in page.events]
+        if len(seqs) >= number:
             break
-    return seqs
+    return seqs[:number]
 
 
 def test_a_thousand_that_follow_cost_one_question() -> None:
@@ -89,6 +90,60 @@ def test_whoever_comes_when_reads_all_in_order_and_those_of_its_names() -> None:
         assert await asyncio.wait_for(late, 60) == list(range(2501, 3001))
         assert await asyncio.wait_for(behind, 60) == list(range(1, 3001)), "who is far behind is told by the store"
         assert len(feed._kept) <= 2 * KEPT
+        running.cancel()
+        feed.close()
+
+    asyncio.run(some())
+
+
+def test_who_comes_while_a_round_is_under_way_sleeps_past_nothing() -> None:
+    """The event is known by the end of a round that did not ask for this follower."""
+
+    async def some() -> None:
+        told = Told(10)
+        feed = a_feed(told)
+        running = asyncio.create_task(feed.run())
+        first = asyncio.create_task(read(feed, 10, 1))
+        await asyncio.sleep(0.3)
+        entered, go_on = asyncio.Event(), threading.Event()
+        loop, after = asyncio.get_running_loop(), told.after
+
+        def slowly(*arguments: Any, **options: Any) -> EventPage:
+            loop.call_soon_threadsafe(entered.set)
+            assert go_on.wait(60)
+            return after(*arguments, **options)
+
+        told.after = slowly  # type: ignore[method-assign]
+        told.more()
+        await entered.wait()
+        second = asyncio.create_task(read(feed, 10, 1))
+        await asyncio.sleep(0.2)
+        told.after = after  # type: ignore[method-assign]
+        go_on.set()
+        assert await asyncio.wait_for(first, 60) == [11]
+        assert await asyncio.wait_for(second, 5) == [11], "before another event comes"
+        running.cancel()
+        feed.close()
+
+    asyncio.run(some())
+
+
+def test_after_a_time_without_followers_the_store_is_asked_once_for_where_it_is() -> None:
+    async def some() -> None:
+        told = Told(1)
+        feed = a_feed(told)
+        running = asyncio.create_task(feed.run())
+        first = asyncio.create_task(read(feed, 1, 1))
+        await asyncio.sleep(0.3)
+        told.more()
+        assert await asyncio.wait_for(first, 60) == [2]
+        told.more(50_000)
+        followers = [asyncio.create_task(read(feed, 50_002, 1)) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        asked = told.asked
+        told.more()
+        assert await asyncio.wait_for(asyncio.gather(*followers), 60) == [[50_003]] * 100
+        assert told.asked - asked <= 5
         running.cancel()
         feed.close()
 

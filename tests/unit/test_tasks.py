@@ -37,11 +37,11 @@ class SlowStore:
 class Nothing:
     """Counts nothing, and has lost nobody."""
 
-    def count(self) -> None:
-        pass
+    def count(self) -> int:
+        return 0
 
-    def tell_counted(self) -> None:
-        pass
+    def tell_counted(self) -> int:
+        return 0
 
     def mark(self, _name: str) -> None:
         pass

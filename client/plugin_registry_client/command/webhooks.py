@@ -168,5 +168,5 @@ def _state(delivery: Mapping[str, Any]) -> str:
     if delivery["deliveredAt"]:
         return f"delivered {delivery['deliveredAt']}  {answered}"
     if delivery["dueAt"]:
-        return f"due {delivery['dueAt']}, {delivery['attempts']} trials  {answered}"
-    return f"given up after {delivery['attempts']} trials  {answered}"
+        return f"due {delivery['dueAt']}, {delivery['failures']} failed  {answered}"
+    return f"given up after {delivery['failures']} failed  {answered}"
