@@ -139,6 +139,14 @@ def _our_own_fault(store: StoreSnapshot) -> str | None:
 
 
 @of_the_store
+def _webhooks_disabled(store: StoreSnapshot) -> str | None:
+    number = store.webhooks_disabled
+    if not number:
+        return None
+    return f"{number} webhook{' is' if number == 1 else 's are'} disabled, and told nothing."
+
+
+@of_the_store
 def _downloads_stall(store: StoreSnapshot) -> str | None:
     places = sum(each.max_downloads for each in store.workers if each.alive)
     if not places or store.all_stalled <= places * SURGE_SHARE:
@@ -228,6 +236,14 @@ RULES = (
         "stalled downloads hold more than half of the workers' places",
         "See which upstream it is. Its downloads end by themselves at their read timeout.",
         _downloads_stall,
+    ),
+    Rule(
+        "webhook-disabled",
+        "warn",
+        0,
+        "a webhook is disabled: it answered that it is gone, or nothing could be delivered to it for three days",
+        "See on its page why. Enable it once it is well again: what was due is delivered then. Else remove it.",
+        _webhooks_disabled,
     ),
 )
 

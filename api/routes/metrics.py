@@ -21,6 +21,7 @@ from shared.broker import Reason
 from shared.errors import StoreUnavailable
 from shared.registration import Status
 from shared.store.counters import BUCKETS_S
+from shared.store.events import PUBLISHED
 from shared.store.snapshot import StoreSnapshot
 
 router = APIRouter(tags=["operations"])
@@ -128,6 +129,8 @@ def _metrics(seen: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "paused_hosts", "Hosts from which nothing new is fetched until somebody resumes them.", len(snapshot.paused)
     )
+    yield _gauge("webhooks_disabled", "Webhooks that are told nothing any more.", snapshot.webhooks_disabled)
+    yield _gauge("webhooks_failing", "Others that could not be told anything lately.", snapshot.webhooks_failing)
     yield _gauge(
         "oldest_due_seconds",
         "How long the registration waits that could be claimed for the longest.",
@@ -148,6 +151,7 @@ def _metrics(seen: Snapshot) -> Iterator[Metric]:
         ("claims", "attempts", "Attempts begun: claims, those that were put back too."),
         ("leases_lost", "leases_lost", "Claims whose lease ran out because their worker was lost."),
         ("workers_lost", "workers_lost", "Worker processes that went without a word: killed, held up, or cut off."),
+        (PUBLISHED, "events", "Events told in the feed: one for each registration that ended."),
         ("bytes", "verified_bytes", "Bytes of registered artifacts."),
     ):
         counter = _counter(name, sentence)

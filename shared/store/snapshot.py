@@ -24,6 +24,7 @@ from shared.store.tables import (
     moment,
     periods,
     registrations,
+    webhooks,
     workers,
 )
 from shared.store.upstreams import Paused, paused_of
@@ -101,6 +102,10 @@ class StoreSnapshot:
     """The newest ones that were rejected or failed."""
     paused: Sequence[Paused] = ()
     """The hosts that are left alone, the one for the longest first."""
+    webhooks_disabled: int = 0
+    """How many webhooks are told nothing, for nothing could be delivered to them."""
+    webhooks_failing: int = 0
+    """How many others could not be told anything lately."""
 
     @property
     def settled_lately(self) -> tuple[int, int]:
@@ -173,6 +178,10 @@ class StoreSnapshots:
                 workers_lost=_workers_lost(connection, now_ms),
                 failures=sorted(failures, key=lambda each: each.id, reverse=True)[:FAILURES_SHOWN],
                 paused=paused_of(connection),
+                webhooks_disabled=_webhooks(connection, webhooks.c.disabled_at.is_not(None)),
+                webhooks_failing=_webhooks(
+                    connection, webhooks.c.disabled_at.is_(None), webhooks.c.failing_since.is_not(None)
+                ),
             )
             return _with_upstreams(connection, snapshot, now_ms)
 
@@ -244,6 +253,10 @@ def _workers(connection: Connection, now_ms: int) -> list[WorkerSeen]:
         )
         for row in connection.execute(select(_w.id, _w.max_downloads, _w.started_at, _w.seen_at).order_by(_w.id))
     ]
+
+
+def _webhooks(connection: Connection, *conditions: ColumnElement[bool]) -> int:
+    return connection.execute(select(func.count()).select_from(webhooks).where(*conditions)).scalar_one()
 
 
 def _marked(connection: Connection, name: str) -> datetime | None:

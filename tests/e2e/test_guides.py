@@ -43,9 +43,14 @@ def test_an_agent_submits_waits_and_follows_with_curl(registry: Registry, artifa
     submission, _ = artifact()
     env = {"REGISTRY_URL": registry.address, "REGISTRY_TOKEN": registry.token}
     env |= {"ARTIFACT_URL": submission["artifactUrl"], "CHECKSUM": submission["checksum"]}
+    env |= {"HOOK_URL": "https://hooks.example.com/registry"}
     told = shell("\n".join(blocks("agents.md", "sh")), env, tmp_path)
     assert re.search(r"^registered plugin-[0-9a-f-]{36} None$", told, re.MULTILINE)
     assert "event: outcome" in told
+    assert "registration.registered" in told
+    for each in registry.get("/api/v1/webhooks").json()["items"]:
+        if each["label"] == "my agent":
+            registry.request("POST", f"/api/v1/webhooks/{each['id']}/remove")
 
 
 def test_an_agent_in_python_does_what_is_shown(
@@ -56,7 +61,7 @@ def test_an_agent_in_python_does_what_is_shown(
     monkeypatch.setenv("REGISTRY_TOKEN", registry.token)
     known: dict[str, Any] = {"artifact_url": submission["artifactUrl"], "checksum": submission["checksum"]}
     parts = blocks("agents.md", "python")
-    assert len(parts) == 3
+    assert len(parts) == 4
     for part in parts:
         exec(part, known)
     told = capsys.readouterr().out

@@ -74,6 +74,7 @@ FAULTS: dict[str, tuple[Seen, set[str]]] = {
     "most fails, by mistakes of submitters": (seen(minutes=[Minute(NOW, 4, 60)], faults={"submitter": 60}), set()),
     "a few fail, and little else happens": (seen(minutes=[Minute(NOW, 0, 4)], faults={"upstream": 4}), set()),
     "some of many fail": (seen(minutes=[Minute(NOW, 7, 6)], faults={"upstream": 6}), set()),
+    "a webhook is disabled": (seen(minutes=BUSY, webhooks_disabled=1), {"webhook-disabled"}),
     "the registry failed one": (seen(minutes=BUSY, faults={"registry": 1}), {"registry-at-fault"}),
     "an upstream holds the workers": (
         seen(verifying=8, all_stalled=5, upstreams=[Upstream("slow.example", 0, 0, None, 5, 5)]),
