@@ -11,10 +11,13 @@ from sqlalchemy import event
 
 from shared.errors import ArtifactMissing
 from shared.registration import Progress, Settlement
+from shared.store.counters import Counters
 from shared.store.database import Database
+from shared.store.events import Events
 from shared.store.registrations import Look, Store, Wish
+from shared.store.webhooks import Places, Tried, Webhooks
 from tests.conftest import a_parsed_submission
-from tests.contracts import digest_of, postpone, register, reject, submit
+from tests.contracts import OPERATOR, digest_of, postpone, register, reject, submit
 from tests.stores import a_store
 from tests.verifying import terms
 
@@ -26,7 +29,10 @@ class Plans:
         self.steps: dict[str, list[str]] = {}
         event.listen(database.engine, "before_cursor_execute", self._explain)
 
-    def _explain(self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    def _explain(
+        self, _connection: Any, cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
+    ) -> None:
+        parameters = parameters[0] if many else parameters
         if statement.split(maxsplit=1)[0] in {"SELECT", "UPDATE", "DELETE", "INSERT", "WITH"}:
             plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             self.steps[statement] = [step[3] for step in plan]
@@ -80,6 +86,37 @@ def test_no_statement_of_the_hot_path_looks_at_every_row(database: Database) -> 
         # The index of what is in flight is no scan either, and costs as much.
         assert bool(found) is bool(READ[name]), name
         assert all(step.endswith(READ[name]) for step in found), (name, found)
+
+
+def test_nothing_of_the_feed_or_of_webhooks_looks_at_every_row(database: Database) -> None:
+    store, counters, feed, hooks = Store(database), Counters(database), Events(database), Webhooks(database)
+    plans = Plans(database)
+    hook, _ = hooks.create("https://h.example.com/", OPERATOR, label="", kinds=(), names=(), secret=True)
+    first = submit(store, a_parsed_submission(name="one"))
+    store.cancel(first.id, OPERATOR)
+    counters.count()
+    counters.tell_counted()
+    assert counters.all_counted
+    feed.after(0, limit=10)
+    feed.after(0, limit=10, names=["o*"])
+    feed.newest()
+    feed.forget(older_than_s=60, limit=10)
+    (trial,) = hooks.begin(Places(8, 4, {}))
+    hooks.end(Tried(trial, 500, "no"))
+    hooks.deliveries(hook.id, limit=10, before="delivery-x")
+    hooks.forget(older_than_s=60, limit=10)
+    store.prune(older_than_s=60, limit=10)
+    bad = ("SCAN registrations", "SCAN events", "SCAN deliveries", "USE TEMP B-TREE")
+    indexed = "USING COVERING INDEX registrations_to_count", "USING INDEX registrations_to_count"
+    scans = {
+        statement: step
+        for statement, steps in plans.steps.items()
+        for step in steps
+        if step.startswith(bad)
+        and not step.endswith(indexed)
+        and not (step.startswith("USE TEMP") and statement.startswith("SELECT webhooks."))  # of which there are few
+    }
+    assert scans == {}
 
 
 def touched(database: Database, backlog: int, group: int) -> dict[str, list[str]]:
