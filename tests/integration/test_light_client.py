@@ -15,7 +15,15 @@ from pathlib import Path
 
 import pytest
 import trustme
-from plugin_registry_client import BadSettings, Client, NotARegistry, NoToken, RegistryError, Unreachable
+from plugin_registry_client import (
+    BadSettings,
+    Client,
+    NotARegistry,
+    NoToken,
+    Registration,
+    RegistryError,
+    Unreachable,
+)
 from plugin_registry_client.connection import Connection
 
 from tests.running import COMMAND, PATIENCE_S, clean_environment, run
@@ -150,6 +158,7 @@ def test_a_strangers_200_lists_nothing(told: bytes) -> None:
             lambda: client.plugin("plugin-1"),
             lambda: client.registration("registration-1"),
             lambda: client.retry("registration-1"),
+            lambda: client.wait(Registration({"id": "r", "status": "registered", "pluginId": "p", "problem": None})),
             lambda: next(client.plugins()),
         ]
         for ask in asked:

@@ -120,6 +120,14 @@ def test_a_hook_whose_name_leads_inward_by_now_is_not_asked(database: Database, 
     assert "must not reach" in delivery.error
 
 
+def test_a_hook_that_the_settings_allow_no_more_is_not_asked(database: Database) -> None:
+    with listening() as (port, came):
+        delivery = delivered(database, f"http://hooks.example.com:{port}/", 8, leads_to("127.0.0.1"))
+    assert (delivery.status, came) == (None, [])
+    assert delivery.error is not None
+    assert "is not allowed here" in delivery.error
+
+
 def test_a_shortage_of_ours_is_no_failure_of_the_hook(database: Database) -> None:
     delivery = delivered(database, "http://hooks.example.com:8/", 8, leads_to("127.0.0.1"), short)
     assert (delivery.failures, delivery.error) == (0, None)
