@@ -152,13 +152,14 @@ def test_what_is_no_registry_is_told(sends: bytes, told: str) -> None:
 @pytest.mark.parametrize("told", [b'{"a": 1}', b'{"id": 7, "name": "x"}', b'{"id": "plugin-1", "name": "x"}', b"[]"])
 def test_a_strangers_200_lists_nothing(told: bytes) -> None:
     with answering(answer(told)) as server, Client(f"http://127.0.0.1:{server.port}", "prg_x") as client:
+        ended = Registration({"id": "r", "status": "registered", "pluginId": "p", "problem": None})
         asked: list[Callable[[], object]] = [
             lambda: client.submit({}),
             lambda: client.dry_run({}),
             lambda: client.plugin("plugin-1"),
             lambda: client.registration("registration-1"),
             lambda: client.retry("registration-1"),
-            lambda: client.wait(Registration({"id": "r", "status": "registered", "pluginId": "p", "problem": None})),
+            lambda: client.wait(ended, timeout_s=0.2),
             lambda: next(client.plugins()),
         ]
         for ask in asked:
