@@ -13,6 +13,7 @@ _TOGETHER = {
     REGISTRY: (
         *(
             "browser",
+            "ci",
             "command",
             "contract",
             "costly_submissions",

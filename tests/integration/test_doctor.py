@@ -116,7 +116,7 @@ def test_what_is_short_or_wrong_here_is_said(
         environment | {"REGISTRY_DOWNLOADS": "1000", "REGISTRY_EGRESS_CA_FILE": str(tmp_path / "ca.pem")}
     )
     assert found["open files"][0] == "warn"
-    assert "416 downloads" in found["open files"][1]
+    assert "400 downloads" in found["open files"][1]
     assert found["clock"][0] == "warn"
     assert found["disk"] == ("bad", f"50 MiB are free in {environment['REGISTRY_STATE_DIR']}")
     assert found["certificates"][0] == "bad"

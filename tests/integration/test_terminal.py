@@ -52,8 +52,8 @@ HOSTILE = HOSTILE_ID + "\ud800" + "long " * 20_000
 REGISTRATION = "registration-019bc2a4-6f00-7c3e-8f6e-5b1f0d9a7c11"
 CHECKSUM = "sha256:" + "ab" * 32
 SUBMISSION = f"--name x --version 1.0.0 --type log --url https://a.example/x --checksum {CHECKSUM} --timeout 10"
-ELSEWHERE = {"login", "logout", "mcp"}
-"""They read stdin: `tests/e2e/test_many.py`, `tests/e2e/test_mcp.py`."""
+ELSEWHERE = {"login", "logout", "mcp", "ci"}
+"""They read stdin, or write files: `tests/e2e/test_many.py`, `tests/e2e/test_mcp.py`, `tests/e2e/test_ci.py`."""
 CALLS = [
     f"register {SUBMISSION}",
     f"register {SUBMISSION} --no-wait",

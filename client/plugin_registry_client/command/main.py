@@ -13,6 +13,7 @@ from plugin_registry_client.command.asked import Asked
 
 VERBS = {
     "register": "register:register",
+    "ci": "ci:ci",
     "wait": "register:wait",
     "status": "register:status",
     "list": "register:list_plugins",
