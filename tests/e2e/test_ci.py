@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import a_submission
+from tests.integration.test_light_client import answer, answering
 from tests.origin import Served
 from tests.running import PATIENCE_S, PROJECT, Registry, clean_environment, run
 
@@ -43,7 +43,7 @@ class Job:
                 "RUNNER_TEMP": str(folder),
                 "GITHUB_OUTPUT": str(self.output),
                 "GITHUB_STEP_SUMMARY": str(self.summary),
-                "CLIENT": str(wheel),
+                "PLUGIN_REGISTRY_CLIENT": str(wheel),
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             }
         )
@@ -65,7 +65,7 @@ class Job:
         declared = action()
         assert set(inputs) <= set(declared["inputs"])
         given = {name: str(each.get("default", "")) for name, each in declared["inputs"].items()} | inputs
-        given["client"] = self.env["CLIENT"]
+        given["client"] = self.env["PLUGIN_REGISTRY_CLIENT"]
         for step in declared["runs"]["steps"]:
             env = {
                 key: re.sub(r"\${{ inputs\.([\w-]+) }}", lambda found: given[found[1]], str(value))
@@ -142,16 +142,14 @@ def test_what_failed_is_annotated_where_it_is_declared(job: Job, registry: Regis
     (job.folder / "plugins.jsonl").write_text("\n".join(lines))
     done = job.act(**{"registry-url": registry.address, "token": registry.token, "from": "plugins.jsonl"})
     assert done.returncode == 3
-    annotated = [line for line in done.stdout.splitlines() if line.startswith("::error")]
+    annotated = [line for line in done.stderr.splitlines() if line.startswith("::error")]
     assert [each.partition("::")[2].partition("::")[0] for each in annotated] == [
-        "error file=plugins.jsonl,line=2",
-        "error file=plugins.jsonl,line=3",
+        f"error file={job.folder / 'plugins.jsonl'},line={line}" for line in (2, 3)
     ]
     assert f"{missing['name']} 1.0.0: The artifact is not there (artifact-missing).%0A" in annotated[0]
     assert job.outputs["outcome"] == "failed (status-404)"
-    stopped, going_on = re.findall(r"^::stop-commands::(\w+)$|^::(\w{32})::$", done.stdout, re.MULTILINE)
-    assert stopped[0] == going_on[1]
-    assert done.stdout.index(going_on[1] + "::") < done.stdout.index("::error")
+    assert commands_in(done.stderr) == ["error", "error"]
+    assert done.stdout == "", "all in one stream, in its order"
 
 
 def test_a_registry_that_is_away_and_a_bad_declaration_fail_the_job(job: Job, registry: Registry) -> None:
@@ -160,10 +158,13 @@ def test_a_registry_that_is_away_and_a_bad_declaration_fail_the_job(job: Job, re
     bad = job.act(**away, **{"from": "plugins.yaml"})
     assert bad.returncode == 2
     assert "plugins.yaml:2: a plugin has no nam; do you mean name?" in bad.stderr
+    assert f"::error file={job.folder / 'plugins.yaml'},line=2::a plugin has no nam" in bad.stderr
+    assert job.outputs["outcome"] == "failed (refused)"
+    assert "a plugin has no nam" in job.summary.read_text()
     (job.folder / "plugins.jsonl").write_text(json.dumps(a_submission()))
     gone = job.act(**away, **{"from": "plugins.jsonl", "timeout": "1"})
     assert gone.returncode == 7
-    assert "nothing listens there" in gone.stdout
+    assert "nothing listens there" in gone.stderr
     nothing = job.act(**away)
     assert nothing.returncode == 2
     assert "Missing option '--name'" in nothing.stderr
@@ -177,35 +178,72 @@ def test_a_dry_run_changes_nothing(job: Job, registry: Registry, artifact: Artif
     assert job.outputs["plugin-id"] == ""
 
 
-def test_what_others_wrote_is_no_command_no_markup_and_no_other_line(job: Job, registry: Registry) -> None:
-    hostile = "a::error::b|c<img src=x>`d`\n::set-env name=X::y\r\n% \u2028"
-    body = json.dumps({"status": 422, "code": "x", "title": hostile, "detail": hostile, "fault": "submitter"})
-    from tests.integration.test_light_client import answer, answering
+def commands_in(text: str) -> list[str]:
+    """Return the commands that a runner takes from *text*: `::name` where a line begins, `##[name` anywhere in it."""
+    found, stopped = [], ""
+    for line in text.splitlines():
+        command = re.match(r"\s*::([\w-]+)(?: [^:]*)?::(.*)$", line) or re.search(r"##\[([\w-]+)[ \]](.*)", line)
+        if command is None:
+            continue
+        if stopped:
+            stopped = "" if command[1] == stopped else stopped
+        elif command[1] == "stop-commands":
+            stopped = command[2]
+        else:
+            found.append(command[1])
+    return found
 
+
+def test_what_others_wrote_is_no_command_no_markup_and_no_other_line(job: Job) -> None:
+    hostile = "::set-output name=plugin-id::x\n##[set-output name=plugin-id]x|c<img src=x>`d`\r\n% \u2028"
+    body = json.dumps({"status": 422, "code": "x", "title": hostile, "detail": hostile, "fault": "submitter"})
     (job.folder / "plugins.jsonl").write_text(json.dumps(a_submission()))
     with answering(answer(body.encode(), "422 Unprocessable")) as server:
         inputs = {"registry-url": f"http://127.0.0.1:{server.port}", "token": "prg_x", "from": "plugins.jsonl"}
         done = job.act(**inputs)
     assert done.returncode == 3
-    before, _, after = done.stdout.partition("::stop-commands::")
-    assert "::" not in before
-    told = after.partition("\n")[2].partition(after.partition("\n")[0] + "::\n")[2]
-    assert [line[:7] for line in told.splitlines()] == ["::error"]
+    assert "set-output" in done.stderr
+    assert commands_in(done.stderr) == ["error"]
+    assert commands_in(done.stdout) == []
     row = job.summary.read_text().splitlines()[-2]
     assert "<img" not in row
     assert row.count(" | ") == 3
     assert len(job.output.read_text().splitlines()) == 4
+    (job.folder / "plugins.yaml").write_text("plugins:\n  - '##[set-output name=plugin-id]x': y\n")
+    bad = job.act(**inputs | {"from": "plugins.yaml"})
+    assert bad.returncode == 2
+    assert commands_in(bad.stderr) == ["error"]
+
+
+def test_several_files_are_named_one_a_line(job: Job, registry: Registry, artifact: Artifact) -> None:
+    for name in ("a plugin.jsonl", "b.jsonl"):
+        (job.folder / name).write_text(json.dumps(artifact()[0]))
+    inputs = {"registry-url": registry.address, "token": registry.token, "from": "a plugin.jsonl\nb.jsonl\n"}
+    done = job.act(**inputs)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("registered  plugin ") == 2
+    beside = job.act(**inputs, name="x")
+    assert beside.returncode == 2
+    assert "--name does not go with --from" in beside.stderr
+    job.act(**inputs)
+    as_json = job.step(
+        'exec "$RUNNER_TEMP/plugin-registry/bin/plugin-registry" ci --json --from b.jsonl',
+        GITHUB_ACTIONS="true",
+        REGISTRY_URL=registry.address,
+        REGISTRY_TOKEN=registry.token,
+    )
+    assert json.loads(as_json.stdout)["outcomes"][0]["outcome"] == "registered"
 
 
 def test_the_component_reports_to_the_merge_request(job: Job, registry: Registry, artifact: Artifact) -> None:
     good, missing = artifact()[0], artifact(status=404)[0]
     (job.folder / "plugins.yaml").write_text(json.dumps({"plugins": [good, missing]}))
     spec, body = (YAML(typ="safe").load(each) for each in COMPONENT.read_text().split("\n---\n"))
-    inputs = {name: str(each.get("default", "")) for name, each in spec["spec"]["inputs"].items()}
-    inputs |= {"registry-url": registry.address, "client": job.env["CLIENT"]}
+    inputs = {name: str(each.get("default", "")).lower() for name, each in spec["spec"]["inputs"].items()}
+    inputs |= {"registry-url": registry.address, "client": job.env["PLUGIN_REGISTRY_CLIENT"]}
     (name,) = body
     variables = {
-        key: re.sub(r"\$\[\[ inputs\.([\w-]+) \]\]", lambda found: inputs[found[1]], value)
+        key: re.sub(r"\$\[\[ inputs\.([\w-]+) \]\]", lambda found: inputs[found[1]], str(value))
         for key, value in body[name]["variables"].items()
     }
     assert registry.token not in json.dumps(variables)
@@ -228,7 +266,7 @@ def test_a_report_that_cannot_be_written_is_told(registry: Registry, artifact: A
     done = run("ci", "--from", str(tmp_path / "plugins.jsonl"), "--junit", str(tmp_path), env=env)
     assert done.returncode == 2
     assert f"Cannot write {tmp_path}" in done.stderr
-    assert shutil.which("bash")
+    assert "registered  " in done.stdout
 
 
 def blocks(language: str) -> list[str]:

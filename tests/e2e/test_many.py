@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from plugin_registry_client import Client, Registration
 from plugin_registry_client.command.declared import Declared
-from plugin_registry_client.command.many import register_all
+from plugin_registry_client.command.many import entries_of, register_all
 
 from tests.conftest import a_submission, open_loopback
 from tests.origin import Origin, Served
@@ -101,8 +101,8 @@ def test_what_ended_for_good_is_not_asked_for_again_and_again() -> None:
             asked.append("submit")
             return ended
 
-    declared = [Declared(a_submission(), Path("x"), 1)]
-    (entry,) = register_all(cast("Client", Ended()), declared, timeout_s=60, dry_run=False, quiet=True)
+    (entry,) = entries = entries_of([Declared(a_submission(), Path("x"), 1)], quiet=True)
+    register_all(cast("Client", Ended()), entries, timeout_s=60, dry_run=False, quiet=True)
     assert asked == ["submit"]
     assert entry.word == "failed (attempts-used-up)"
 
@@ -117,8 +117,8 @@ def test_when_the_time_is_over_nobody_is_asked_any_more() -> None:
             return Registration({"id": "registration-1", "status": "queued", "attempts": 0, "problem": None} | LOOKS)
 
     slow = Slow()
-    declared = [Declared(a_submission(), Path("x"), 1) for _ in range(200)]
-    entries = register_all(cast("Client", slow), declared, timeout_s=0.2, dry_run=False, quiet=True)
+    entries = entries_of([Declared(a_submission(), Path("x"), 1) for _ in range(200)], quiet=True)
+    register_all(cast("Client", slow), entries, timeout_s=0.2, dry_run=False, quiet=True)
     assert slow.asked <= 8
     assert {type(each.error).__name__ for each in entries} == {"StillRunning", "NotSubmitted"}
 

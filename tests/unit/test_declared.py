@@ -31,7 +31,7 @@ def refused(*paths: Path) -> list[str]:
     with pytest.raises(Refusal) as error:
         read_declared(paths)
     assert error.value.exit_code == 2
-    return list(error.value._details)
+    return list(error.value.details)
 
 
 def test_every_value_is_the_text_that_stands_there(tmp_path: Path) -> None:

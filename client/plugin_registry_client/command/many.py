@@ -83,10 +83,13 @@ class Entry:
         return found
 
 
-def register_all(
-    client: Client, declared: Sequence[Declared], *, timeout_s: float, dry_run: bool, quiet: bool
-) -> list[Entry]:
-    """Register all that is *declared*; return how each ended, in their order.
+def entries_of(declared: Sequence[Declared], *, quiet: bool) -> list[Entry]:
+    """Return an entry for each that is *declared*, in their order."""
+    return [Entry(each, Teller(quiet=quiet or sys.stderr.isatty())) for each in declared]
+
+
+def register_all(client: Client, entries: Sequence[Entry], *, timeout_s: float, dry_run: bool, quiet: bool) -> None:
+    """Register all of *entries*, which know then how each ended.
 
     What one of them meets ends none of the others. A registry that is away, or has no place for this token, is waited
     for until *timeout_s* are over.
@@ -94,7 +97,6 @@ def register_all(
     Raises:
         Refusal: somebody stopped us; it says how to go on.
     """
-    entries = [Entry(each, Teller(quiet=quiet or sys.stderr.isatty())) for each in declared]
     give_up = time.monotonic() + timeout_s
     progress, failed = _Progress(quiet=quiet), 0
     with stoppable("what was submitted goes on: to run the same again, which is safe, follows it"):
@@ -112,7 +114,6 @@ def register_all(
             failed = 0 if well else failed + 1
             if begun or not well:
                 time.sleep(min(ROUND_S if well else pause_s(failed + 2), max(0.0, give_up - time.monotonic())))
-    return entries
 
 
 class _Progress:
@@ -174,12 +175,13 @@ def _table(entries: Sequence[Entry]) -> list[str]:
     return [ended, *(each.line for each in failed), *(each.line for each in running)]
 
 
-def tell_all(entries: Sequence[Entry]) -> None:
-    """Say how each ended: a line on stdout; of those that failed, why, on stderr."""
+def tell_all(entries: Sequence[Entry], *, err: bool = False) -> None:
+    """Say how each ended: a line on stdout, or stderr with *err*; of those that failed, why, on stderr."""
     for entry in entries:
         plugin = f"  {entry.plugin.id}" if entry.plugin else ""
-        say(f"{entry.word}  {entry.declared.title}{plugin}")
+        say(f"{entry.word}  {entry.declared.title}{plugin}", err=err)
     for entry in entries:
         if entry.error:
-            say(f"{entry.declared.where}: {entry.declared.title}: {entry.error}", err=True)
+            where = f"{entry.declared.where}: " if entry.declared.line else ""
+            say(f"{where}{entry.declared.title}: {entry.error}", err=True)
             say(*(f"  {each}" for each in entry.error.details), err=True)

@@ -25,7 +25,7 @@ class Refusal(click.ClickException):
     ) -> None:
         super().__init__(message)
         self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
-        self._details = details
+        self.details = tuple(details)
         self.document = document or {"code": "refused", "title": message, "exitStatus": status}
 
     @classmethod
@@ -35,4 +35,4 @@ class Refusal(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002  # click's signature
         """Print it."""
-        say(f"plugin-registry: {self.message}", *(f"  {each}" for each in self._details), err=True)
+        say(f"plugin-registry: {self.message}", *(f"  {each}" for each in self.details), err=True)

@@ -10,10 +10,8 @@ import click
 
 from plugin_registry_client.client import Client, submission
 from plugin_registry_client.command.asked import connected, json_option
-from plugin_registry_client.command.refusal import Refusal
 from plugin_registry_client.command.telling import Teller, stoppable, told_to_the_end
 from plugin_registry_client.command.terminal import say, say_json
-from plugin_registry_client.errors import USAGE
 from plugin_registry_client.results import Plugin, Registration
 
 _FIELDS = ("id", "name", "version", "pluginType", "artifactUrl", "checksum", "configSchema", "pluginRuntime")
@@ -61,8 +59,8 @@ def _print_schema(context: click.Context, _parameter: click.Parameter, wanted: b
     default=False,
     help="First fetch the head of URL from here, and warn of what the registry would object to.",
 )
-@click.option("--runtime", default="", help="Runtime environment the plugin needs.")
-@click.option("--config-schema", default="{}", help="JSON Schema of its configuration; @FILE reads a file.")
+@click.option("--runtime", help="Runtime environment the plugin needs.")
+@click.option("--config-schema", help="JSON Schema of its configuration; @FILE reads a file.")
 @click.option("--wait/--no-wait", default=True, help="Wait for the outcome (the default), or print the id and go.")
 @_timeout
 @_quiet
@@ -77,8 +75,8 @@ def register(  # noqa: PLR0917  # one for each option
     artifact: Path | None,
     declared: tuple[Path, ...],
     check_url: bool,
-    runtime: str,
-    config_schema: str,
+    runtime: str | None,
+    config_schema: str | None,
     wait: bool,
     timeout: float,
     quiet: bool,
@@ -95,20 +93,23 @@ def register(  # noqa: PLR0917  # one for each option
     described = {"--name": name, "--version": version, "--type": plugin_type, "--url": url}
     if declared:
         alone = {**described, "--checksum": checksum, "--file": artifact}
+        alone |= {"--runtime": runtime, "--config-schema": config_schema}
         _refuse_besides(alone, wait=wait)
         _register_many(declared, timeout=timeout, quiet=quiet, dry_run=dry_run, json_wanted=json_wanted)
         return
     for option, value in described.items():
         if value is None:
             raise click.UsageError(f"Missing option '{option}'; or name a file with --from.")
+    from plugin_registry_client.command.declared import text_or_file, the_checksum  # noqa: PLC0415  # with YAML
+
     document = submission(
         str(name),
         str(version),
         str(plugin_type),
         str(url),
-        _checksum(checksum, artifact),
-        _text(config_schema),
-        runtime,
+        the_checksum(checksum, artifact),
+        text_or_file(config_schema or "{}"),
+        runtime or "",
     )
     client = connected()
     with stoppable("to run the same again is safe"):
@@ -147,10 +148,10 @@ def _look_before(url: str, artifact: Path | None, *, check_url: bool) -> None:
 
 def _register_many(paths: tuple[Path, ...], *, timeout: float, quiet: bool, dry_run: bool, json_wanted: bool) -> None:
     from plugin_registry_client.command.declared import read_declared  # noqa: PLC0415  # needed by few
-    from plugin_registry_client.command.many import register_all, tell_all  # noqa: PLC0415
+    from plugin_registry_client.command.many import entries_of, register_all, tell_all  # noqa: PLC0415
 
-    declared = read_declared(paths)
-    entries = register_all(connected(), declared, timeout_s=timeout, dry_run=dry_run, quiet=quiet)
+    entries = entries_of(read_declared(paths), quiet=quiet)
+    register_all(connected(), entries, timeout_s=timeout, dry_run=dry_run, quiet=quiet)
     if json_wanted:
         say_json({"outcomes": [each.document for each in entries]})
     else:
@@ -266,28 +267,6 @@ def _tell_plugin(plugin: Plugin, *, json_wanted: bool) -> None:
         return
     say(f"Registered {found['name']} {found['version']}: downloaded, hashed, and it matches.")
     _print_fields({key: found[key] for key in (*_FIELDS, "registeredAt")})
-
-
-def _checksum(checksum: str | None, artifact: Path | None) -> str:
-    if (checksum is None) == (artifact is None):
-        raise Refusal("Give either --checksum or --file.", USAGE)
-    if artifact is None:
-        return str(checksum)
-    from plugin_registry_client.command.declared import checksum_of  # noqa: PLC0415  # needed by few
-
-    try:
-        return checksum_of(artifact)
-    except OSError as error:
-        raise Refusal(f"Cannot read {artifact}: {error.strerror}.", USAGE) from error
-
-
-def _text(value: str) -> str:
-    if not value.startswith("@"):
-        return value
-    try:
-        return Path(value[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"Cannot read {value[1:]}.", USAGE) from error
 
 
 def _print_fields(fields: Mapping[str, Any]) -> None:
