@@ -17,6 +17,7 @@ from tests.conftest import a_submission
 from tests.integration.test_light_client import answer, answering
 from tests.origin import Served
 from tests.running import PATIENCE_S, PROJECT, Registry, clean_environment, run
+from tests.wheels import built
 
 Artifact = Callable[..., tuple[dict[str, str], Served]]
 ACTION = PROJECT / "deploy/github-action/action.yml"
@@ -81,11 +82,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    subprocess.run([*command, str(PROJECT / "client")], check=True, timeout=PATIENCE_S)
-    (found,) = folder.glob("*.whl")
-    return found
+    return built(PROJECT / "client", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture

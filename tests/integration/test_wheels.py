@@ -12,6 +12,7 @@ import pytest
 from plugin_registry_client.command.main import GROUP, OF_THE_REGISTRY
 
 from tests.running import PROJECT, one_sentence
+from tests.wheels import built, install, uninstall
 
 MOST_BYTES = 20 * 2**20
 
@@ -32,10 +33,8 @@ def light() -> set[str]:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("wheels")
-    for project in (PROJECT / "client", PROJECT):
-        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-        subprocess.run([*command, str(project)], check=True, timeout=300)
-    return {each.name.partition("-")[0]: each for each in folder.glob("*.whl")}
+    both = [built(project, folder) for project in (PROJECT / "client", PROJECT)]
+    return {each.name.partition("-")[0]: each for each in both}
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +48,8 @@ def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
             if ".." not in file.parts and file.suffix != ".pyc":
                 (site / file).parent.mkdir(parents=True, exist_ok=True)
                 copyfile(str(file.locate()), site / file)
-    _install(folder, wheels["plugin_registry_client"])
+    install(wheels["plugin_registry_client"], folder)
     return folder
-
-
-def _install(folder: Path, wheel: Path) -> None:
-    command = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install", "-q", "--no-deps"]
-    subprocess.run([*command, "--no-index", str(wheel)], check=True, timeout=300)
 
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -95,25 +89,11 @@ def test_a_verb_of_the_registry_says_what_to_install(alone: Path) -> None:
 
 
 def test_the_registry_brings_its_verbs_to_the_same_command(alone: Path, wheels: dict[str, Path]) -> None:
-    _install(alone, wheels["plugin_registry"])
+    install(wheels["plugin_registry"], alone)
     asked = f"from importlib.metadata import entry_points as found; print(*(e.name for e in found(group='{GROUP}')))"
     verbs = subprocess.run([alone / "bin/python", "-c", asked], capture_output=True, text=True, check=True).stdout
     assert {*verbs.split()} == {*OF_THE_REGISTRY, "token"}
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(alone / "bin/python"),
-            "uninstall",
-            "-q",
-            "-y",
-            "plugin-registry",
-        ],
-        check=True,
-        timeout=300,
-    )
+    uninstall("plugin-registry", alone)
     assert _run(alone, "--help").returncode == 0, "no two wheels fight over files"
 
 
