@@ -64,7 +64,11 @@ def fill(registry: Registry, origin: Origin, gate: threading.Event) -> dict[str,
         registry.final(each)
     submit("large-collector", body=b"x" * 900_000, gate=gate)
     registry.request("POST", f"/api/v1/registrations/{wrong}/retry")
-    return {"wrong": wrong, "plugin": registered["pluginId"], "host": f"127.0.0.1:{origin.port}"}
+    wanted = {"url": "https://hooks.example.com/plugins", "label": "deploy bot"}
+    hook = registry.request("POST", "/api/v1/webhooks", json=wanted).json()["id"]
+    for _ in range(2):
+        registry.request("POST", f"/api/v1/webhooks/{hook}/test")
+    return {"hook": hook, "wrong": wrong, "plugin": registered["pluginId"], "host": f"127.0.0.1:{origin.port}"}
 
 
 def shoot(chrome: Chrome, url: str, name: str) -> None:
