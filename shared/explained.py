@@ -8,6 +8,7 @@ well-formed. *upstream*: all that a host sent that was broken, temporary or cont
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _STATUS = re.compile(r"status-([0-9]{3})")
 
@@ -22,6 +23,7 @@ class Explained:
     to_do: str
 
 
+@lru_cache(1024)
 def explained(word: str) -> Explained | None:
     """Return the explanation of *word*, a code or a cause; None where it is neither."""
     if found := _STATUS.fullmatch(word):

@@ -168,7 +168,6 @@ def _row(registration: Row[Any], seq: int) -> Mapping[str, Any]:
         "seq": seq,
         "id": event_id,
         "kind": kind,
-        "at": registration.updated_at,
         "name_key": registration.name_key,
         "registration_id": registration.id,
         "document": json.dumps(document, ensure_ascii=False, separators=(",", ":")),

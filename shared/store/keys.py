@@ -49,7 +49,5 @@ class SigningKeys:
 
     def _found(self, use: str) -> SigningKey | None:
         with self._database.read() as connection:
-            row = connection.execute(
-                select(signing_keys).where(_k.use == use, _k.retired_at.is_(None)).order_by(_k.created_at.desc())
-            ).first()
+            row = connection.execute(select(signing_keys).where(_k.use == use)).first()
         return SigningKey(row.id, row.public, moment(row.created_at), row.private) if row else None

@@ -274,8 +274,6 @@ class EventRow(SQLModel, table=True):
     """Its place in the feed, without gaps: who has read up to here has missed nothing."""
     id: str
     kind: str
-    at: int = Field(sa_type=_MILLISECONDS)
-    """When it happened."""
     told_at: int = Field(sa_type=_MILLISECONDS)
     """When it was given its number: the two rise together."""
     name_key: str
@@ -351,7 +349,6 @@ class SigningKeyRow(SQLModel, table=True):
     private: str
     public: str
     created_at: int = Field(sa_type=_MILLISECONDS)
-    retired_at: int | None = Field(sa_type=_MILLISECONDS)
 
 
 class SessionRow(SQLModel, table=True):

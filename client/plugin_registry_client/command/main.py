@@ -128,7 +128,3 @@ def main(ctx: click.Context, registry: str | None) -> None:
         with suppress(OSError):  # of a stream that is no more what it was when Python started
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-
-
-if __name__ == "__main__":
-    main(prog_name="plugin-registry")

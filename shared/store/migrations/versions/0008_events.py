@@ -22,7 +22,6 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("told_at", sa.BigInteger(), nullable=False),
         sa.Column("name_key", sa.String(), nullable=False),
         sa.Column("registration_id", sa.String()),
@@ -73,7 +72,6 @@ def upgrade() -> None:
         sa.Column("private", sa.String(), nullable=False),
         sa.Column("public", sa.String(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("retired_at", sa.BigInteger()),
     )
     now = NOW_SQL[op.get_bind().dialect.name]
     op.execute(f"INSERT INTO marks (name, at) VALUES ('feed', {now})")  # noqa: S608  # of our own words
